@@ -1,0 +1,1 @@
+"""Words everyone speaks: identifiers, clock, errors, canonical encoding, documents."""

@@ -1,0 +1,1 @@
+"""How a change reaches users: releases, plans, rollouts, gates."""

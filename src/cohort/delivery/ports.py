@@ -1,0 +1,25 @@
+"""What delivery asks of its neighbours."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable
+
+
+class DataPlane(Protocol):
+    """One gateway, as control sees it. Every method may raise CohortError DATA_PLANE_UNAVAILABLE (nothing happened, or it is safe to repeat)."""
+
+    def push(self, table: RoutingTable) -> GatewayState:
+        """Give it a table; returns its state with the table in force. A table no newer than its own changes nothing."""
+        ...
+
+    def state(self) -> GatewayState: ...
+
+    def pull(self, after: Cursor, *, records_max: int, wait_ms: int) -> Batch:
+        """Records behind `after`; waits up to `wait_ms` when there are none yet."""
+        ...
+
+    def acknowledge(self, upto: Cursor) -> None:
+        """Everything before `upto` is durable here and may be deleted there."""
+        ...

@@ -1,0 +1,284 @@
+"""What control and the gateway say to each other: the routing table down, outcomes up. Versioned; both sides use this module.
+
+Control pushes a whole `RoutingTable` (`PUT /-/routing`); the gateway keeps the newest on disk and serves from it without control.
+The gateway appends `Call` records to its spool; control reads them from a `Cursor` on (`GET /-/outcomes`), commits cursor and records in
+one transaction, and then acknowledges (`POST /-/outcomes/ack`), upon which the gateway may delete. Reading is repeatable, so every record is taken exactly once.
+
+Only the standard library and orjson: the gateway imports this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+CONTRACT_VERSION = 1
+BUCKET_BITS = 53
+
+
+class Arm(StrEnum):
+    """Which release answered. `SHADOW`: the candidate answered a copy and nobody saw it."""
+
+    STABLE = "stable"
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+
+
+class Result(StrEnum):
+    """How one call ended, as the client met it. Everything but OK and CLIENT_GONE is a failure."""
+
+    OK = "ok"
+    UPSTREAM_ERROR = "upstream_error"  # the upstream answered with an error status
+    UNREACHABLE = "unreachable"  # no connection, twice
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"  # broke off after the first byte
+    CLIENT_GONE = "client_gone"  # the client left; the latency is a lower bound
+    LOST = "lost"  # the gateway died with the call in flight; written by control
+
+
+def failed(result: Result) -> bool:
+    return result not in (Result.OK, Result.CLIENT_GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    input_usd_per_mtok: float = 0.0
+    output_usd_per_mtok: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One upstream. `api_key` is a reference (`env:NAME`, `file:/path`), never the key."""
+
+    name: str
+    provider: str
+    base_url: str
+    model: str
+    api_key: str | None = None
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRoute:
+    """What the gateway needs of a release. `parameters` are set on the upstream request where the client set none."""
+
+    digest: str
+    version: str
+    routes: tuple[Route, ...]
+    prompt: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a service's units are shared while a rollout runs.
+
+    `share` is the candidate's part of the units, 0 to 1; `shadow_share` the part of the units whose calls are copied to the
+    candidate. `stage_run` counts entries into stages, so that a repeated stage has evidence of its own. `salt` is hexadecimal.
+    """
+
+    rollout_id: str
+    salt: str
+    stage_run: int
+    candidate: str
+    share: float = 0.0
+    shadow_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoute:
+    name: str
+    stable: str
+    split: Split | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has."""
+
+    version: int
+    issued_us: int
+    services: Mapping[str, ServiceRoute]
+    releases: Mapping[str, ReleaseRoute]
+    contract: int = CONTRACT_VERSION
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in one gateway's spool: everything before it has been taken."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One record of the spool.
+
+    kind: `assigned` when a unit under a rollout was given an arm (written before the upstream is called), `call` when a call ended,
+    `feedback` when a client judged one. A shadow copy is a `call` with arm SHADOW and the `seq` of the call it copies.
+    (gateway, epoch, seq, kind, arm) is unique. `epoch` is the start of the gateway process; `seq` counts within it.
+    `at_us` is the moment of assignment for `assigned` and `call`, of arrival for `feedback`: evidence is taken in its order.
+    `unit` is the pseudonym; `share` the probability that was in force for this arm's candidate at assignment.
+    """
+
+    kind: str
+    gateway: str
+    epoch: int
+    seq: int
+    at_us: int
+    service: str
+    release: str  # digest of the release that answered
+    unit: str
+    arm: Arm = Arm.STABLE
+    rollout_id: str | None = None
+    stage_run: int = 0
+    share: float = 0.0
+    result: Result = Result.OK
+    status: int = 0  # what the client saw; 0 where nothing was sent
+    first_us: int | None = None  # assignment to first byte of the body
+    total_us: int | None = None  # assignment to last byte
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd_micro: int | None = None  # millionths of a dollar; None where the price or the usage is unknown
+    stream: bool = False
+    route: str = ""
+    score: float | None = None  # feedback: 0 to 1
+    negative: bool = False  # feedback: the client says it failed
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one gateway, in the order they were written. `next` is where to go on; `behind` how many bytes remain.
+
+    `damaged` names what could not be read and was set aside, for people; a batch goes on behind it.
+    """
+
+    gateway: str
+    epoch: int
+    records: tuple[Call, ...]
+    next: Cursor
+    behind: int = 0
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """What a gateway says of itself (`GET /-/state`): the table in force and, per service, who was assigned last."""
+
+    gateway: str
+    epoch: int
+    table_version: int
+    services: Mapping[str, str]  # service -> digest of its stable release
+    splits: Mapping[str, str]  # service -> rollout id, for those with a candidate taking traffic or shadow
+    last_candidate_us: Mapping[str, int]  # rollout id -> when a unit was last given the candidate (not shadow)
+    in_flight: int = 0
+    spool_bytes: int = 0
+
+
+def bucket(salt: bytes, unit: str) -> float:
+    """Where a unit falls in [0, 1): the first 53 bits of HMAC-SHA256(salt, unit) / 2**53. Candidate when below the share."""
+    digest = hmac.digest(salt, unit.encode(), hashlib.sha256)
+    return (int.from_bytes(digest[:8], "big") >> (64 - BUCKET_BITS)) / (1 << BUCKET_BITS)
+
+
+def pseudonym(key: bytes, raw_unit: str) -> str:
+    """The stored name of a unit: 32 hexadecimal digits of HMAC-SHA256 with the installation's key. The raw name is never stored."""
+    return hmac.digest(key, raw_unit.encode(), hashlib.sha256)[:16].hex()
+
+
+def encode(value: Any) -> bytes:
+    """Any value of this module as JSON."""
+    return orjson.dumps(value)
+
+
+def decode_table(data: bytes) -> RoutingTable:
+    """The table in `data`.
+
+    Raises:
+        ValueError: not a table of this contract version; the message says what is wrong.
+    """
+    try:
+        body = orjson.loads(data)
+        if body["contract"] != CONTRACT_VERSION:
+            raise ValueError(f"routing table of contract version {body['contract']}, this side speaks {CONTRACT_VERSION}")
+        return RoutingTable(
+            version=int(body["version"]),
+            issued_us=int(body["issued_us"]),
+            services={name: _service(entry) for name, entry in body["services"].items()},
+            releases={digest: _release(entry) for digest, entry in body["releases"].items()},
+        )
+    except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not a routing table: {error!r}") from error
+
+
+def _service(entry: dict[str, Any]) -> ServiceRoute:
+    split = entry.get("split")
+    return ServiceRoute(entry["name"], entry["stable"], Split(**split) if split else None)
+
+
+def _release(entry: dict[str, Any]) -> ReleaseRoute:
+    routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
+    return ReleaseRoute(**{**entry, "routes": routes})
+
+
+_CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
+_CALL_FIELDS = tuple(f.name for f in dataclasses.fields(Call))
+
+
+def encode_call(call: Call) -> bytes:
+    """One record as compact JSON: fields at their default are left out."""
+    body = {}
+    for name in _CALL_FIELDS:
+        value = getattr(call, name)
+        if name not in _CALL_DEFAULTS or value != _CALL_DEFAULTS[name]:
+            body[name] = value
+    return orjson.dumps(body)
+
+
+def decode_call(data: bytes | dict[str, Any]) -> Call:
+    """The record in `data`.
+
+    Raises:
+        ValueError: not a record.
+    """
+    try:
+        body = orjson.loads(data) if isinstance(data, (bytes, bytearray)) else data
+        if "arm" in body:
+            body["arm"] = Arm(body["arm"])
+        if "result" in body:
+            body["result"] = Result(body["result"])
+        return Call(**body)
+    except (TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not an outcome record: {error}") from error
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The batch in `data`; raises ValueError when it is not one."""
+    try:
+        body = orjson.loads(data)
+        return Batch(
+            gateway=body["gateway"],
+            epoch=body["epoch"],
+            records=tuple(decode_call(record) for record in body["records"]),
+            next=Cursor(**body["next"]),
+            behind=body.get("behind", 0),
+            damaged=tuple(body.get("damaged", ())),
+        )
+    except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not a batch of outcomes: {error!r}") from error
+
+
+def decode_state(data: bytes) -> GatewayState:
+    try:
+        return GatewayState(**orjson.loads(data))
+    except (TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not a gateway state: {error!r}") from error

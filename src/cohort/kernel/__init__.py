@@ -1,0 +1,1 @@
+"""What holds whatever an agent or a person does: who may act."""

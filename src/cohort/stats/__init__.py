@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: e-processes, intervals, sketches. No input or output, no clock."""

@@ -1,0 +1,1 @@
+"""Parse, call, render: command line, HTTP, dashboard. No decisions."""
