@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import postgres_server  # noqa: E402
-
-from cohort.base.clock import ManualClock  # noqa: E402
-from cohort.storage.database import Database, open_database  # noqa: E402
+import postgres_server
+from cohort.base.clock import ManualClock
+from cohort.storage.database import Database, open_database
 
 _numbers = itertools.count()
 

@@ -102,6 +102,7 @@ class Database:
             if revisions.stored(connection, self._shown) == revisions.HEAD:
                 return False  # another process was faster
             revisions.upgrade(connection)
+        self._reading.dispose()  # SQLite's PRAGMAs on a connection from before would answer from the old schema
         return True
 
     def check(self) -> None:
