@@ -56,8 +56,9 @@ def read(text: str) -> tuple[Any, dict[Path, int]]:
         return reader.document(), reader.lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise TextError(line, f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        raise TextError(line, f"not valid YAML: {problem}") from error
 
 
 class _Reader:
@@ -110,7 +111,7 @@ class _Reader:
         self._refuse_indirection(event, path)
         if not isinstance(event, yaml.ScalarEvent):
             raise TextError(_line(event), "a key is not a word", "Write `name: value`.", path)
-        if event.value == "<<" and event.style is None:
+        if event.value == "<<" and not event.style:
             raise TextError(_line(event), "merge keys (`<<`) are not taken", "Write the fields out.", path)
         return str(event.value)
 
@@ -128,7 +129,7 @@ def _line(event: Any) -> int:
 def _scalar(event: Any, path: Path) -> Any:
     """A quoted or block scalar is text; a plain one is null, a boolean, a number or text."""
     text: str = event.value
-    if event.style is not None:
+    if event.style:
         return text
     if text in _WORDS:
         return _WORDS[text]
