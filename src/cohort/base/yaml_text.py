@@ -19,7 +19,7 @@ Path = tuple[str | int, ...]
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _WORDS |= dict.fromkeys(("", "~", "null", "Null", "NULL"))  # type: ignore[arg-type]
 _SURPRISES = (
@@ -137,7 +137,7 @@ def _scalar(event: Any, path: Path) -> Any:
         if pattern.fullmatch(text):
             fix = "Write true or false, or put it in quotes." if "true" in why else "Put it in quotes, or write a plain decimal number."
             raise TextError(_line(event), f"this value is ambiguous: {why}", fix, path)
-    if any(digit in text for digit in "0123456789") and _NUMBER.fullmatch(text):
+    if _NUMBER.fullmatch(text):
         return _number(text, event, path)
     return text
 
