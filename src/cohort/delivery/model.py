@@ -56,7 +56,9 @@ class Gate:
     """One question.
 
     COMPARISON: `margin` 1.0 asks for "no worse", 1.05 tolerates 5 % more. SLO: `limit` is the allowed failure rate (0 to 1) for
-    failures; for latency `limit_ms` with `share_over` the allowed share of units above it. PASSES: `passes` in a row to go on, `failures` in a row to roll back.
+    failures; for latency `limit_ms` with `share_over` the allowed share of units above it; with no limit given, `margin` times stable's
+    failure rate (for latency: `share_over` of the units above stable's p95) as measured earlier in the rollout. PASSES: so many SLO reports
+    (`limit`, `limit_ms`) in a row to go on, `failures` in a row to roll back; one report per `floor / passes`.
     `dry_run` gates are computed and shown, and decide nothing.
     """
 
@@ -74,7 +76,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What must be ruled out before a stage is left: a failure rate `ratio` times stable's, or (with no stable arm left) one above `limit`."""
+    """What must be ruled out before a stage is left: a failure rate `ratio` times stable's, or else one above `limit`.
+
+    Either suffices: a service that never fails cannot show a ratio. At a stage with no stable arm the ratio is taken to
+    stable's rate as measured earlier in the rollout (frozen baseline).
+    """
 
     ratio: float | None = None
     limit: float | None = None
