@@ -146,6 +146,43 @@ class Transition:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout as stored. `stage_run` counts entries into stages, from 1; `held_us` is time spent paused in this stage run."""
+
+    id: RolloutId
+    service: str
+    stable: ReleaseDigest
+    candidate: ReleaseDigest
+    plan: Plan
+    speed: float
+    salt: str
+    state: State
+    stage: int
+    stage_run: int
+    stage_since_us: int
+    held_us: int
+    paused_since_us: int | None
+    approved: bool
+    waived: str | None
+    revision: int
+    created_us: int
+    created_by: str
+    ended_us: int | None
+    reason: str | None
+    summary: Mapping[str, Any]
+
+    @property
+    def present(self) -> Stage:
+        return self.plan.stages[self.stage]
+
+    def floor_left_s(self, now_us: int) -> float:
+        """Seconds of the stage's floor still to pass at rehearsal speed, pauses not counted; 0 when passed."""
+        paused_us = now_us - self.paused_since_us if self.paused_since_us is not None else 0
+        spent_s = (now_us - self.stage_since_us - self.held_us - paused_us) / 1e6
+        return max(self.present.floor_s / self.speed - spent_s, 0.0)
+
+
 # --- views: what surfaces show -------------------------------------------------------------------------------------------------
 
 
