@@ -31,6 +31,7 @@ PART_BYTES_MIN = 256
 PREFIX_DIGITS_MIN = 8
 VERSIONS_NAMED_MAX = 5
 STABLE = "stable"
+_RECORD_FIELDS = {"created_by", "created_us", "manifest", "parts"}
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -98,8 +99,13 @@ class SqlRegistry:
         Raises:
             CohortError RELEASE_DAMAGED: names the object; also when the row is gone, as whoever holds a digest has seen the release.
         """
-        with self._database.read() as connection:
-            _load(connection, _row(connection, digest))
+        try:
+            with self._database.read() as connection:
+                _load(connection, _row(connection, digest))
+        except CohortError as error:
+            if error.code == "DATABASE_DAMAGED":
+                _damaged(digest, "the database", error.message)
+            raise
 
     def saving(self) -> Saving:
         """What sharing and compression save. Reads, and so checks, every release."""
@@ -196,6 +202,8 @@ def _one(rows: Sequence[Row[Any]], connection: Connection, ref: str, service: st
 def _load(connection: Connection, row: Row[Any]) -> Release:
     """The release of `row`, with every byte of it checked."""
     record = _json(row, "its record", _object(connection, row, "its record", row.manifest))
+    if not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
+        _damaged(row.digest, "its record", "it is not a record")
     body = _body(connection, row, record)
     _check_row(row, record, body)
     named = body.get("prompt")

@@ -14,6 +14,7 @@ _SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SQLITE_CLOSED_TO_US = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
 # ENOSPC is SQLITE_FULL; a file-size limit or a quota (EFBIG, EDQUOT) arrives as a failed write or a failed growth of the shared index.
 _SQLITE_NO_ROOM = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+_SQLITE_NOT_TEXT = "Could not decode to UTF-8"  # the driver's own error, without a code
 
 _POSTGRES_NO_ROOM = {"53100"}
 _POSTGRES_DAMAGED = {"XX001", "XX002"}
@@ -53,8 +54,8 @@ def _from_sqlite(error: sqlite3.Error, shown: str) -> CohortError | None:
     code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL or extended in _SQLITE_NO_ROOM:
         return _full(shown)
-    if code in _SQLITE_DAMAGED:
-        return damaged(shown, str(error))
+    if code in _SQLITE_DAMAGED or str(error).startswith(_SQLITE_NOT_TEXT):
+        return damaged(shown, str(error).partition(" with text")[0])
     if code in _SQLITE_LOCKED:
         return _locked(shown, str(error))
     if code in _SQLITE_CLOSED_TO_US:
