@@ -82,7 +82,7 @@ def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], source: str, cod
         return [_plain(item, (*path, index), lines, source, code) for index, item in enumerate(node.value)]
     if node.tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"):
         return node.value
-    return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader("").construct_object(node)
 
 
 def _pairs(node: yaml.MappingNode, path: Path, lines: dict[Path, int], source: str, code: str) -> Iterator[tuple[str, Any]]:
