@@ -76,7 +76,7 @@ cohort rollout start support --to 2.0.0 --plan fast-10-50-100 --at 50 --reason "
 @click.option("--watch", "then_watch", is_flag=True, help="Watch it until it ends; exit as `watch` does.")
 @api_options
 @with_session
-def start(session: Session, service: str, to: str, plan_name: str, then_watch: bool, **asked: Any) -> int:
+def start(session: Session, /, service: str, to: str, plan_name: str, then_watch: bool, **asked: Any) -> int:
     """Start moving SERVICE to another release. One rollout per service at a time."""
     from cohort.surfaces.cli.api import Api
     from cohort.surfaces.cli.rollout_text import headline
