@@ -64,6 +64,7 @@ class Controller:
         self._unverified = True
         self.ticked_us: int | None = None
         self.records_taken = 0
+        self.newest_us: int | None = None  # when the newest record taken was assigned
         self.behind_bytes = 0
         self.damage_reported: list[str] = []
         self.trouble: str | None = None  # what the last tick could not do
@@ -166,14 +167,20 @@ class Controller:
             for rollout in self._store.active(connection):
                 self.decide_now(connection, rollout, lifecycle.CONTROL)
             settled = self._settle_ended(connection)
-        self.records_taken += len(batch.records) if batch else 0
+        if batch is not None and batch.records:
+            self.records_taken += len(batch.records)
+            self.newest_us = batch.records[-1].at_us
         return bool(settled or (batch and batch.records))
 
     def _take(self, connection: Connection, batch: Batch) -> None:
         stored = self._store.cursor(connection, batch.gateway)
         if self._cursor != stored:
             self._cursor = None
-            raise CohortError("DATABASE_UNAVAILABLE", "another control process has taken outcomes of this gateway", hint="Run one control process per gateway.")
+            raise CohortError(
+                "DATABASE_UNAVAILABLE",
+                "another control process has taken outcomes of this gateway",
+                hint="Run one control process per gateway.",
+            )
         self._intake.take(connection, batch)
         if batch.next != stored:
             self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())

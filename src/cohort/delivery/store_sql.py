@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, tuple_, update
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
@@ -51,23 +51,21 @@ class RolloutStore:
         return following
 
     def get(self, connection: Connection, rollout_id: str) -> Rollout | None:
-        row = connection.execute(select(*_COLUMNS).where(t.rollouts.c.id == rollout_id)).mappings().first()
+        row = next(iter(_dicts(connection, select(*_COLUMNS).where(t.rollouts.c.id == rollout_id))), None)
         return _rollout(row) if row else None
 
     def newest_of(self, connection: Connection, service: str) -> Rollout | None:
         query = select(*_COLUMNS).where(t.rollouts.c.service == service).order_by(t.rollouts.c.created_us.desc()).limit(1)
-        row = connection.execute(query).mappings().first()
+        row = next(iter(_dicts(connection, query)), None)
         return _rollout(row) if row else None
 
     def active(self, connection: Connection, service: str | None = None) -> list[Rollout]:
         query = select(*_COLUMNS).where(t.rollouts.c.ended_us.is_(None)).order_by(t.rollouts.c.created_us)
         if service is not None:
             query = query.where(t.rollouts.c.service == service)
-        return [_rollout(row) for row in connection.execute(query).mappings()]
+        return [_rollout(row) for row in _dicts(connection, query)]
 
-    def listed(
-        self, connection: Connection, service: str | None, active: bool | None, limit: int, before_us: int | None
-    ) -> list[Rollout]:
+    def listed(self, connection: Connection, service: str | None, active: bool | None, limit: int, before_us: int | None) -> list[Rollout]:
         """Newest first."""
         query = select(*_COLUMNS).order_by(t.rollouts.c.created_us.desc()).limit(limit)
         if service is not None:
@@ -76,12 +74,12 @@ class RolloutStore:
             query = query.where(t.rollouts.c.ended_us.is_(None) if active else t.rollouts.c.ended_us.is_not(None))
         if before_us is not None:
             query = query.where(t.rollouts.c.created_us < before_us)
-        return [_rollout(row) for row in connection.execute(query).mappings()]
+        return [_rollout(row) for row in _dicts(connection, query)]
 
     def unsettled(self, connection: Connection) -> list[Rollout]:
         """Ended rollouts whose last calls had not all come in yet; the newest few."""
         query = select(*_COLUMNS).where(t.rollouts.c.ended_us.is_not(None)).order_by(t.rollouts.c.ended_us.desc()).limit(20)
-        found = [_rollout(row) for row in connection.execute(query).mappings()]
+        found = [_rollout(row) for row in _dicts(connection, query)]
         return [rollout for rollout in found if "settled" not in rollout.summary]
 
     def set_summary(self, connection: Connection, rollout_id: str, summary: Mapping[str, Any]) -> None:
@@ -110,7 +108,7 @@ class RolloutStore:
 
     def open_calls(self, connection: Connection, rollout_id: str) -> list[Call]:
         query = select(t.calls).where(t.calls.c.rollout_id == rollout_id, t.calls.c.result.is_(None))
-        return [_call(row) for row in connection.execute(query).mappings()]
+        return [_call(row) for row in _dicts(connection, query)]
 
     def calls_behind(self, connection: Connection, rollout_id: str, position: Key | None, limit: int | None = None) -> list[Call]:
         """Completed calls after `position`, in the order of evidence."""
@@ -121,13 +119,19 @@ class RolloutStore:
             later = or_(t.calls.c.at_us > at_us, and_(t.calls.c.at_us == at_us, tuple_(*order[1:]) > tuple_(*rest)))
             query = query.where(t.calls.c.at_us >= at_us, later)
         query = query.order_by(*order, t.calls.c.kind, t.calls.c.arm)
-        return [_call(row) for row in connection.execute(query.limit(limit) if limit else query).mappings()]
+        return [_call(row) for row in _dicts(connection, query.limit(limit) if limit else query)]
 
     def candidate_figures(self, connection: Connection, rollout_id: str) -> dict[str, int]:
         """Units and calls of the rollout by arm, over its whole life; `failed_units` met at least one failure."""
         bad = t.calls.c.result.not_in([Result.OK.value, Result.CLIENT_GONE.value])
         per_unit = (
-            select(t.calls.c.arm, t.calls.c.unit, func.count().label("calls"), func.max(_one_if(bad)).label("failed"), func.sum(_one_if(bad)).label("bad"))
+            select(
+                t.calls.c.arm,
+                t.calls.c.unit,
+                func.count().label("calls"),
+                func.max(_one_if(bad)).label("failed"),
+                func.sum(_one_if(bad)).label("bad"),
+            )
             .where(t.calls.c.rollout_id == rollout_id, t.calls.c.kind == "call", t.calls.c.result.is_not(None))
             .group_by(t.calls.c.arm, t.calls.c.unit)
             .subquery()
@@ -137,7 +141,12 @@ class RolloutStore:
         ).group_by(per_unit.c.arm)
         figures: dict[str, int] = {}
         for arm, units, failed_units, calls, failed_calls in connection.execute(query):
-            figures |= {f"{arm}_units": units, f"{arm}_units_failed": int(failed_units), f"{arm}_calls": int(calls), f"{arm}_calls_failed": int(failed_calls)}
+            figures |= {
+                f"{arm}_units": units,
+                f"{arm}_units_failed": int(failed_units),
+                f"{arm}_calls": int(calls),
+                f"{arm}_calls_failed": int(failed_calls),
+            }
         return figures
 
     def units(self, connection: Connection, rollout_id: str, names: Iterable[str]) -> dict[str, Unit]:
@@ -164,9 +173,9 @@ class RolloutStore:
         if rows:
             connection.execute(self._replace(t.series), list(rows))
 
-    def series(self, connection: Connection, rollout_id: str) -> list[Mapping[str, Any]]:
+    def series(self, connection: Connection, rollout_id: str) -> list[dict[str, Any]]:
         query = select(t.series).where(t.series.c.rollout_id == rollout_id).order_by(t.series.c.bucket_us)
-        return [dict(row) for row in connection.execute(query).mappings()]
+        return _dicts(connection, query)
 
     def add_traffic(self, connection: Connection, rows: Mapping[tuple[str, str, int], dict[str, Any]]) -> None:
         """Add counts and latency sketches to the minutes of (service, release, minute_us)."""
@@ -181,15 +190,13 @@ class RolloutStore:
             row = {"service": service, "release": release, "minute_us": minute_us, **values}
             connection.execute(self._replace(t.traffic), [row])
 
-    def traffic(self, connection: Connection, service: str, since_us: int) -> list[Mapping[str, Any]]:
+    def traffic(self, connection: Connection, service: str, since_us: int) -> list[dict[str, Any]]:
         query = select(t.traffic).where(t.traffic.c.service == service, t.traffic.c.minute_us >= since_us).order_by(t.traffic.c.minute_us)
-        return [dict(row) for row in connection.execute(query).mappings()]
+        return _dicts(connection, query)
 
     # --- the event log ---
 
-    def log(
-        self, connection: Connection, rollout_id: str, at_us: int, events: Sequence[Event], idempotency_key: str | None = None
-    ) -> None:
+    def log(self, connection: Connection, rollout_id: str, at_us: int, events: Sequence[Event], idempotency_key: str | None = None) -> None:
         """Append events; the key, if any, goes with the first. Raises ROLLOUT_CHANGED when another writer logged at the same place."""
         if not events:
             return
@@ -318,6 +325,10 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         "state": State(body["state"]),
     }
     return Rollout(**{**body, **parsed})
+
+
+def _dicts(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in connection.execute(query).mappings()]
 
 
 def _one_if(condition: Any) -> Any:
