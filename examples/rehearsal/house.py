@@ -119,7 +119,9 @@ class House:
     def _run(self, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         argv = [*cohort_command(), *arguments]
         try:
-            return subprocess.run(argv, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
+            return subprocess.run(
+                argv, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise Failed(f"cohort {' '.join(arguments)} took longer than {COMMAND_S_MAX:g} s") from error
 
