@@ -48,13 +48,12 @@ class Report:
     def missing(self) -> list[str]:
         return [name for name in self.required if name not in self.checks or not self.checks[name].ok]
 
-    def to_json(self, version: str) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values. `ok` is true only when every check is."""
         unreached = Check("", False, "was not reached", {})
         checks = {name: self.checks.get(name, unreached) for name in self.required}
         return {
             "ok": self.ok,
-            "cohort": version,
             "took_s": round(self.took_s, 1),
             "not_happened": self.missing,
             "trouble": self.trouble,

@@ -55,8 +55,11 @@ class Plain:
     def note(self, text: str) -> None:
         self._line(f"    {text}")
 
-    def view(self, rollout: dict[str, Any] | None) -> None:
+    def view(self, _: dict[str, Any] | None) -> None:
         return None
+
+    def head(self, text: str) -> None:
+        self._line(text)
 
     def _line(self, text: str) -> None:
         print(f"[{time.monotonic() - self._began:6.1f} s] {text}", file=sys.stderr, flush=True)
@@ -70,6 +73,7 @@ class Screen:
         self._lock = threading.Lock()
         self._steps: list[Step] = []
         self._notes: list[str] = []
+        self._head: list[str] = []
         self._rollout: dict[str, Any] | None = None
         self._live = Live(console=Console(stderr=True), get_renderable=self._render, refresh_per_second=REFRESH_PER_S, transient=False)
 
@@ -93,13 +97,18 @@ class Screen:
         with self._lock:
             self._notes.append(text)
 
+    def head(self, text: str) -> None:
+        """Stays at the top."""
+        with self._lock:
+            self._head.append(text)
+
     def view(self, rollout: dict[str, Any] | None) -> None:
         with self._lock:
             self._rollout = rollout
 
     def _render(self) -> RenderableType:
         with self._lock:
-            parts: list[RenderableType] = [self._story()]
+            parts: list[RenderableType] = [*(Text(line, style="bold") for line in self._head), self._story()]
             if self._rollout is not None:
                 parts.append(Padding(Group(_ladder(self._rollout), _evidence(self._rollout), _waiting(self._rollout)), (1, 2, 0, 4)))
             parts.extend(Text(f"    {note}", style="dim") for note in self._notes[-NOTES_SHOWN:])
@@ -140,10 +149,9 @@ def _evidence(view: dict[str, Any]) -> Table:
     for gate in view["gates"]:
         if gate["harmful"] is None and gate["safe"] is None:
             continue
-        failed = f"stable {gate['events_stable']}/{gate['units_stable']}  candidate {gate['events_candidate']}/{gate['units_candidate']}"
-        table.add_row(
-            Text(gate["name"]), _bar("harmful", gate["harmful"], "red"), _bar("safe", gate["safe"], "green"), Text(failed, style="dim")
-        )
+        met = f"stable {gate['events_stable']}/{gate['units_stable']}  candidate {gate['events_candidate']}/{gate['units_candidate']}"
+        bars = _bar("harmful", gate["harmful"], "red"), _bar("safe", gate["safe"], "green")
+        table.add_row(Text(gate["name"]), *bars, Text(met, style="dim"))
     return table
 
 
