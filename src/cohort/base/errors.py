@@ -52,6 +52,7 @@ ERRORS: dict[str, Kind] = {
     "NOT_SIGNED_IN": Kind(401, Exit.FAILED),
     "KEY_INVALID": Kind(401, Exit.FAILED),
     "CSRF_REFUSED": Kind(403, Exit.FAILED),
+    "ROLE_TOO_LOW": Kind(403, Exit.FAILED),
     "TOO_MANY_ATTEMPTS": Kind(429, Exit.FAILED),
     # what it is about
     "SERVICE_UNKNOWN": Kind(404, Exit.FAILED),
@@ -68,6 +69,10 @@ ERRORS: dict[str, Kind] = {
     "PLAN_UNDERPOWERED": Kind(409, Exit.NO),
     "IDEMPOTENCY_MISMATCH": Kind(409, Exit.USAGE),
     "NOT_FOUND": Kind(404, Exit.FAILED),
+    "METHOD_NOT_ALLOWED": Kind(405, Exit.FAILED),
+    "HOST_REFUSED": Kind(421, Exit.FAILED),
+    "BODY_SLOW": Kind(408, Exit.FAILED),
+    "TOO_MANY_STREAMS": Kind(503, Exit.FAILED),
     # the machine
     "ALREADY_RUNNING": Kind(409, Exit.FAILED),
     "NOT_RUNNING": Kind(503, Exit.FAILED),
@@ -93,7 +98,9 @@ class CohortError(Exception):
     place in the input, where there is one (`routes.main.provider`, `stages[2].traffic_pct`).
     """
 
-    def __init__(self, code: str, message: str, *, retry: Retry = Retry.NEVER, hint: str = "", field: str | None = None, **details: Any) -> None:
+    def __init__(
+        self, code: str, message: str, *, retry: Retry = Retry.NEVER, hint: str = "", field: str | None = None, **details: Any
+    ) -> None:
         if code not in ERRORS:
             raise KeyError(f"error code {code} is not in the table")
         super().__init__(message)

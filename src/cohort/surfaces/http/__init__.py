@@ -1,1 +1,1 @@
-"""The HTTP API of the control process."""
+"""The HTTP API of the control process: parse, call, render. `app.create_app` is the door."""

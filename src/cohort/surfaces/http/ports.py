@@ -1,0 +1,96 @@
+"""What the HTTP surface asks of the rooms below, and the limits it sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cohort.base.clock import Clock
+from cohort.delivery.face import Registry, Rollouts
+
+BODY_BYTES_MAX = 1 << 20
+RELEASE_BODY_BYTES_MAX = 5 << 20
+"""A manifest of 1 MiB and 4 MiB of the files it names."""
+BODY_READ_S_MAX = 30.0
+THREADS_MAX = 16
+"""Calls into the rooms below at the same time; the rest wait in line."""
+STREAMS_MAX = 128
+"""Live streams at the same time; one more is refused with TOO_MANY_STREAMS."""
+REASON_CHARS_MAX = 2000
+IDEMPOTENCY_KEY_CHARS_MAX = 128
+PAGE_ROWS_MAX = 200
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Principal(Protocol):
+    """Whose key it is. `role`: admin, operator or viewer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+
+
+class Session(Protocol):
+    """A signed-in browser. `csrf` must come back with every change."""
+
+    @property
+    def principal(self) -> Principal: ...
+    @property
+    def csrf(self) -> str: ...
+
+
+class SignedIn(Protocol):
+    """`cookie` is the secret the browser keeps until `expires_us`."""
+
+    @property
+    def cookie(self) -> str: ...
+    @property
+    def expires_us(self) -> int: ...
+
+
+class Access(Protocol):
+    def check_key(self, text: str) -> Principal | None:
+        """Whose key this is; None when it is nobody's, or revoked."""
+        ...
+
+    def sign_in(self, key: str) -> SignedIn:
+        """Errors: KEY_INVALID, TOO_MANY_ATTEMPTS."""
+        ...
+
+    def session(self, cookie: str) -> Session | None:
+        """None when there is none, it has expired, or its key was revoked."""
+        ...
+
+    def sign_out(self, cookie: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that readiness depends on, and how it is; `detail` is in words."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """How the taking of outcomes goes. `lag_s`: age of the newest record taken, None before the first."""
+
+    outcomes_taken: int
+    lag_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFace:
+    """Everything the surface calls. `parts`: readiness, part by part (database, controller, gateway); must answer within a second."""
+
+    registry: Registry
+    rollouts: Rollouts
+    access: Access
+    clock: Clock
+    parts: Callable[[], Sequence[Part]]
+    ingest: Callable[[], Ingest]

@@ -1,0 +1,100 @@
+"""The listening socket and the server's life."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from cohort.base.errors import CohortError, Retry
+from cohort.surfaces.http.ports import LOOPBACK_NAMES
+
+GRACEFUL_S = 10
+CONNECTIONS_MAX = 512
+KEEP_ALIVE_S = 15
+HEADER_BYTES_MAX = 64 << 10
+BACKLOG = 256
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 lets the system choose.
+
+    Raises:
+        CohortError PORT_IN_USE, BIND_REFUSED: nothing listens.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise _bind_failed(host, port, error) from error
+    listener.listen(BACKLOG)
+    listener.set_inheritable(False)
+    return listener
+
+
+def hosts_for(host: str) -> frozenset[str] | None:
+    """The Host names to answer for when listening at `host`: on loopback only its own names, else any."""
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    return LOOPBACK_NAMES | {host} if loopback else None
+
+
+class _Server(uvicorn.Server):
+    """Ends the live streams first, so that shutting down does not wait for pages that stay open."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, on_ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._app = app
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_ready is not None and self.started:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.feed.close()
+        await super().shutdown(sockets)
+
+
+def server_for(app: FastAPI, on_ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """A server for `app`; `run(sockets=[bind(...)])` serves until `should_exit` is set or SIGTERM or SIGINT comes."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+    )
+    return _Server(config, app, on_ready)
+
+
+def serve(app: FastAPI, host: str, port: int, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight get `GRACEFUL_S`. `on_ready` is called once it answers.
+
+    Raises:
+        CohortError PORT_IN_USE, BIND_REFUSED: before anything was served.
+    """
+    server_for(app, on_ready).run(sockets=[bind(host, port)])
+
+
+def _bind_failed(host: str, port: int, error: OSError) -> CohortError:
+    if error.errno == errno.EADDRINUSE:
+        return CohortError(
+            "PORT_IN_USE", f"port {port} on {host} is in use by another process", retry=Retry.SAFE, hint="Stop it, or choose another port."
+        )
+    reason = error.strerror or str(error)
+    return CohortError(
+        "BIND_REFUSED", f"cannot listen on {host}:{port}: {reason}", hint="Choose an address of this machine and a port you may use."
+    )

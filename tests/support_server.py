@@ -1,0 +1,31 @@
+"""The application behind a real socket, in a thread of the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.ports import ControlFace
+from cohort.surfaces.http.serve import bind, server_for
+
+STARTED_S_MAX = 20
+
+
+@contextmanager
+def serving(control: ControlFace) -> Iterator[str]:
+    """Serves `control` on a port the system chose; yields the address, and shuts down gracefully."""
+    ready = threading.Event()
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = server_for(create_app(control), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    assert ready.wait(STARTED_S_MAX), "the server did not start"
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(STARTED_S_MAX)
+        assert not thread.is_alive(), "the server did not shut down"

@@ -1,0 +1,130 @@
+"""The stream of a rollout: at once, at every change, in order, resumable, and over when the rollout is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import httpx2
+import pytest
+import support_views as views
+from support_delivery import ADMIN_KEY, House, house
+from support_server import serving
+
+from cohort.base.errors import CohortError, Retry
+from cohort.delivery.model import State, Transition
+from cohort.surfaces.http.serve import bind
+
+RUNNING = "ro_k3v9q2m7x4c8b5nt"
+ENDED = "ro_h7w2p9d4s6f3j8ka"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: str
+    id: str | None
+    data: dict[str, object]
+
+
+@pytest.fixture
+def home() -> House:
+    return house()
+
+
+@pytest.fixture
+def client(home: House) -> Iterator[httpx2.Client]:
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    with serving(home.control) as url, httpx2.Client(base_url=url, headers=headers, timeout=10) as made:
+        yield made
+
+
+def events_of(response: httpx2.Response) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in response.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+            continue
+        if "event" in fields:
+            yield Event(fields["event"], fields.get("id"), json.loads(fields["data"]))
+        fields = {}
+
+
+def test_the_view_comes_at_once_and_again_whenever_it_changed(client: httpx2.Client, home: House) -> None:
+    with client.stream("GET", f"/api/v1/rollouts/{RUNNING}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = events_of(response)
+        first = next(events)
+        assert (first.name, first.id, first.data["revision"]) == ("rollout", "4", 4)
+        home.rollouts.put(replace(home.rollouts.show(RUNNING), now_us=views.NOW_US + 5))
+        home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=5, state=State.PAUSED))
+        second = next(events)
+        assert (second.name, second.data["revision"], second.data["state"]) == ("rollout", 5, "paused")
+
+
+def test_it_ends_with_the_rollout_and_the_event_log_comes_in_order(client: httpx2.Client, home: House) -> None:
+    with client.stream("GET", f"/api/v1/rollouts/{RUNNING}/events") as response:
+        events = events_of(response)
+        next(events)
+        view = home.rollouts.show(RUNNING)
+        more = tuple(Transition(seq, views.NOW_US, kind, 1, "control", "", {}) for seq, kind in ((5, "alarm"), (6, "rolled_back")))
+        home.rollouts.put(replace(view, state=State.ROLLED_BACK, ended_us=views.NOW_US, revision=6, events=view.events + more))
+        rest = [(event.name, event.data.get("seq")) for event in events]
+    assert rest == [("transition", 5), ("transition", 6), ("rollout", None), ("end", None)]
+
+
+@pytest.mark.parametrize(("query", "headers"), [("?last_seq=5", {}), ("", {"Last-Event-ID": "5"}), ("?last_seq=1", {"Last-Event-ID": "5"})])
+def test_a_stream_taken_up_again_brings_what_was_missed(client: httpx2.Client, query: str, headers: dict[str, str]) -> None:
+    with client.stream("GET", f"/api/v1/rollouts/{ENDED}/events{query}", headers=headers) as response:
+        seen = [(event.name, event.data.get("seq")) for event in events_of(response)]
+    assert seen == [("transition", 6), ("transition", 7), ("rollout", None), ("end", None)]
+
+
+def test_an_error_in_the_middle_is_told_and_the_stream_ends(client: httpx2.Client, home: House) -> None:
+    def gone() -> None:
+        home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=5))
+        home.rollouts._rollouts.pop(home.rollouts.show(RUNNING).id)
+
+    with client.stream("GET", f"/api/v1/rollouts/{RUNNING}/events") as response:
+        events = events_of(response)
+        next(events)
+        gone()
+        assert [(event.name, event.data["code"]) for event in events] == [("problem", "ROLLOUT_UNKNOWN")]
+
+
+def test_an_outage_of_the_database_does_not_end_the_feed(client: httpx2.Client, home: House) -> None:
+    with client.stream("GET", f"/api/v1/rollouts/{RUNNING}/events") as response:
+        events = events_of(response)
+        next(events)
+        home.rollouts.down = CohortError("DATABASE_UNAVAILABLE", "no answer", retry=Retry.SAFE, hint="Wait.")
+        assert client.get("/api/v1/services").status_code == 503
+        home.rollouts.down = None
+        home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=5))
+        assert next(events).data["revision"] == 5
+
+
+def test_shutting_down_ends_open_streams(home: House) -> None:
+    with httpx2.Client(headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=10) as client:
+        with serving(home.control) as url:
+            response = client.send(client.build_request("GET", f"{url}/api/v1/rollouts/{RUNNING}/events"), stream=True)
+            events = events_of(response)
+            next(events)
+        assert list(events) == []
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    taken = bind("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    with pytest.raises(CohortError, match=f"port {port} on 127.0.0.1 is in use") as caught:
+        bind("127.0.0.1", port)
+    taken.close()
+    assert caught.value.code == "PORT_IN_USE"
+    with pytest.raises(CohortError, match="cannot listen on 203.0.113.7"):
+        bind("203.0.113.7", 0)
+
+
+def test_a_header_bomb_is_refused(client: httpx2.Client) -> None:
+    answer = client.get("/health", headers={"x-bomb": "x" * (256 << 10)})
+    assert answer.status_code == 400
+    assert client.get("/health").status_code == 200
