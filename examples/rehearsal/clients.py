@@ -86,9 +86,8 @@ class Met:
         )
 
 
-def met_by(report: dict[str, Any], release: dict[str, str]) -> dict[str, Any]:
-    """What users of one release met, by their own account; `release` has its digest and version."""
+def met_by(report: dict[str, Any], version: str) -> dict[str, Any]:
+    """What users of one release met, by their own account (the X-Cohort-Release header)."""
     nothing = {"requests": 0, "failures": 0, "units": 0, "units_failed": 0, "p50_ms": None, "p95_ms": None, "last_answer_at": 0.0}
-    names = {release["version"], release["digest"]}
-    found: dict[str, Any] = next((tally for name, tally in report["releases"].items() if names & {name, *name.split("@"), *name.split()}), nothing)
+    found: dict[str, Any] = report["releases"].get(version, nothing)
     return found

@@ -49,7 +49,15 @@ class Upstreams:
 
     def _start(self, vendor: str, port: int, folder: Path) -> Child:
         models = [option for release in RELEASES if release.vendor == vendor for option in ("--model", release.model_option)]
-        argv = [sys.executable, str(EXAMPLES / "upstreams" / "standin_model.py"), "--port", str(port), "--name", f"vendor-{vendor}", *models]
+        argv = [
+            sys.executable,
+            str(EXAMPLES / "upstreams" / "standin_model.py"),
+            "--port",
+            str(port),
+            "--name",
+            f"vendor-{vendor}",
+            *models,
+        ]
         return Child(f"upstream {vendor}", argv, environment=os.environ, folder=folder, listen=lambda _: None)
 
     def _control(self, vendor: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,9 @@ class Connection(asyncio.Protocol):
             self._play_next()
 
     def _new_message(self) -> None:
-        self._url, self._body, self._size, self._header_bytes = b"", [], 0, 0
+        self._url = b""
+        self._body: list[bytes] = []
+        self._size = self._header_bytes = 0
 
     # --- playing ---
 
