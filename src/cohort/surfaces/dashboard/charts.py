@@ -18,7 +18,7 @@ PLOT_WIDTH = 1000
 BUCKETS_MAX = 240
 """More buckets than this are drawn in groups: counts summed, quantiles by their median."""
 FAILURE_WINDOW_BUCKETS = 10
-TICKS_X_MAX = 6
+TICKS_X_MAX = 4
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
 ARMS = ("stable", "candidate")
 
@@ -102,7 +102,7 @@ def rollout_charts(view: RolloutView) -> tuple[Chart, ...]:
     ]
     return (
         _chart("traffic", "Traffic", "calls per second", traffic, span, view, wording.number),
-        _chart("failures", "Failures", f"share of calls, over {window_s}", failures, span, view, wording.rate),
+        _chart("failures", "Failures", f"share of calls, over {window_s}", failures, span, view, wording.rate, _percent),
         _chart("latency", "Latency", "p95, and p50 as a thin line", latency, span, view, wording.millis),
     )
 
@@ -122,7 +122,7 @@ def grouped(points: Sequence[PointView], bucket_s: float) -> tuple[list[PointVie
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """A path in a box of 100 by 24; empty when every value is nought."""
+    """A path in a box of 100 by 24, from nought up; empty when every value is nought."""
     top = max(values, default=0)
     if top == 0:
         return ""
@@ -143,7 +143,7 @@ def nice_top(value: float) -> tuple[float, int]:
     return step * steps, steps
 
 
-def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span, view: RolloutView, words: Words) -> Chart:
+def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span, view: RolloutView, words: Words, tick: Words | None = None) -> Chart:
     measured = [value for one in series for value in one.values.values() if value is not None]
     top, steps = nice_top(max(measured, default=0.0))
     lines = tuple(Line(one.arm, one.style, _path(one.values, span, top), one.label) for one in series) if measured else ()
@@ -152,7 +152,7 @@ def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span,
         title=title,
         unit=unit,
         text=_text(title, series, words) if measured else f"{title}: nothing was measured yet.",
-        y_ticks=tuple(Tick(PLOT_HEIGHT * (1 - index / steps), words(top * index / steps) if index else "0") for index in range(steps + 1)),
+        y_ticks=tuple(Tick(PLOT_HEIGHT * (1 - index / steps), (tick or words)(top * index / steps) if index else "0") for index in range(steps + 1)),
         x_ticks=_x_ticks(span),
         stages=tuple(
             Tick(round(100 * span.part(stage.entered_us), 2), stage.name)
@@ -167,6 +167,10 @@ def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span,
 def _arms(points: Sequence[PointView]) -> list[str]:
     present = {point.arm for point in points}
     return [arm for arm in (*ARMS, "shadow") if arm in present]
+
+
+def _percent(part: float | None) -> str:
+    return wording.share(None if part is None else part * 100)
 
 
 def _p50(point: PointView) -> float | None:
