@@ -1,1 +1,45 @@
 # Two commands do everything: `make demo` and `make test`.
+
+ARGS ?=
+PYTHON := .venv/bin/python
+
+.PHONY: help demo test check bench docs lock clean
+
+help:
+	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
+
+#: make demo [ARGS="--exit --json"]   the whole product on this machine, no key needed
+demo:
+	@scripts/venv demo
+	@$(PYTHON) examples/demo.py $(ARGS)
+
+#: make test [ARGS="-k name"]         format, types, import contract, every test
+test:
+	@scripts/venv dev
+	@scripts/packages
+	@scripts/check
+	@scripts/tests $(ARGS)
+
+#: make check                         format, types and import contract only
+check:
+	@scripts/venv dev
+	@scripts/check
+
+#: make bench                         how fast, as ratios to peers in the same run
+bench:
+	@scripts/venv dev
+	@$(PYTHON) -m bench $(ARGS)
+
+#: make docs                          write the generated pages of docs/reference again
+docs:
+	@scripts/venv dev
+	@$(PYTHON) -m cohort.surfaces.cli.reference > docs/reference/cli.md
+
+#: make lock                          resolve requirements.lock afresh
+lock:
+	@scripts/lock
+
+#: make clean                         remove what these commands built; never a data directory
+clean:
+	@rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	@find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

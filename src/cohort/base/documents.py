@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from cohort.base import yaml_text
 from cohort.base.errors import CohortError
+from cohort.base.yaml_text import Path
 
 DOCUMENT_BYTES_MAX = 1 << 20
-Path = tuple[str | int, ...]
+FOUND_CHARACTERS_MAX = 60
+HIDDEN_INPUT = "hidden_input"
+"""The type of a pydantic error whose input must not be shown."""
+_SECRETS = re.compile(r"(?i)key|secret|password|token$|authorization|credential")
+_NOT_FIELDS = ("function-", "tagged-union", "[key]")  # parts of pydantic's locations that nobody wrote
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -33,24 +38,26 @@ class Document:
 
 
 def load_document(text: str, source: str, code: str = "DOCUMENT_INVALID") -> Document:
-    """Read YAML (JSON is a subset). Anchors, tags and duplicate keys are refused.
+    """Read the plain subset of YAML described in `yaml_text.py` (JSON is part of it).
 
     Raises:
-        CohortError `code`: not YAML, too large, a duplicate key, or not a mapping at the top.
+        CohortError FILE_TOO_LARGE: more than `DOCUMENT_BYTES_MAX`.
+        CohortError `code`: not in the subset, a duplicate key, or not a mapping at the top.
     """
-    if len(text.encode()) > DOCUMENT_BYTES_MAX:
+    if len(text) > DOCUMENT_BYTES_MAX or len(text.encode(errors="replace")) > DOCUMENT_BYTES_MAX:
         raise CohortError("FILE_TOO_LARGE", f"{source} is larger than {DOCUMENT_BYTES_MAX} bytes", hint="Keep documents under 1 MiB.")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error)
-        raise CohortError(code, f"{source}:{line}: not valid YAML: {problem}", hint=f"Mend line {line} of {source}.") from error
-    lines: dict[Path, int] = {}
-    value = _plain(node, (), lines, source, code) if node is not None else None
+        text.encode()
+        value, lines = yaml_text.read(text)
+    except UnicodeEncodeError as error:
+        raise CohortError(code, f"{source} is not valid Unicode text", hint=f"Save {source} as UTF-8.") from error
+    except yaml_text.TextError as error:
+        field = dotted(error.path) or None
+        where = f"{source}:{error.line}: {field}" if field else f"{source}:{error.line}"
+        raise CohortError(code, f"{where}: {error.problem}", field=field, hint=error.hint) from error
     if not isinstance(value, dict):
-        raise CohortError(code, f"{source}:1: expected a mapping of fields, found {type(value).__name__}", hint="Write `field: value` lines.")
+        found = "nothing" if value is None else type(value).__name__
+        raise CohortError(code, f"{source}:1: expected a mapping of fields, found {found}", hint="Write `field: value` lines.")
     return Document(value, source, lines)
 
 
@@ -74,33 +81,10 @@ def dotted(path: Path) -> str:
     return text
 
 
-def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], source: str, code: str) -> Any:
-    lines[path] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        return dict(_pairs(node, path, lines, source, code))
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*path, index), lines, source, code) for index, item in enumerate(node.value)]
-    if node.tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"):
-        return node.value
-    return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
-
-
-def _pairs(node: yaml.MappingNode, path: Path, lines: dict[Path, int], source: str, code: str) -> Iterator[tuple[str, Any]]:
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in seen:
-            raise CohortError(code, f"{source}:{line}: {key} is given twice", field=dotted((*path, key)), hint="Keep one of the two.")
-        seen.add(key)
-        value = _plain(value_node, (*path, key), lines, source, code)
-        lines[(*path, key)] = line
-        yield key, value
-
-
 def _first_problem(model: type[BaseModel], document: Document, error: ValidationError, code: str) -> CohortError:
     problems = error.errors(include_url=False)
     first = problems[0]
-    path: Path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part.startswith(("function-", "tagged-union"))))
+    path: Path = tuple(part for part in first["loc"] if not str(part).startswith(_NOT_FIELDS))
     field = dotted(path)
     what, hint = _in_words(model, path, dict(first))
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -118,8 +102,23 @@ def _in_words(model: type[BaseModel], path: Path, problem: dict[str, Any]) -> tu
         return "missing", f"Add `{path[-1]}`."
     message = str(problem["msg"]).removeprefix("Value error, ")
     found = problem.get("input")
-    shown = "" if isinstance(found, (dict, list)) else f", found {found!r}"
-    return f"{message[:1].lower()}{message[1:]}{shown}", f"Correct `{dotted(path)}`."
+    fix = str(problem.get("ctx", {}).get("hint") or _quoting(kind, path, found) or f"Correct `{dotted(path)}`.")
+    return f"{message[:1].lower()}{message[1:]}{_shown(kind, path, found)}", fix
+
+
+def _shown(kind: str, path: Path, found: Any) -> str:
+    """What was found, where it is short and cannot be a secret."""
+    if kind == HIDDEN_INPUT or isinstance(found, (dict, list)) or any(_SECRETS.search(str(part)) for part in path):
+        return ""
+    text = repr(found)
+    return f", found {text if len(text) <= FOUND_CHARACTERS_MAX else text[:FOUND_CHARACTERS_MAX] + '...'}"
+
+
+def _quoting(kind: str, path: Path, found: Any) -> str | None:
+    """YAML takes `version: 4.10` for the number 4.1."""
+    if kind == "string_type" and isinstance(found, (int, float)):
+        return f"Put the value of `{dotted(path)}` in quotes."
+    return None
 
 
 def _fields_at(model: type[BaseModel], path: Path) -> list[str]:

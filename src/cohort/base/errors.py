@@ -98,7 +98,9 @@ class CohortError(Exception):
     place in the input, where there is one (`routes.main.provider`, `stages[2].traffic_pct`).
     """
 
-    def __init__(self, code: str, message: str, *, retry: Retry = Retry.NEVER, hint: str = "", field: str | None = None, **details: Any) -> None:
+    def __init__(
+        self, code: str, message: str, *, retry: Retry = Retry.NEVER, hint: str = "", field: str | None = None, **details: Any
+    ) -> None:
         if code not in ERRORS:
             raise KeyError(f"error code {code} is not in the table")
         super().__init__(message)

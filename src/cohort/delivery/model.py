@@ -56,7 +56,9 @@ class Gate:
     """One question.
 
     COMPARISON: `margin` 1.0 asks for "no worse", 1.05 tolerates 5 % more. SLO: `limit` is the allowed failure rate (0 to 1) for
-    failures; for latency `limit_ms` with `share_over` the allowed share of units above it. PASSES: `passes` in a row to go on, `failures` in a row to roll back.
+    failures; for latency `limit_ms` with `share_over` the allowed share of units above it; with no limit given, `margin` times stable's
+    failure rate (for latency: `share_over` of the units above stable's p95) as measured earlier in the rollout. PASSES: so many SLO reports
+    (`limit`, `limit_ms`) in a row to go on, `failures` in a row to roll back; one report per `floor / passes`.
     `dry_run` gates are computed and shown, and decide nothing.
     """
 
@@ -74,7 +76,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What must be ruled out before a stage is left: a failure rate `ratio` times stable's, or (with no stable arm left) one above `limit`."""
+    """What must be ruled out before a stage is left: a failure rate `ratio` times stable's, or else one above `limit`.
+
+    Either suffices: a service that never fails cannot show a ratio. At a stage with no stable arm the ratio is taken to
+    stable's rate as measured earlier in the rollout (frozen baseline).
+    """
 
     ratio: float | None = None
     limit: float | None = None
@@ -138,6 +144,43 @@ class Transition:
     actor: str  # `control`, or the name of the key that asked
     reason: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout as stored. `stage_run` counts entries into stages, from 1; `held_us` is time spent paused in this stage run."""
+
+    id: RolloutId
+    service: str
+    stable: ReleaseDigest
+    candidate: ReleaseDigest
+    plan: Plan
+    speed: float
+    salt: str
+    state: State
+    stage: int
+    stage_run: int
+    stage_since_us: int
+    held_us: int
+    paused_since_us: int | None
+    approved: bool
+    waived: str | None
+    revision: int
+    created_us: int
+    created_by: str
+    ended_us: int | None
+    reason: str | None
+    summary: Mapping[str, Any]
+
+    @property
+    def present(self) -> Stage:
+        return self.plan.stages[self.stage]
+
+    def floor_left_s(self, now_us: int) -> float:
+        """Seconds of the stage's floor still to pass at rehearsal speed, pauses not counted; 0 when passed."""
+        paused_us = now_us - self.paused_since_us if self.paused_since_us is not None else 0
+        spent_s = (now_us - self.stage_since_us - self.held_us - paused_us) / 1e6
+        return max(self.present.floor_s / self.speed - spent_s, 0.0)
 
 
 # --- views: what surfaces show -------------------------------------------------------------------------------------------------

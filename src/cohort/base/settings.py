@@ -1,0 +1,286 @@
+"""What an installation is configured to do: `cohort.yaml`, overridden by COHORT_ variables, as frozen values.
+
+Reading a file imports pydantic and YAML; without a file nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cohort.base.errors import CohortError
+
+CONFIG_NAME = "cohort.yaml"
+DATA_DIR_NAME = ".cohort"
+GATEWAY_PORT = 8700
+CONTROL_PORT = 8710
+PORT_MAX = 65535
+PREFIX = "COHORT_"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach."""
+
+    host: str = "127.0.0.1"
+    port: int = GATEWAY_PORT
+    expose: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Where the API and the dashboard listen."""
+
+    host: str = "127.0.0.1"
+    port: int = CONTROL_PORT
+    expose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """`url`: an SQLAlchemy URL, `env:NAME` or `file:/path`; None means SQLite in the data directory."""
+
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The one directory that holds everything an installation keeps. Only paths; creates nothing."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked for as long as a supervisor runs."""
+        return self.root / "cohort.lock"
+
+    @property
+    def run(self) -> Path:
+        """What holds only while it runs: the supervisor's state and the configuration of each process."""
+        return self.root / "run"
+
+    @property
+    def state(self) -> Path:
+        """The supervisor's own account: process id, ports, what runs."""
+        return self.run / "state.json"
+
+    @property
+    def installation(self) -> Path:
+        return self.root / "installation.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def unit_key(self) -> Path:
+        """Key of the unit pseudonyms: 64 hexadecimal digits. Losing it makes old pseudonyms meaningless."""
+        return self.secrets / "unit.key"
+
+    @property
+    def link_token(self) -> Path:
+        """What control shows the gateway."""
+        return self.secrets / "link.token"
+
+    @property
+    def operator_key(self) -> Path:
+        """The key of commands run by this data directory's owner."""
+        return self.secrets / "operator.key"
+
+    @property
+    def admin_key_sha256(self) -> Path:
+        """SHA-256 of the admin key, which itself was shown once."""
+        return self.secrets / "admin.key.sha256"
+
+    @property
+    def database_url(self) -> Path:
+        """A database URL written in `cohort.yaml`, kept out of command lines and other files."""
+        return self.secrets / "database.url"
+
+    @property
+    def gateway(self) -> Path:
+        """The gateway's own: routing table and spool."""
+        return self.root / "gateway"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "cohort.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A resolved configuration. `source` is the file it came from, None for built-in defaults."""
+
+    data_dir: Path
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    source: Path | None = None
+
+    @property
+    def data(self) -> DataDir:
+        return DataDir(self.data_dir)
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{_reachable(self.gateway.host)}:{self.gateway.port}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{_reachable(self.control.host)}:{self.control.port}"
+
+
+def load_settings(
+    environment: Mapping[str, str], config: Path | None = None, data_dir: Path | None = None, folder: Path | None = None
+) -> Settings:
+    """The settings in force. Stronger first: `data_dir`, COHORT_ variables, the file, defaults.
+
+    `config` must exist when given; otherwise `cohort.yaml` in `folder` (default: the working directory) is read if it is there.
+    Relative data directories are relative to the file's folder, or to `folder` where no file says so.
+
+    Raises:
+        CohortError CONFIG_MISSING, CONFIG_INVALID: with the line or variable, the field and the fix.
+    """
+    folder = (folder or Path.cwd()).absolute()
+    path = config.absolute() if config else folder / CONFIG_NAME
+    written = _read(path, required=config is not None)
+    values, places = (written.values, dict(written.places)) if written else ({}, {})
+    base = path.parent if written and "data_dir" in values else folder
+    root = base / values.get("data_dir", DATA_DIR_NAME)
+    for variable, (section, name, parse) in OVERRIDES.items():
+        if variable in environment:
+            values = {**values, section: {**values.get(section, {}), name: parse(variable, environment[variable])}}
+            places[f"{section}.{name}"] = variable
+    if f"{PREFIX}DATA_DIR" in environment:
+        root = folder / environment[f"{PREFIX}DATA_DIR"]
+    settings = Settings(
+        data_dir=(folder / data_dir if data_dir else root).expanduser().resolve(),
+        gateway=GatewaySettings(**values.get("gateway", {})),
+        control=ControlSettings(**values.get("control", {})),
+        database=DatabaseSettings(**values.get("database", {})),
+        source=path if written else None,
+    )
+    return _checked(settings, places)
+
+
+def resolve_reference(reference: str, environment: Mapping[str, str]) -> str:
+    """The text behind `env:NAME` or `file:/path`; anything else is itself.
+
+    Raises:
+        CohortError CONFIG_INVALID: the variable or file is not there or empty. The value itself is never shown.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        if not environment.get(name):
+            raise CohortError("CONFIG_INVALID", f"{reference}: the variable {name} is not set", hint=f"Set {name} in the environment.")
+        return environment[name]
+    if kind == "file":
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise CohortError("CONFIG_INVALID", f"{reference}: cannot be read: {error.strerror}", hint=f"Make {name} readable.") from error
+    return reference
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a configuration file says: only the fields it names, and where each stands."""
+
+    values: dict[str, Any]
+    places: Mapping[str, str]
+
+
+def _read(path: Path, *, required: bool) -> Written | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if not required:
+            return None
+        raise CohortError("CONFIG_MISSING", f"no configuration at {path}", hint="Run `cohort init`, or correct --config.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CohortError("CONFIG_INVALID", f"{path} cannot be read: {error}", hint="Make it a readable UTF-8 file.") from error
+    from cohort.base.settings_file import parse_settings
+
+    return parse_settings(text, str(path))
+
+
+def _text(_: str, value: str) -> str:
+    return value
+
+
+def _port(variable: str, value: str) -> int:
+    if value.isascii() and value.isdigit() and 1 <= int(value) <= PORT_MAX:
+        return int(value)
+    raise CohortError(
+        "CONFIG_INVALID", f"{variable}: not a port, found {value!r}", field=variable, hint=f"Use a number from 1 to {PORT_MAX}."
+    )
+
+
+def _flag(variable: str, value: str) -> bool:
+    answers = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if value.lower() in answers:
+        return answers[value.lower()]
+    raise CohortError("CONFIG_INVALID", f"{variable}: neither true nor false, found {value!r}", field=variable, hint="Use true or false.")
+
+
+def _own_reference(variable: str, _: str) -> str:
+    return f"env:{variable}"  # the value stays in the environment
+
+
+OVERRIDES = {
+    f"{PREFIX}GATEWAY_HOST": ("gateway", "host", _text),
+    f"{PREFIX}GATEWAY_PORT": ("gateway", "port", _port),
+    f"{PREFIX}GATEWAY_EXPOSE": ("gateway", "expose", _flag),
+    f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
+    f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
+    f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),
+    f"{PREFIX}DATABASE_URL": ("database", "url", _own_reference),
+}
+"""Variables that override the file, besides COHORT_DATA_DIR."""
+
+
+def _checked(settings: Settings, places: Mapping[str, str]) -> Settings:
+    for section, listener in (("gateway", settings.gateway), ("control", settings.control)):
+        place = places.get(f"{section}.host", str(settings.source))
+        address = _address(listener.host, place, f"{section}.host")
+        if not address.is_loopback and not listener.expose:
+            fix = f"Use 127.0.0.1, or set {section}.expose: true to let other machines connect."
+            raise CohortError(
+                "CONFIG_INVALID", f"{place}: {section}.host: {listener.host} is not loopback", field=f"{section}.host", hint=fix
+            )
+    if settings.gateway.port == settings.control.port and settings.gateway.host == settings.control.host:
+        place = places.get("control.port", places.get("gateway.port", str(settings.source)))
+        what = f"{place}: control.port: {settings.control.port} is the gateway's port too"
+        raise CohortError("CONFIG_INVALID", what, field="control.port", hint="Give control and the gateway different ports.")
+    return replace(settings, gateway=_with_address(settings.gateway), control=_with_address(settings.control))
+
+
+def _with_address(listener: Any) -> Any:
+    return replace(listener, host="127.0.0.1") if listener.host == "localhost" else listener
+
+
+def _address(host: str, place: str, name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError as error:
+        what = f"{place}: {name}: not an IP address, found {host!r}"
+        raise CohortError("CONFIG_INVALID", what, field=name, hint="Write an IP address such as 127.0.0.1.") from error
+
+
+def _reachable(host: str) -> str:
+    """An address to connect to: the wildcard means this machine; IPv6 goes in brackets."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return f"[{host}]" if address.version == 6 else host

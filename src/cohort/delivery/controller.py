@@ -1,0 +1,288 @@
+"""The loop that moves rollouts: take outcomes, decide, make it durable, make it happen, look whether it did."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError
+from cohort.delivery import lifecycle
+from cohort.delivery.intake import Intake
+from cohort.delivery.lifecycle import Event
+from cohort.delivery.model import Rollout, State
+from cohort.delivery.ports import DataPlane
+from cohort.delivery.reconciler import Reconciler
+from cohort.delivery.replay import verdict_detail
+from cohort.delivery.rules import Step, decide, findings_of
+from cohort.delivery.store_sql import RolloutStore
+from cohort.gateway.contract import Batch, Cursor, GatewayState
+
+RECORDS_MAX = 4000
+PULL_WAIT_MS = 100
+PAUSE_AFTER_FAILURE_S = 0.25
+OBSERVE_EVERY_S = 2.0
+SETTLE_LIMIT_S = 900.0
+"""After this long without the last calls of an ended rollout its figures are final anyway."""
+
+log = logging.getLogger("cohort.delivery")
+
+
+class Controller:
+    """One gateway's outcomes, all rollouts. `damaged` names a damaged object of a release (digest given), or None.
+
+    `on_change` is told after every tick that changed something shown.
+    """
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        plane: DataPlane,
+        reconciler: Reconciler,
+        clock: Clock,
+        damaged: Callable[[str], str | None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._plane = plane
+        self._reconciler = reconciler
+        self._clock = clock
+        self._damaged = damaged
+        self._on_change = on_change
+        self._intake = Intake(store)
+        self._cursor: Cursor | None = None
+        self._gateway: str | None = None
+        self._epoch = 0
+        self._observed_s = 0.0
+        self._mutex = threading.Lock()
+        self._remembered: list[tuple[str, str, str]] = []
+        self._unverified = True
+        self.ticked_us: int | None = None
+        self.records_taken = 0
+        self.newest_us: int | None = None  # when the newest record taken was assigned
+        self.behind_bytes = 0
+        self.damage_reported: list[str] = []
+        self.trouble: str | None = None  # what the last tick could not do
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until told to stop. A failing tick is logged once per kind of trouble and tried again."""
+        while not stop.is_set():
+            try:
+                self.tick()
+                self._recovered()
+            except CohortError as error:
+                self._failed(error.code, error)
+                stop.wait(PAUSE_AFTER_FAILURE_S)
+            except Exception as error:
+                self._failed(type(error).__name__, error)
+                stop.wait(PAUSE_AFTER_FAILURE_S)
+
+    def tick(self, wait_ms: int = PULL_WAIT_MS) -> None:
+        """One round. Raises what its parts raise; nothing is half done, and the next tick goes on from what is stored."""
+        batch = self._pull(wait_ms)
+        changed = self._commit(batch)
+        self._reconcile()
+        if batch is not None and batch.next != self._cursor:
+            self._plane.acknowledge(batch.next)
+            self._cursor = batch.next
+        changed = self.verify_ended() or changed
+        self.ticked_us = self._clock.now_us()
+        if changed:
+            self._on_change()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that may move rollouts; alone in this process, and what is in memory is dropped when it fails."""
+        with self._mutex:
+            try:
+                with self._store.database.write() as connection:
+                    self._record_remembered(connection)
+                    yield connection
+            except BaseException:
+                self._intake.forget()
+                raise
+            self._remembered.clear()
+            self._unverified = True
+
+    def decide_now(self, connection: Connection, rollout: Rollout, actor: str, key: str | None = None) -> Rollout:
+        """Decide one rollout inside `transaction`: the verb of a person takes effect by the same rules as the loop."""
+        live = self._intake.live(connection, rollout)
+        now_us = self._clock.now_us()
+        findings = findings_of(rollout, live.evidence, self._damaged_of(rollout))
+        decision = decide(rollout, findings, live.evidence.split_broken, now_us)
+        if decision.step is Step.WAIT:
+            return rollout
+        detail = verdict_detail(live.evidence, live.position)
+        moved, events = lifecycle.follow(rollout, decision, now_us, actor, detail)
+        saved = self._store.save(connection, moved)
+        self._store.log(connection, rollout.id, now_us, events, key)
+        if saved.state is State.PROMOTED:
+            self._store.set_stable(connection, saved.service, saved.candidate, now_us)
+        return saved
+
+    def make_it_so(self) -> GatewayState:
+        """After a person's verb: push and verify now instead of at the next tick.
+
+        Raises:
+            CohortError DATA_PLANE_UNAVAILABLE: what was asked is durable and will be pushed as soon as the gateway answers.
+        """
+        state = self._reconciler.reconcile()
+        self.verify_ended()
+        self._on_change()
+        return state
+
+    def remember(self, service: str, actor: str, reason: str) -> None:
+        """A rollback that was made without the database; recorded in the next transaction that works."""
+        with self._mutex:
+            self._remembered.append((service, actor, reason))
+
+    # --- parts of a tick ---
+
+    def _pull(self, wait_ms: int) -> Batch | None:
+        if self._cursor is None or self._gateway is None:
+            state = self._reconciler.observe()
+            self._gateway = state.gateway
+            with self._store.database.read() as connection:
+                self._cursor = self._store.cursor(connection, state.gateway)
+            self._adopt(state)
+        batch = self._plane.pull(self._cursor, records_max=RECORDS_MAX, wait_ms=wait_ms)
+        if batch.epoch != self._epoch:
+            self._epoch = batch.epoch
+            self._reconciler.recheck()  # another process of the gateway: it may have an older table
+        for damage in batch.damaged:
+            log.error("outcomes could not be read: %s", damage)
+            self.damage_reported = [*self.damage_reported[-9:], damage]
+        self.behind_bytes = batch.behind
+        return batch
+
+    def _commit(self, batch: Batch | None) -> bool:
+        with self.transaction() as connection:
+            if batch is not None:
+                self._take(connection, batch)
+            for rollout in self._store.active(connection):
+                self.decide_now(connection, rollout, lifecycle.CONTROL)
+            settled = self._settle_ended(connection)
+        if batch is not None and batch.records:
+            self.records_taken += len(batch.records)
+            self.newest_us = batch.records[-1].at_us
+        return bool(settled or (batch and batch.records))
+
+    def _take(self, connection: Connection, batch: Batch) -> None:
+        stored = self._store.cursor(connection, batch.gateway)
+        if self._cursor != stored:
+            self._cursor = None
+            raise CohortError(
+                "DATABASE_UNAVAILABLE",
+                "another control process has taken outcomes of this gateway",
+                hint="Run one control process per gateway.",
+            )
+        self._intake.take(connection, batch)
+        if batch.next != stored:
+            self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
+
+    def _reconcile(self) -> GatewayState:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._observed_s > OBSERVE_EVERY_S:
+            self._reconciler.observe()
+            self._observed_s = now_s
+        return self._reconciler.reconcile()
+
+    def verify_ended(self) -> bool:
+        """Ask the data plane whether ended rollouts really ended there, and record what it said."""
+        if not self._unverified:
+            return False
+        with self._store.database.read() as connection:
+            ended = [rollout for rollout in self._store.unsettled(connection) if not rollout.summary.get("verified")]
+        if ended:
+            state = self._reconciler.observe()
+            with self.transaction() as connection:
+                for rollout in ended:
+                    self._verify(connection, rollout.id, state)
+        self._unverified = False
+        return bool(ended)
+
+    def _verify(self, connection: Connection, rollout_id: str, state: GatewayState) -> None:
+        rollout = self._store.get(connection, rollout_id)
+        if rollout is None or rollout.ended_us is None or rollout.summary.get("verified"):
+            return
+        figures = _verification(rollout, rollout.ended_us, state, self._reconciler.pushed_us)
+        self._store.set_summary(connection, rollout.id, {**rollout.summary, **figures})
+        text = "the data plane serves it" if figures["verified"] else "the data plane does not serve it yet"
+        kind = "verified" if figures["verified"] else "unverified"
+        if figures["verified"] or "verified" not in rollout.summary:
+            self._store.log(connection, rollout.id, self._clock.now_us(), [Event(kind, rollout.stage, lifecycle.CONTROL, text, figures)])
+
+    def _settle_ended(self, connection: Connection) -> bool:
+        """Final figures of ended rollouts whose last calls have come in."""
+        settled = False
+        for rollout in self._store.unsettled(connection):
+            if rollout.ended_us is None or not rollout.summary.get("verified"):
+                continue
+            waited_s = (self._clock.now_us() - rollout.ended_us) / 1e6
+            if self._store.open_calls(connection, rollout.id) and waited_s < SETTLE_LIMIT_S:
+                continue
+            figures = self._store.candidate_figures(connection, rollout.id)
+            self._store.set_summary(connection, rollout.id, {**rollout.summary, **figures, "settled": True})
+            event = Event("settled", rollout.stage, lifecycle.CONTROL, _settled_text(figures), figures)
+            self._store.log(connection, rollout.id, self._clock.now_us(), [event])
+            self._intake.drop(rollout.id)
+            settled = True
+        return settled
+
+    def _adopt(self, state: GatewayState) -> None:
+        """The gateway is ahead of the database: what it was taken off while the database was away stays off."""
+        if not self._reconciler.moved_ahead():
+            return
+        with self.transaction() as connection:
+            for rollout in self._store.active(connection):
+                stage = rollout.present
+                if rollout.id in state.splits.values() or not (stage.traffic_pct or stage.shadow_pct):
+                    continue
+                reason = "rolled back at the data plane while the database was away"
+                ended, events = lifecycle.end(rollout, State.ROLLED_BACK, reason, self._clock.now_us(), lifecycle.CONTROL)
+                self._store.save(connection, ended)
+                self._store.log(connection, rollout.id, self._clock.now_us(), events)
+
+    def _record_remembered(self, connection: Connection) -> None:
+        for service, actor, reason in self._remembered:
+            for rollout in self._store.active(connection, service):
+                ended, events = lifecycle.end(rollout, State.ROLLED_BACK, reason, self._clock.now_us(), actor)
+                self._store.save(connection, ended)
+                self._store.log(connection, rollout.id, self._clock.now_us(), events)
+
+    def _damaged_of(self, rollout: Rollout) -> str | None:
+        return self._damaged(rollout.candidate) or self._damaged(rollout.stable)
+
+    def _failed(self, kind: str, error: Exception) -> None:
+        if self.trouble != kind:
+            log.error("control cannot go on for now (%s): %s", kind, error, exc_info=not isinstance(error, CohortError))
+        self.trouble = kind
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            log.info("control goes on (after %s)", self.trouble)
+        self.trouble = None
+
+
+def _verification(rollout: Rollout, verdict_us: int, state: GatewayState, pushed_us: int | None) -> dict[str, Any]:
+    """What the data plane says of an ended rollout. `verdict_to_last_candidate_ms`: how long units still got the candidate; 0 when none did."""
+    promoted = rollout.state is State.PROMOTED
+    serving = rollout.candidate if promoted else rollout.stable
+    last_us = state.last_candidate_us.get(rollout.id)
+    return {
+        "verified": state.services.get(rollout.service) == serving and rollout.service not in state.splits,
+        "verdict_us": verdict_us,
+        "traffic_moved_ms": round((pushed_us - verdict_us) / 1000, 3) if pushed_us is not None else None,
+        "verdict_to_last_candidate_ms": None if promoted or last_us is None else max(round((last_us - verdict_us) / 1000, 3), 0.0),
+        "serving": serving,
+    }
+
+
+def _settled_text(figures: dict[str, int]) -> str:
+    failed, units = figures.get("candidate_units_failed", 0), figures.get("candidate_units", 0)
+    return f"{failed} of {units} users of the candidate met a failure"

@@ -1,0 +1,56 @@
+"""Control's side of the link to a gateway, over HTTP. One connection pool; every answer is read whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+
+from cohort.base.errors import CohortError, Retry
+from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable, decode_batch, decode_state, encode
+
+CONNECT_S = 1.0
+ANSWER_S = 5.0
+
+
+class HttpDataPlane:
+    """A gateway at `base_url`; `token` is the link's bearer token. Safe to use from several threads."""
+
+    def __init__(self, base_url: str, token: str) -> None:
+        headers = {"authorization": f"Bearer {token}"}
+        timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
+        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False)
+
+    def push(self, table: RoutingTable) -> GatewayState:
+        return decode_state(self._call("PUT", "/-/routing", content=encode(table)))
+
+    def state(self) -> GatewayState:
+        return decode_state(self._call("GET", "/-/state"))
+
+    def pull(self, after: Cursor, *, records_max: int, wait_ms: int) -> Batch:
+        asked = {"segment": after.segment, "offset": after.offset, "max": records_max, "wait_ms": wait_ms}
+        return decode_batch(self._call("GET", "/-/outcomes", params=asked))
+
+    def acknowledge(self, upto: Cursor) -> None:
+        self._call("POST", "/-/outcomes/ack", content=encode(upto))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, method: str, path: str, **more: Any) -> bytes:
+        try:
+            answer = self._client.request(method, path, **more)
+        except httpx2.HTTPError as error:
+            raise _unavailable(f"{method} {path}: {error or type(error).__name__}") from error
+        if answer.status_code == 409:
+            raise CohortError(
+                "CONTRACT_VERSION", f"the gateway refuses {path}: {answer.text[:200]}", hint="Run control and gateway of the same version."
+            )
+        if answer.status_code >= 300:
+            raise _unavailable(f"{method} {path} was answered with {answer.status_code}: {answer.text[:200]}")
+        return answer.content
+
+
+def _unavailable(what: str) -> CohortError:
+    hint = "Look at the gateway's log; it goes on serving with its last table meanwhile."
+    return CohortError("DATA_PLANE_UNAVAILABLE", f"the gateway did not do it: {what}", retry=Retry.SAFE, hint=hint)

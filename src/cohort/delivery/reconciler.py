@@ -1,0 +1,129 @@
+"""Makes the data plane serve what the database says, and finds out what it really serves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError
+from cohort.delivery.model import Rollout
+from cohort.delivery.ports import DataPlane
+from cohort.delivery.routing import build_table, without
+from cohort.delivery.store_sql import RolloutStore
+from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute
+
+VERSION_FACT = "routing_version"
+Content = tuple[dict[str, ServiceRoute], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the database wants served, and who would have to be told that the data plane moved on by itself."""
+
+    stable: dict[str, str]
+    active: tuple[Rollout, ...]
+    version: int
+
+
+class Reconciler:
+    """One gateway's table. Thread-safe: the controller and the emergency verb share it.
+
+    `routes_of` turns a digest into what the gateway needs of that release (None: the gateway does not serve its kind).
+    """
+
+    def __init__(self, store: RolloutStore, plane: DataPlane, routes_of: Callable[[str], ReleaseRoute | None], clock: Clock) -> None:
+        self._store = store
+        self._plane = plane
+        self._routes_of = routes_of
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._table: RoutingTable | None = None  # the last one the gateway took
+        self._acknowledged: Content | None = None
+        self.state: GatewayState | None = None
+        self.reached_us: int | None = None
+        self.pushed_us: int | None = None  # when the table in force was taken
+
+    def reconcile(self) -> GatewayState:
+        """Push a new table when what should be served differs from what was last taken.
+
+        Raises:
+            CohortError DATA_PLANE_UNAVAILABLE: not pushed, or its answer was lost; repeating is safe.
+            CohortError DATABASE_UNAVAILABLE: nothing was read.
+        """
+        with self._lock:
+            wanted = self._wanted()
+            state = self._observe() if self._table is None else self.state
+            routes = {digest: route for digest in _digests(wanted) if (route := self._routes_of(digest)) is not None}
+            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes)
+            if state is not None and self._acknowledged == _content(table):
+                return state
+            return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
+
+    def observe(self) -> GatewayState:
+        """Ask the data plane what it serves."""
+        with self._lock:
+            return self._observe()
+
+    def moved_ahead(self) -> bool:
+        """The gateway has a newer table than the database knows of: a rollback made while the database was away."""
+        with self._lock:
+            return self.state is not None and self._table is None and self.state.table_version > self._wanted().version
+
+    def recheck(self) -> None:
+        """After a gateway restart or a lost answer: push again whatever is wanted."""
+        with self._lock:
+            self._acknowledged = None
+
+    def take_off(self, service: str, stable: str | None) -> GatewayState:
+        """Without the database: the last known table with `service` off its rollout, pushed at once.
+
+        Raises:
+            CohortError DATA_PLANE_UNAVAILABLE: no table is known, the service is not in it, or the gateway does not answer.
+        """
+        with self._lock:
+            if self._table is None or service not in self._table.services:
+                raise CohortError(
+                    "DATA_PLANE_UNAVAILABLE", f"no routing table with {service} is known", hint="Wait for the database, then repeat."
+                )
+            table = without(self._table, service, stable, self._table.version, self._clock.now_us())
+            return self._push(table, table.version + 1, record=False)
+
+    def _push(self, table: RoutingTable, version: int, *, record: bool = True) -> GatewayState:
+        numbered = RoutingTable(version, table.issued_us, table.services, table.releases)
+        if record:
+            with self._store.database.write() as connection:
+                self._store.set_fact(connection, VERSION_FACT, version)
+        # Commit point. From here on the gateway may serve the new table.
+        self.state = self._plane.push(numbered)
+        self.reached_us = self.pushed_us = self._clock.now_us()
+        if self.state.table_version != version:
+            self._acknowledged = None
+            raise CohortError(
+                "DATA_PLANE_UNAVAILABLE",
+                f"the gateway has table {self.state.table_version}, pushed was {version}",
+                hint="Repeat; it will be numbered higher.",
+            )
+        self._table, self._acknowledged = numbered, _content(numbered)
+        return self.state
+
+    def _observe(self) -> GatewayState:
+        self.state = self._plane.state()
+        self.reached_us = self._clock.now_us()
+        if self._table is not None and self.state.table_version < self._table.version:
+            self._acknowledged = None
+        return self.state
+
+    def _wanted(self) -> Wanted:
+        with self._store.database.read() as connection:
+            version = self._store.fact(connection, VERSION_FACT) or 0
+            return Wanted(self._store.stable_of(connection), tuple(self._store.active(connection)), version)
+
+
+def _digests(wanted: Wanted) -> list[str]:
+    return sorted({*wanted.stable.values(), *(rollout.candidate for rollout in wanted.active)})
+
+
+def _content(table: RoutingTable) -> Content:
+    return dict(table.services), tuple(table.releases)

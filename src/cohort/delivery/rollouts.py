@@ -1,0 +1,364 @@
+"""The verbs on rollouts and services, as surfaces call them: one function per verb decides the order of effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
+from cohort.base.ids import Entropy, ReleaseDigest, RolloutId, new_id, short
+from cohort.delivery import lifecycle
+from cohort.delivery.controller import Controller
+from cohort.delivery.evidence import Evidence
+from cohort.delivery.face import Act, Registry, Start
+from cohort.delivery.forecast import DEFAULT_FAILURE_RATE, DEFAULT_UNITS_PER_S, forecast
+from cohort.delivery.lifecycle import Moved
+from cohort.delivery.model import (
+    Forecast,
+    Plan,
+    Release,
+    Replay,
+    RollbackResult,
+    Rollout,
+    RolloutRow,
+    RolloutView,
+    ServiceView,
+    State,
+)
+from cohort.delivery.plans import PRESETS, find_plan
+from cohort.delivery.reconciler import Reconciler
+from cohort.delivery.replay import replay
+from cohort.delivery.services import WARM_US, service_view, warm_baseline
+from cohort.delivery.store_sql import RolloutStore, changed
+from cohort.delivery.views import ref, rollout_view, row_view
+from cohort.gateway.contract import GatewayState
+
+SPEED_MAX = 1_000_000.0
+LIST_MAX = 200
+
+
+class SqlRollouts:
+    """Implements `face.Rollouts`. Thread-safe; effects on traffic go through the controller and the reconciler."""
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        registry: Registry,
+        controller: Controller,
+        reconciler: Reconciler,
+        clock: Clock,
+        entropy: Entropy,
+        damaged: Callable[[str], str | None],
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._controller = controller
+        self._reconciler = reconciler
+        self._clock = clock
+        self._entropy = entropy
+        self._damaged = damaged
+        self._version = 0
+
+    def changed(self) -> None:
+        """Something shown may have changed."""
+        self._version += 1
+
+    def version(self) -> int:
+        return self._version
+
+    # --- reading ---
+
+    def services(self) -> Sequence[ServiceView]:
+        with self._store.database.read() as connection:
+            names = sorted(self._store.stable_of(connection))
+        return [self.service(name) for name in names]
+
+    def service(self, name: str) -> ServiceView:
+        releases = self._registry.list(name)
+        versions = {str(release.digest): release.version for release in releases}
+        now_us = self._clock.now_us()
+        with self._store.database.read() as connection:
+            row = self._service_row(connection, name)
+            active = next(iter(self._store.active(connection, name)), None)
+            traffic = self._store.traffic(connection, name, now_us - max(WARM_US, 86_400_000_000))
+        return service_view(row, active, traffic, releases, versions, self._agrees(name, row["stable"]), now_us)
+
+    def plans(self) -> Sequence[Plan]:
+        return list(PRESETS.values())
+
+    def forecast(
+        self, service: str, plan: str, *, speed: float = 1.0, units_per_s: float | None = None, failure_rate: float | None = None
+    ) -> Forecast:
+        ladder = find_plan(plan)
+        _check_speed(speed)
+        with self._store.database.read() as connection:
+            self._service_row(connection, service)
+            traffic = self._store.traffic(connection, service, self._clock.now_us() - WARM_US)
+        seen = warm_baseline(traffic)
+        seen_per_s = seen.calls / (WARM_US / 1e6) if seen.calls else None
+        rate = failure_rate if failure_rate is not None else seen.failure_rate
+        units = units_per_s if units_per_s is not None else seen_per_s
+        assumed = rate is None or units is None
+        return forecast(service, ladder, speed, units or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed)
+
+    def list(
+        self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None
+    ) -> Sequence[RolloutRow]:
+        with self._store.database.read() as connection:
+            rollouts = self._store.listed(connection, service, active, min(limit, LIST_MAX), before_us)
+        versions = self._versions({rollout.service for rollout in rollouts})
+        return [row_view(rollout, versions) for rollout in rollouts]
+
+    def show(self, rollout: str) -> RolloutView:
+        with self._store.database.read() as connection:
+            found = self._find(connection, rollout)
+            state, _ = self._store.evidence(connection, found.id)
+            events = self._store.events(connection, found.id)
+            series = self._store.series(connection, found.id)
+        evidence = Evidence.from_state(found.plan, state, found.speed)
+        versions = self._versions({found.service})
+        return rollout_view(found, evidence, events, series, versions, self._damage(found), self._clock.now_us())
+
+    def replay(self, rollout: str) -> Replay:
+        with self._store.database.read() as connection:
+            found = self._find(connection, rollout)
+            state, position = self._store.evidence(connection, found.id)
+            events = self._store.events(connection, found.id)
+            calls = self._store.calls_behind(connection, found.id, None)
+        figures = Evidence.from_state(found.plan, state, found.speed).figures()
+        return replay(found, events, calls, position, figures)
+
+    # --- changing ---
+
+    def start(self, start: Start) -> RolloutView:
+        """Begin a rollout.
+
+        Errors: SERVICE_UNKNOWN, RELEASE_UNKNOWN, PLAN_INVALID, PLAN_UNDERPOWERED, ROLLOUT_ACTIVE (names the one that runs), ROLLOUT_NOT_NEEDED.
+        """
+        _check_speed(start.speed)
+        plan = find_plan(start.plan)
+        if start.strict:
+            self._refuse_underpowered(start)
+        candidate = self._registry.find(start.to, start.service)
+        self._registry.verify(candidate.digest)
+        self._insert(start, plan, candidate)
+        self._push_soon()
+        with self._store.database.read() as connection:
+            made = self._store.newest_of(connection, start.service)
+        return self.show(made.id if made else start.service)
+
+    def pause(self, rollout: str, act: Act) -> RolloutView:
+        return self._do(rollout, act, lambda found: lifecycle.pause(found, self._clock.now_us(), act.actor, act.reason))
+
+    def resume(self, rollout: str, act: Act) -> RolloutView:
+        return self._do(rollout, act, lambda found: lifecycle.resume(found, self._clock.now_us(), act.actor, act.reason), decide=True)
+
+    def approve(self, rollout: str, act: Act) -> RolloutView:
+        return self._do(rollout, act, lambda found: lifecycle.approve(found, act.actor, act.reason), decide=True)
+
+    def promote(self, rollout: str, act: Act) -> RolloutView:
+        reason = act.reason or f"promoted by {act.actor}"
+        return self._do(rollout, act, lambda found: (lifecycle.waive(found, self._clock.now_us(), reason), []), decide=True)
+
+    def rollback(self, rollout: str, act: Act) -> RolloutView:
+        return self._end(rollout, act, State.ROLLED_BACK, act.reason or f"rolled back by {act.actor}")
+
+    def abort(self, rollout: str, act: Act) -> RolloutView:
+        return self._end(rollout, act, State.ABORTED, act.reason or f"aborted by {act.actor}")
+
+    def rollback_service(self, service: str, act: Act, to: str | None = None) -> RollbackResult:
+        started_us = self._clock.now_us()
+        try:
+            rollout, serving, replaced = self._roll_back_stored(service, act, to)
+            state = self._controller.make_it_so()
+        except CohortError as error:
+            if error.code not in ("DATABASE_UNAVAILABLE", "DISK_FULL", "DATABASE_DAMAGED") or to is not None:
+                raise
+            # Without the database: the last known stable is in the routing table.
+            state = self._reconciler.take_off(service, None)
+            reason = act.reason or f"rolled back by {act.actor}"
+            self._controller.remember(service, act.actor, f"{reason} (while the database was away)")
+            rollout, serving, replaced = None, state.services[service], None
+        verified = state.services.get(service) == serving and service not in state.splits
+        took_ms = (self._clock.now_us() - started_us) / 1000
+        versions = self._versions_or_none(service)
+        shown = ref(replaced, versions) if replaced else None
+        return RollbackResult(service, rollout, ref(serving, versions), shown, verified, took_ms)
+
+    # --- parts ---
+
+    def _insert(self, start: Start, plan: Plan, candidate: Release) -> None:
+        now_us = self._clock.now_us()
+        try:
+            with self._controller.transaction() as connection:
+                self._store.database.lock(connection, f"rollouts of {start.service}")
+                if start.act.idempotency_key and self._store.started_with(connection, start.act.idempotency_key):
+                    return
+                row = self._service_row(connection, start.service)
+                self._refuse_second(connection, start.service)
+                if row["stable"] == candidate.digest:
+                    raise CohortError(
+                        "ROLLOUT_NOT_NEEDED", f"{start.service} already serves {candidate.version}", hint="Choose another release."
+                    )
+                warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US))
+                planned = self._planned(start, plan, row["stable"], candidate.digest, now_us)
+                running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
+                self._store.insert(connection, running, Evidence(plan, warm, start.speed).to_state())
+                self._store.log(connection, running.id, now_us, events, start.act.idempotency_key)
+        except IntegrityError as error:
+            raise changed(start.service) from error
+
+    def _planned(self, start: Start, plan: Plan, stable: str, candidate: str, now_us: int) -> Rollout:
+        at = next((i for i, stage in enumerate(plan.stages) if stage.traffic_pct >= start.at_pct), 0) if start.at_pct is not None else 0
+        return Rollout(
+            id=RolloutId(new_id("ro", self._entropy)),
+            service=start.service,
+            stable=ReleaseDigest(stable),
+            candidate=ReleaseDigest(candidate),
+            plan=plan,
+            speed=start.speed,
+            salt=self._entropy(32).hex(),
+            state=State.PLANNED,
+            stage=at,
+            stage_run=0,
+            stage_since_us=now_us,
+            held_us=0,
+            paused_since_us=None,
+            approved=False,
+            waived=None,
+            revision=1,
+            created_us=now_us,
+            created_by=start.act.actor,
+            ended_us=None,
+            reason=None,
+            summary={},
+        )
+
+    def _refuse_second(self, connection: Connection, service: str) -> None:
+        running = next(iter(self._store.active(connection, service)), None)
+        if running is not None:
+            raise CohortError(
+                "ROLLOUT_ACTIVE",
+                f"{service} has a rollout already: {running.id} is {running.state.value} at {running.present.name}",
+                hint=f"Wait for it, or end it with `cohort rollout abort {running.id}`.",
+                rollout=running.id,
+            )
+
+    def _refuse_underpowered(self, start: Start) -> None:
+        seen = self.forecast(start.service, start.plan, speed=start.speed)
+        if seen.warnings:
+            hint = "Use a plan with larger shares or longer floors, or start without --strict."
+            raise CohortError("PLAN_UNDERPOWERED", f"this traffic cannot earn the plan: {'; '.join(seen.warnings)}", hint=hint)
+
+    def _do(self, rollout: str, act: Act, verb: Callable[[Rollout], Moved], *, decide: bool = False) -> RolloutView:
+        """One verb of a person: durable, then decided by the common rules, then pushed."""
+        with self._controller.transaction() as connection:
+            found = self._for_act(connection, rollout, act)
+            if found is None:
+                return_id = rollout
+            else:
+                return_id = found.id
+                moved, events = verb(found)
+                if moved != found:
+                    moved = self._store.save(connection, moved)
+                    self._store.log(connection, found.id, self._clock.now_us(), events, act.idempotency_key)
+                if decide:
+                    self._controller.decide_now(connection, moved, act.actor, None if events else act.idempotency_key)
+        self._push_soon()
+        return self.show(return_id)
+
+    def _end(self, rollout: str, act: Act, state: State, reason: str) -> RolloutView:
+        view = self._do(rollout, act, lambda found: lifecycle.end(found, state, reason, self._clock.now_us(), act.actor))
+        return view
+
+    def _for_act(self, connection: Connection, rollout: str, act: Act) -> Rollout | None:
+        """The rollout to act on, locked; None when this very act was done before."""
+        found = self._find(connection, rollout)
+        self._store.database.lock(connection, f"rollouts of {found.service}")
+        found = self._store.get(connection, found.id) or found
+        if act.idempotency_key and self._store.key_used(connection, found.id, act.idempotency_key):
+            return None
+        if act.revision is not None and act.revision != found.revision:
+            raise changed(found.id)
+        return found
+
+    def _roll_back_stored(self, service: str, act: Act, to: str | None) -> tuple[RolloutId | None, str, str | None]:
+        reason = act.reason or f"rolled back by {act.actor}"
+        target = self._registry.find(to, service).digest if to is not None else None
+        now_us = self._clock.now_us()
+        with self._controller.transaction() as connection:
+            self._store.database.lock(connection, f"rollouts of {service}")
+            row = self._service_row(connection, service)
+            active = next(iter(self._store.active(connection, service)), None)
+            if active is not None:
+                ended, events = lifecycle.end(active, State.ROLLED_BACK, reason, now_us, act.actor)
+                self._store.save(connection, ended)
+                self._store.log(connection, active.id, now_us, events, act.idempotency_key)
+            before = str(row["stable"])
+            serving = target or (active.stable if active is not None else self._previous_stable(connection, service, before))
+            if serving != before:
+                self._store.set_stable(connection, service, serving, now_us)
+            replaced = active.candidate if active is not None else before
+            return (active.id if active else None), serving, replaced if replaced != serving else None
+
+    def _previous_stable(self, connection: Connection, service: str, now: str) -> str:
+        """What served before: the stable release of the newest rollout that was promoted to what serves now."""
+        for rollout in self._store.listed(connection, service, False, LIST_MAX, None):
+            if rollout.state is State.PROMOTED and rollout.candidate == now:
+                return rollout.stable
+        raise CohortError(
+            "ROLLOUT_NOT_NEEDED",
+            f"{service} has no rollout to end and no earlier stable release to go back to",
+            hint=f"Name a release: `cohort rollback {service} --to VERSION`.",
+        )
+
+    def _push_soon(self) -> None:
+        """Make it so now if the gateway answers; else the loop does as soon as it does. The change itself is durable already."""
+        try:
+            self._controller.make_it_so()
+        except CohortError as error:
+            if error.retry is not Retry.SAFE and error.code != "DATA_PLANE_UNAVAILABLE":
+                raise
+            self.changed()
+
+    def _find(self, connection: Connection, rollout: str) -> Rollout:
+        found = self._store.get(connection, rollout) if rollout.startswith("ro_") else self._store.newest_of(connection, rollout)
+        if found is None:
+            raise CohortError("ROLLOUT_UNKNOWN", f"there is no rollout {rollout!r}", hint="See `cohort rollout list`.")
+        return found
+
+    def _service_row(self, connection: Connection, name: str) -> Mapping[str, Any]:
+        row = self._store.service_row(connection, name)
+        if row is None:
+            known = ", ".join(sorted(self._store.stable_of(connection))) or "none yet"
+            hint = f"Known services: {known}. A service begins with its first `cohort release create`."
+            raise CohortError("SERVICE_UNKNOWN", f"there is no service {name!r}", field="service", hint=hint)
+        return row
+
+    def _versions(self, services: set[str]) -> dict[str, str]:
+        return {release.digest: release.version for service in services for release in self._registry.list(service)}
+
+    def _versions_or_none(self, service: str) -> dict[str, str]:
+        try:
+            return self._versions({service})
+        except CohortError:  # the database is away: digests stand for themselves
+            state = self._reconciler.state
+            return {digest: short(digest) for digest in (state.services.values() if state else ())}
+
+    def _agrees(self, service: str, stable: str) -> bool | None:
+        state: GatewayState | None = self._reconciler.state
+        return None if state is None or service not in state.services else state.services[service] == stable
+
+    def _damage(self, rollout: Rollout) -> str | None:
+        return self._damaged(rollout.candidate) or self._damaged(rollout.stable)
+
+
+def _check_speed(speed: float) -> None:
+    if not 0 < speed <= SPEED_MAX:
+        raise CohortError(
+            "FIELD_INVALID", f"speed {speed:g} is not between 0 and {SPEED_MAX:g}", field="speed", hint="Use 1, or more for a rehearsal."
+        )

@@ -1,0 +1,31 @@
+"""The routing table that follows from what is stored. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cohort.delivery.model import Rollout
+from cohort.gateway.contract import ReleaseRoute, RoutingTable, ServiceRoute, Split
+
+
+def build_table(
+    version: int, issued_us: int, stable: Mapping[str, str], active: Sequence[Rollout], routes: Mapping[str, ReleaseRoute]
+) -> RoutingTable:
+    """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. A service whose release has no
+    route (kind `http`) is left out: the gateway does not serve it."""
+    splits = {rollout.service: _split(rollout) for rollout in active if rollout.candidate in routes}
+    services = {name: ServiceRoute(name, digest, splits.get(name)) for name, digest in stable.items() if digest in routes}
+    used = {service.stable for service in services.values()} | {split.candidate for split in splits.values()}
+    return RoutingTable(version, issued_us, services, {digest: routes[digest] for digest in sorted(used)})
+
+
+def without(table: RoutingTable, service: str, stable: str | None, version: int, issued_us: int) -> RoutingTable:
+    """The same table with `service` off its rollout (and on `stable`, if given): the rollback that needs no database."""
+    old = table.services[service]
+    services = {**table.services, service: ServiceRoute(service, stable or old.stable)}
+    return RoutingTable(version, issued_us, services, table.releases)
+
+
+def _split(rollout: Rollout) -> Split:
+    stage = rollout.present
+    return Split(rollout.id, rollout.salt, rollout.stage_run, rollout.candidate, stage.traffic_pct / 100, stage.shadow_pct / 100)

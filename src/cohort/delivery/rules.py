@@ -1,0 +1,176 @@
+"""Evidence in, decision out. Pure: time and what was measured are arguments.
+
+Three answers, none of which is "yes" by default: a finding is harmful, or it blocks progress, or it does not object. Nothing measured blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cohort.delivery.evidence import Evidence
+from cohort.delivery.model import Gate, GateKind, Metric, Rollout, Stage, State, Verdict
+from cohort.gateway.contract import Arm
+from cohort.stats import log_threshold
+
+EVIDENCE_UNITS_MIN = 30
+"""Units the candidate must have met in a stage before the absence of an alarm means anything."""
+
+
+class Step(StrEnum):
+    WAIT = "wait"
+    HOLD = "hold"
+    ROLL_BACK = "roll_back"
+    ASK = "ask"
+    ADVANCE = "advance"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check says. `blocks`: progress needs more of it; `waivable`: a person may do without, giving a reason."""
+
+    check: str
+    verdict: Verdict
+    text: str
+    blocks: bool
+    waivable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do next. `needs`: what progress waits for, in words; `check`: the finding that decided, where one did."""
+
+    step: Step
+    reason: str = ""
+    check: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+def decide(rollout: Rollout, findings: Sequence[Finding], split_broken: bool, now_us: int) -> Decision:
+    """The next step of a rollout. An invariant outranks a broken split, which outranks every statistical verdict."""
+    if rollout.state.ended:
+        return Decision(Step.WAIT)
+    harmful = [finding for finding in findings if finding.verdict is Verdict.HARMFUL]
+    broken = next((finding for finding in harmful if not finding.waivable), None)
+    if broken is not None:
+        return Decision(Step.ROLL_BACK, broken.text, broken.check)
+    if split_broken:
+        return _hold(rollout)
+    if harmful:
+        return Decision(Step.ROLL_BACK, harmful[0].text, harmful[0].check)
+    needs = _needs(rollout, findings, now_us)
+    if rollout.state is State.PAUSED:
+        return Decision(Step.WAIT, needs=("a person to resume it", *needs))
+    if needs:
+        return Decision(Step.WAIT, needs=needs)
+    if rollout.present.approval and not rollout.approved:
+        asked = rollout.state is State.AWAITING_APPROVAL
+        return Decision(Step.WAIT if asked else Step.ASK, needs=("a person's approval",))
+    return Decision(Step.PROMOTE if rollout.stage == len(rollout.plan.stages) - 1 else Step.ADVANCE)
+
+
+def _hold(rollout: Rollout) -> Decision:
+    reason = "the split is broken: units do not get the arms that their buckets give them (sample-ratio mismatch)"
+    return Decision(Step.WAIT if rollout.state is State.PAUSED else Step.HOLD, reason, needs=(reason,))
+
+
+def _needs(rollout: Rollout, findings: Sequence[Finding], now_us: int) -> tuple[str, ...]:
+    waived = rollout.waived is not None
+    blocking = [finding.text for finding in findings if finding.blocks and not (waived and finding.waivable)]
+    left_s = rollout.floor_left_s(now_us)
+    floor = [f"{_duration(left_s)} of the stage's floor"] if left_s > 0 and not waived else []
+    return (*floor, *blocking)
+
+
+def findings_of(rollout: Rollout, evidence: Evidence, damaged: str | None) -> list[Finding]:
+    """What every check of the present stage says. `damaged` names a damaged release object; None: all verified."""
+    stage = rollout.present
+    seen = evidence if evidence.run == rollout.stage_run else None
+    found = [_gate_finding(gate, evidence, seen, damaged) for gate in stage.gates]
+    if evidence.alarm is not None and evidence.alarm.gate not in {gate.name for gate in stage.gates}:
+        found.append(Finding(evidence.alarm.gate, Verdict.HARMFUL, _alarm_text(evidence), blocks=True))
+    if stage.certificate is not None:
+        found.append(_certificate_finding(stage, rollout.plan.beta, seen))
+    return found
+
+
+def _gate_finding(gate: Gate, evidence: Evidence, seen: Evidence | None, damaged: str | None) -> Finding:
+    match gate.kind:
+        case GateKind.INVARIANT:
+            if gate.metric is Metric.REGISTRY and damaged is not None:
+                return Finding(gate.name, Verdict.HARMFUL, f"a stored release is damaged: {damaged}", blocks=True, waivable=False)
+            return Finding(gate.name, Verdict.SAFE, "every stored object matches its digest", blocks=False)
+        case GateKind.PASSES:
+            return _passes_finding(gate, seen)
+        case GateKind.COMPARISON | GateKind.SLO:
+            return _evidence_finding(gate, evidence, seen)
+
+
+def _passes_finding(gate: Gate, seen: Evidence | None) -> Finding:
+    passed, failures = (seen.reports.passed, seen.reports.failures) if seen else (0, 0)
+    text = f"{passed} of {gate.passes} reports passed in a row"
+    if seen is not None and seen.reports.broken:
+        return Finding(gate.name, Verdict.HARMFUL, f"{failures} reports failed in a row", blocks=True)
+    enough = seen is not None and seen.reports.enough
+    return Finding(gate.name, Verdict.SAFE if enough else Verdict.NOT_YET, text, blocks=not enough and not gate.dry_run)
+
+
+def _evidence_finding(gate: Gate, evidence: Evidence, seen: Evidence | None) -> Finding:
+    if evidence.alarm is not None and evidence.alarm.gate == gate.name:
+        return Finding(gate.name, Verdict.HARMFUL, _alarm_text(evidence), blocks=True)
+    if seen is None or candidate_units(seen) < EVIDENCE_UNITS_MIN:
+        units = candidate_units(seen) if seen else 0
+        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: {units} of {EVIDENCE_UNITS_MIN} units seen", blocks=not gate.dry_run)
+    process = seen.gates[gate.name]
+    if process.blind:
+        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: no baseline of stable to compare with", blocks=not gate.dry_run)
+    return Finding(gate.name, Verdict.NOT_YET, f"no alarm: e = {_e_text(process.log_e)}", blocks=False)
+
+
+def _certificate_finding(stage: Stage, beta: float, seen: Evidence | None) -> Finding:
+    what = certificate_text(stage)
+    if seen is None or seen.certificate is None:
+        why = "no baseline of stable to compare with" if seen is not None else "nothing measured in this stage yet"
+        return Finding("certificate", Verdict.NOT_YET, f"the certificate ({what}): {why}", blocks=True)
+    if seen.certified:
+        return Finding("certificate", Verdict.SAFE, f"ruled out: {what}", blocks=False)
+    done = max(seen.certificate.log_e, 0.0) / log_threshold(beta)
+    return Finding("certificate", Verdict.NOT_YET, f"the certificate ({what}): {done:.0%} of the evidence", blocks=True)
+
+
+def certificate_text(stage: Stage) -> str:
+    """What the stage's certificate rules out, in words."""
+    if stage.certificate is None:
+        return "no certificate asked"
+    ratio, limit = stage.certificate.ratio, stage.certificate.limit
+    against = "stable's" if stage.traffic_pct < 100 else "the frozen baseline's"
+    parts = [f"{ratio:g} times {against} failure rate"] if ratio is not None else []
+    if limit is not None:
+        parts.append(f"a failure rate above {limit:.2%}")
+    return " and ".join(parts)
+
+
+def candidate_units(evidence: Evidence) -> int:
+    """Units that the candidate met in the present stage run, shadow pairs included."""
+    return sum(evidence.arms[arm].units for arm in (Arm.CANDIDATE, Arm.SHADOW) if arm in evidence.arms)
+
+
+def _alarm_text(evidence: Evidence) -> str:
+    alarm = evidence.alarm
+    if alarm is None:
+        return ""
+    return f"{alarm.gate}: the candidate is worse (e = {_e_text(alarm.log_e)})"
+
+
+def _e_text(log_e: float) -> str:
+    return f"{math.exp(log_e):.3g}" if log_e < 50 else f"10^{log_e / math.log(10):.0f}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,89 @@
+"""What a service is seen to do: its traffic by the minute, as a view and as the baseline of a rollout. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cohort.delivery.model import Release, ReleaseRef, Rollout, ServiceView
+from cohort.delivery.processes import Baseline
+from cohort.delivery.views import ref, row_view
+from cohort.stats import Sketch
+
+MINUTE_US = 60_000_000
+DAY_US = 86_400_000_000
+RECENT_US = 5 * MINUTE_US
+WARM_US = 60 * MINUTE_US
+"""How much of stable's past warms up ranks and baselines."""
+MINUTES_SHOWN = 30
+RELEASES_SHOWN = 20
+
+Row = Mapping[str, Any]
+
+
+def warm_baseline(traffic: Sequence[Row]) -> Baseline:
+    """The service's calls before a rollout. It steers bets and frozen limits; no verdict's validity rests on it."""
+    latency = _merged(traffic)
+    return Baseline(sum(row["calls"] for row in traffic), sum(row["failed"] for row in traffic), latency)
+
+
+def service_view(
+    row: Row,
+    active: Rollout | None,
+    traffic: Sequence[Row],
+    releases: Sequence[Release],
+    versions: Mapping[str, str],
+    agrees: bool | None,
+    now_us: int,
+) -> ServiceView:
+    recent = [entry for entry in traffic if entry["minute_us"] > now_us - RECENT_US - MINUTE_US]
+    calls = sum(entry["calls"] for entry in recent)
+    latency = _merged(recent)
+    return ServiceView(
+        name=row["name"],
+        stable=ref(row["stable"], versions),
+        candidate=ref(active.candidate, versions) if active else None,
+        traffic_pct=active.present.traffic_pct if active else 0.0,
+        rollout=row_view(active, versions) if active else None,
+        calls_per_minute=_per_minute(recent, now_us) if recent else None,
+        failure_rate=sum(entry["failed"] for entry in recent) / calls if calls else None,
+        p50_ms=_ms(latency, 0.5),
+        p95_ms=_ms(latency, 0.95),
+        cost_usd_today=_cost_since(traffic, now_us // DAY_US * DAY_US),
+        minutes=_minutes(traffic, now_us),
+        releases=tuple(ReleaseRef(release.digest, release.version) for release in releases[:RELEASES_SHOWN]),
+        gateway_agrees=agrees,
+        changed_us=row["changed_us"],
+    )
+
+
+def _merged(rows: Sequence[Row]) -> Sketch:
+    whole = Sketch()
+    for row in rows:
+        whole.merge(Sketch.from_state(row["latency"]))
+    return whole
+
+
+def _per_minute(rows: Sequence[Row], now_us: int) -> float:
+    """Over the time since the oldest of the rows began, at least a second."""
+    spent_us = max(now_us - min(int(row["minute_us"]) for row in rows), 1_000_000)
+    calls = sum(int(row["calls"]) for row in rows)
+    return calls / spent_us * float(MINUTE_US)
+
+
+def _cost_since(rows: Sequence[Row], since_us: int) -> float | None:
+    costs = [row["cost_usd_micro"] for row in rows if row["minute_us"] >= since_us]
+    return sum(costs) / 1e6 if costs else None
+
+
+def _minutes(rows: Sequence[Row], now_us: int) -> tuple[int, ...]:
+    counts: dict[int, int] = {}
+    for row in rows:
+        counts[row["minute_us"]] = counts.get(row["minute_us"], 0) + row["calls"]
+    last = now_us // MINUTE_US
+    return tuple(counts.get((last - back) * MINUTE_US, 0) for back in range(MINUTES_SHOWN - 1, -1, -1))
+
+
+def _ms(sketch: Sketch, q: float) -> float | None:
+    value = sketch.quantile(q)
+    return None if value is None else round(value / 1000, 3)

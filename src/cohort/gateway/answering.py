@@ -1,0 +1,210 @@
+"""One call from assignment to its record: ask the upstream, give the client what it says, name every way it can fail."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cohort.gateway import openai
+from cohort.gateway.contract import Result
+from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.http_client import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError, Upstreams
+from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.keys import KeyMissing, Keys
+from cohort.gateway.records import Ongoing, Recorder, cost_usd_micro
+from cohort.gateway.table import Target
+
+FORWARDED = (b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id")
+_WITHHELD = frozenset(
+    {
+        b"alt-svc", b"connection", b"content-length", b"content-type", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"server",
+        b"set-cookie", b"strict-transport-security", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+
+_FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
+    Unreachable: (502, "upstream_unreachable", Result.UNREACHABLE),
+    Overloaded: (503, "gateway_overloaded", Result.UNREACHABLE),
+    NoAnswer: (502, "upstream_no_answer", Result.UPSTREAM_ERROR),
+    Broken: (502, "upstream_response_interrupted", Result.INTERRUPTED),
+    Invalid: (502, "upstream_invalid_response", Result.UPSTREAM_ERROR),
+    KeyMissing: (502, "upstream_key_missing", Result.UPSTREAM_ERROR),
+}
+
+
+class Answering:
+    """What calls share: connections, keys, deadlines."""
+
+    def __init__(self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, recorder: Recorder, answer_bytes_max: int) -> None:
+        self._upstreams = upstreams
+        self._keys = keys
+        self._deadlines = deadlines
+        self._recorder = recorder
+        self._answer_bytes_max = answer_bytes_max
+
+    async def answer(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
+        """Answer the client, whatever happens. Afterwards `ongoing` says how it went. Raises CancelledError when others cancelled it."""
+        self._deadlines.begin(ongoing.target.timeout_s)
+        try:
+            await self._forward(ongoing, body, request, reply)
+        except asyncio.CancelledError:
+            if not self._deadlines.end():
+                ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
+                raise
+            words = f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
+            _fail(ongoing, reply, 504, "upstream_timeout", words, Result.TIMEOUT)
+        except (UpstreamError, KeyMissing) as error:
+            status, code, result = _FAILURES[type(error)]
+            _fail(ongoing, reply, status, code, f"release {ongoing.target.version}, route {ongoing.target.route}: {error}", result)
+        finally:
+            self._deadlines.end()
+
+    async def rehearse(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
+        """Ask like `answer`, for nobody: the answer is read and thrown away."""
+        self._deadlines.begin(ongoing.target.timeout_s)
+        try:
+            await self._discard(ongoing, body, request)
+        except asyncio.CancelledError:
+            if not self._deadlines.end():
+                ongoing.result = Result.LOST
+                raise
+            ongoing.result = Result.TIMEOUT
+        except (UpstreamError, KeyMissing) as error:
+            ongoing.result = Result.INTERRUPTED if isinstance(error, Broken) else _FAILURES[type(error)][2]
+        finally:
+            self._deadlines.end()
+
+    async def _forward(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
+        connection = await self._upstreams.exchange(ongoing.target.origin, self._message(ongoing.target, body, request))
+        try:
+            if ongoing.stream and 200 <= connection.status < 300:
+                await self._pass_stream(ongoing, connection, reply)
+            else:
+                await self._pass_whole(ongoing, connection, reply)
+        finally:
+            self._upstreams.finish(connection)
+
+    async def _pass_stream(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
+        chunk = await connection.chunk()  # seen before the head of the reply is committed
+        if not chunk:
+            raise NoAnswer("the stream of the answer was empty")
+        self._recorder.first(ongoing)
+        ongoing.status = connection.status
+        reply.start(connection.status, _content_type(connection) + _reply_headers(ongoing, connection))
+        tail = openai.Tail()
+        while chunk:
+            tail.feed(chunk)
+            reply.write(chunk)
+            if reply.congested:
+                await reply.drain()
+            chunk = await connection.chunk()
+        _judge_stream(ongoing, connection, tail)
+        reply.finish()
+
+    async def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
+        body = await self._read(connection)
+        status = connection.status
+        if 200 <= status < 300:
+            ongoing.usage = openai.usage_of(body)
+            content_type = _header(connection, b"content-type") or b"application/json"
+        else:
+            ongoing.result = Result.UPSTREAM_ERROR
+            status, body, content_type = _error_answer(ongoing, status, body)
+        ongoing.status = status
+        headers = _reply_headers(ongoing, connection)
+        cost = cost_usd_micro(ongoing.target.price, ongoing.usage)
+        if cost is not None:
+            headers += b"x-cohort-cost-usd: %.6f\r\n" % (cost / 1e6)
+        reply.send(status, body, headers, content_type)
+
+    async def _discard(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
+        message = self._message(ongoing.target, body, request)
+        connection = await self._upstreams.exchange(ongoing.target.origin, message, patient=False)
+        try:
+            if not 200 <= connection.status < 300:
+                ongoing.result = Result.UPSTREAM_ERROR
+            if ongoing.stream and ongoing.result is Result.OK:
+                await self._discard_stream(ongoing, connection)
+            else:
+                ongoing.usage = openai.usage_of(await self._read(connection))
+        finally:
+            self._upstreams.finish(connection)
+
+    async def _discard_stream(self, ongoing: Ongoing, connection: UpstreamConnection) -> None:
+        tail = openai.Tail()
+        while chunk := await connection.chunk():
+            if ongoing.first_us is None:
+                self._recorder.first(ongoing)
+            tail.feed(chunk)
+        if ongoing.first_us is None:
+            raise NoAnswer("the stream of the answer was empty")
+        _judge_stream(ongoing, connection, tail)
+
+    async def _read(self, connection: UpstreamConnection) -> bytes:
+        body = await connection.chunk()
+        if connection.complete:
+            return body + await connection.chunk()
+        parts, size = [body], len(body)
+        while chunk := await connection.chunk():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > self._answer_bytes_max:
+                raise Invalid(f"the answer is larger than {self._answer_bytes_max} bytes (answer_bytes_max)")
+        return b"".join(parts)
+
+    def _message(self, target: Target, body: bytes, request: Request) -> bytes:
+        accept = b"accept: text/event-stream, application/json\r\n"
+        own = self._keys.authorization(target.api_key)
+        passed = b"".join(b"%s: %s\r\n" % (name, request.headers[name]) for name in FORWARDED if name in request.headers)
+        return b"%s%s%s%scontent-length: %d\r\n\r\n%s" % (target.head, accept, own, passed, len(body), body)
+
+
+def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:
+    """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
+    ongoing.usage = tail.usage()
+    if tail.failed:
+        ongoing.result = Result.UPSTREAM_ERROR
+    elif connection.delimited_by_close and not tail.done:
+        raise Broken("the stream ended without [DONE]")
+
+
+def _fail(ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
+    if reply.started:
+        ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
+        reply.break_off(openai.stream_error(words, "upstream_stream_interrupted"))
+        return
+    ongoing.result, ongoing.status = result, status
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
+
+
+def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:
+    """An upstream's refusal for the client: its own words where they have OpenAI's shape, but not those about the release's key."""
+    where = f"release {ongoing.target.version}, route {ongoing.target.route}"
+    if status == 401:
+        words = f"{where}: the upstream refused the gateway's key; check `api_key` of the route"
+        return 502, openai.error(words, "upstream_key_refused", kind="upstream_error"), b"application/json"
+    if status < 400:
+        words = f"{where}: the upstream answered with status {status}; check `base_url` of the route"
+        return 502, openai.error(words, "upstream_invalid_response", kind="upstream_error"), b"application/json"
+    if not openai.is_error(body):
+        body = openai.error(f"{where}: the upstream answered with status {status}", "upstream_error", kind="upstream_error")
+    return status, body, b"application/json"
+
+
+def _cohort_headers(ongoing: Ongoing) -> bytes:
+    return b"%sx-cohort-unit: %s\r\n" % (ongoing.target.reply_headers, ongoing.unit.encode())
+
+
+def _reply_headers(ongoing: Ongoing, connection: UpstreamConnection) -> bytes:
+    passed = [
+        b"%s: %s\r\n" % (name, value) for name, value in connection.headers if name not in _WITHHELD and not name.startswith(b"x-cohort-")
+    ]
+    return _cohort_headers(ongoing) + b"".join(passed)
+
+
+def _header(connection: UpstreamConnection, wanted: bytes) -> bytes | None:
+    return next((value for name, value in connection.headers if name == wanted), None)
+
+
+def _content_type(connection: UpstreamConnection) -> bytes:
+    return b"content-type: %s\r\n" % (_header(connection, b"content-type") or b"text/event-stream")

@@ -1,0 +1,122 @@
+"""POST /v1/chat/completions: find the service, assign the unit, answer, record; copy to the candidate where a rollout shadows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cohort.base.ids import Entropy
+from cohort.gateway import openai
+from cohort.gateway.answering import Answering
+from cohort.gateway.assignment import is_shadowed, raw_unit
+from cohort.gateway.contract import Arm, pseudonym
+from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.log import Log
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.openai import Chat, Refused
+from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.settings import Limits
+from cohort.gateway.table import Service, Table
+
+NAMES_SHOWN_MAX = 20
+
+
+class ChatDoor:
+    """Every chat request of this process."""
+
+    def __init__(
+        self,
+        table: Table,
+        recorder: Recorder,
+        answering: Answering,
+        metrics: Metrics,
+        unit_key: bytes,
+        entropy: Entropy,
+        limits: Limits,
+        log: Log,
+    ) -> None:
+        self._table = table
+        self._recorder = recorder
+        self._answering = answering
+        self._metrics = metrics
+        self._unit_key = unit_key
+        self._entropy = entropy
+        self._limits = limits
+        self._log = log
+        self._shadows: set[asyncio.Task[None]] = set()
+        self.in_flight = 0
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
+        try:
+            chat = openai.parse_chat(request.body, request.headers.get(b"content-type", b""))
+            service = find_service(self._table, chat.service)
+            unit = self._unit(request, chat)
+        except Refused as refused:
+            self._metrics.refused(refused.code)
+            reply.send(refused.status, refused.body)
+            return
+        ongoing = self._recorder.assign(service, unit, chat.stream)
+        self._maybe_copy(ongoing, chat, request)
+        self.in_flight += 1
+        try:
+            await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
+        finally:
+            self.in_flight -= 1
+            self._settle(ongoing)
+
+    async def close(self) -> None:
+        """End the copies still running."""
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*self._shadows, return_exceptions=True)
+
+    @property
+    def shadows(self) -> int:
+        return len(self._shadows)
+
+    def _unit(self, request: Request, chat: Chat) -> str:
+        raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
+        return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
+
+    def _settle(self, ongoing: Ongoing) -> None:
+        self._recorder.end(ongoing)
+        self._metrics.called(ongoing.service.name, ongoing.target.version, ongoing.arm, ongoing.result, ongoing.total_us or 0)
+
+    # --- shadow ----------------------------------------------------------------------------------------------------------------
+
+    def _maybe_copy(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
+        split, salt = ongoing.service.split, ongoing.service.salts
+        if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
+            return
+        if len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight:
+            self._metrics.shadow_dropped += 1
+            return
+        shadow = self._recorder.copy(ongoing)
+        task = asyncio.get_running_loop().create_task(self._shadow(shadow, chat, request))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadow_done)
+
+    async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
+        try:
+            await self._answering.rehearse(shadow, shadow.target.rewriting.apply(chat), request)
+        finally:
+            self._settle(shadow)
+
+    def _shadow_done(self, task: asyncio.Task[None]) -> None:
+        self._shadows.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.write("shadow_failed", error=type(error).__name__)
+
+
+def find_service(table: Table, name: str) -> Service:
+    """The service called `name`; raises Refused 503 without a table, 404 with the names there are."""
+    snapshot = table.snapshot
+    if snapshot is None:
+        raise Refused(503, "the gateway has no routing table yet; control pushes one when it starts", "not_ready", kind="server_error")
+    service = snapshot.services.get(name)
+    if service is None:
+        known = sorted(snapshot.services)
+        shown = ", ".join(known[:NAMES_SHOWN_MAX]) or "none yet"
+        more = f" and {len(known) - NAMES_SHOWN_MAX} more" if len(known) > NAMES_SHOWN_MAX else ""
+        raise Refused(404, f"`model` names no service: {name[:100]!r}; services here: {shown}{more}", "model_not_found", "model")
+    return service

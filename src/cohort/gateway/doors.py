@@ -1,0 +1,181 @@
+"""Which path leads where. Everything that is not a model call is answered here, at once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Coroutine
+
+import orjson
+
+from cohort.gateway import metrics as prometheus
+from cohort.gateway import openai
+from cohort.gateway.assignment import UNIT_BYTES_MAX
+from cohort.gateway.chat import ChatDoor, find_service
+from cohort.gateway.contract import pseudonym
+from cohort.gateway.http_client import Upstreams
+from cohort.gateway.http_server import Reply, Request, Server
+from cohort.gateway.link import Link
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.openai import Refused
+from cohort.gateway.records import Recorder
+from cohort.gateway.spool import Spool
+from cohort.gateway.table import Table
+
+_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
+
+
+class Doors:
+    """The handler of the server."""
+
+    def __init__(
+        self,
+        table: Table,
+        chat: ChatDoor,
+        link: Link,
+        recorder: Recorder,
+        spool: Spool,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        unit_key: bytes,
+    ) -> None:
+        self._table = table
+        self._chat = chat
+        self._link = link
+        self._recorder = recorder
+        self._spool = spool
+        self._upstreams = upstreams
+        self._metrics = metrics
+        self._unit_key = unit_key
+        self.server: Server | None = None
+        self._doors: dict[bytes, tuple[bytes, Door]] = {
+            b"/v1/chat/completions": (b"POST", chat.handle),
+            b"/v1/models": (b"GET", self._models),
+            b"/v1/feedback": (b"POST", self._feedback),
+            b"/health": (b"GET", self._health),
+            b"/ready": (b"GET", self._ready),
+            b"/metrics": (b"GET", self._metrics_page),
+            b"/-/routing": (b"PUT", link.put_routing),
+            b"/-/state": (b"GET", link.get_state),
+            b"/-/outcomes": (b"GET", link.get_outcomes),
+            b"/-/outcomes/ack": (b"POST", link.acknowledge),
+        }
+
+    def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
+        path = request.target.partition(b"?")[0]
+        found = self._doors.get(path)
+        if path.startswith(b"/-/") and not self._link.admits(request):
+            found = None
+        if found is None:
+            self._model_or_nothing(path, request, reply)
+            return None
+        if found[0] != request.method:
+            words = f"{path.decode()} takes {found[0].decode()}, not {request.method.decode()}"
+            self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n")
+            return None
+        return found[1](request, reply)
+
+    # --- clients ---------------------------------------------------------------------------------------------------------------
+
+    def _models(self, _request: Request, reply: Reply) -> None:
+        snapshot = self._table.snapshot
+        names = sorted(snapshot.services) if snapshot else []
+        reply.send(200, orjson.dumps({"object": "list", "data": [self._model(name) for name in names]}))
+
+    def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
+        try:
+            if request.method == b"GET" and path.startswith(b"/v1/models/"):
+                name = path.removeprefix(b"/v1/models/").decode("utf-8", "replace")
+                reply.send(200, orjson.dumps(self._model(find_service(self._table, name).name)))
+                return
+            known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
+            raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
+        except Refused as refused:
+            self._refuse(reply, refused)
+
+    def _model(self, name: str) -> dict[str, object]:
+        issued_us = self._table.snapshot.table.issued_us if self._table.snapshot else 0
+        return {"id": name, "object": "model", "created": issued_us // 1_000_000, "owned_by": "cohort"}
+
+    def _feedback(self, request: Request, reply: Reply) -> None:
+        """POST /v1/feedback: what a client thinks of a unit."""
+        try:
+            fields = openai.parse_object(request.body)
+            name = fields.get("service")
+            if not isinstance(name, str):
+                raise Refused(400, "`service` must be the name of a service", "service_missing", "service")
+            service = find_service(self._table, name)
+            unit = self._feedback_unit(request, fields)
+            score, negative = _judgement(fields)
+        except Refused as refused:
+            self._refuse(reply, refused)
+            return
+        self._metrics.feedback += 1
+        if self._recorder.feedback(service, unit, score, negative):
+            reply.send(202, orjson.dumps({"unit": unit, "service": name}))
+        else:
+            self._refuse(reply, Refused(507, f"the feedback could not be kept: {self._spool.problem}", "spool_full", kind="server_error"))
+
+    def _feedback_unit(self, request: Request, fields: dict[str, object]) -> str:
+        stored = fields.get("pseudonym")
+        if isinstance(stored, str) and _PSEUDONYM.fullmatch(stored):
+            return stored
+        if stored is not None:
+            raise Refused(
+                400, "`pseudonym` must be the X-Cohort-Unit header of an answer: 32 hexadecimal digits", "unit_invalid", "pseudonym"
+            )
+        raw = fields.get("unit") or request.headers.get(b"x-cohort-unit", b"").decode("utf-8", "replace")
+        if not isinstance(raw, str) or not raw:
+            raise Refused(400, "`unit` is missing: name the conversation, as in the request it judges", "unit_missing", "unit")
+        return pseudonym(self._unit_key, raw[:UNIT_BYTES_MAX])
+
+    # --- operators -------------------------------------------------------------------------------------------------------------
+
+    def _health(self, _request: Request, reply: Reply) -> None:
+        reply.send(200, orjson.dumps({"status": "ok", "problems": self._problems()}))
+
+    def _ready(self, _request: Request, reply: Reply) -> None:
+        draining = self.server is not None and self.server.draining
+        ready = self._table.snapshot is not None and not draining
+        reason = "draining" if draining else None if ready else "no routing table yet"
+        body = {"ready": ready, "reason": reason, "table_version": self._table.version, "problems": self._problems()}
+        reply.send(200 if ready else 503, orjson.dumps(body))
+
+    def _problems(self) -> list[str]:
+        return [self._spool.problem] if self._spool.problem else []
+
+    def _metrics_page(self, _request: Request, reply: Reply) -> None:
+        server = self.server
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "cohort_gateway_in_flight": ("Calls between assignment and end.", lambda: self._chat.in_flight),
+            "cohort_gateway_shadow_in_flight": ("Shadow copies between assignment and end.", lambda: self._chat.shadows),
+            "cohort_gateway_client_connections": ("Connections of clients.", lambda: server.connections if server else 0),
+            "cohort_gateway_upstream_connections": ("Connections to upstreams.", lambda: self._upstreams.open),
+            "cohort_gateway_spool_bytes": ("Bytes of the spool on disk.", lambda: self._spool.bytes),
+            "cohort_gateway_table_version": ("Version of the routing table in force.", lambda: self._table.version),
+        }
+        counters: dict[str, tuple[str, Callable[[], float]]] = {
+            "cohort_gateway_requests_total": ("Requests of any kind.", lambda: server.requests if server else 0),
+            "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
+            "cohort_gateway_outcomes_written_total": ("Records written to the spool.", lambda: self._spool.written),
+            "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
+        }
+        reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)
+
+    def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"") -> None:
+        self._metrics.refused(refused.code)
+        reply.send(refused.status, refused.body, headers)
+
+
+def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:
+    score, negative = fields.get("score"), fields.get("negative")
+    if score is None and negative is None:
+        raise Refused(400, "give `score` from 0 to 1, or `negative`: true or false", "score_missing", "score")
+    if negative is not None and not isinstance(negative, bool):
+        raise Refused(400, "`negative` must be true or false", "negative_invalid", "negative")
+    if score is not None and (
+        isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= 1
+    ):
+        raise Refused(400, f"`score` must be a number from 0 to 1, found {score!r}"[:200], "score_invalid", "score")
+    return (float(score) if isinstance(score, int | float) else None), bool(negative)

@@ -1,0 +1,474 @@
+"""HTTP/1.1 for clients: an asyncio protocol over httptools.
+
+httptools refuses what smuggling is made of (Content-Length with Transfer-Encoding, duplicate or odd lengths, folded headers, bare LF
+or CR, space before the colon); this module adds limits and deadlines, and refuses every transfer coding but plain `chunked`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+from cohort.gateway import openai
+from cohort.gateway.log import Log
+from cohort.gateway.settings import Limits
+
+SWEEP_S = 0.25
+JSON = b"application/json"
+STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Reading(IntEnum):
+    """Where in a request the connection is."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    REFUSED = 3  # answered with an error; what still comes is thrown away
+
+
+class Request:
+    """One request. Header names are in lower case; of a repeated header the values are joined with a comma."""
+
+    __slots__ = ("body", "headers", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+
+
+class Reply:
+    """The answer to one request. `headers` arguments are ready lines, each ending in CRLF. Writing after the client left does nothing."""
+
+    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
+
+    def __init__(self, connection: Connection, keep_alive: bool, chunked: bool) -> None:
+        self._connection = connection
+        self._keep_alive = keep_alive
+        self._chunked = chunked
+        self.started = False
+        self.ended = False
+
+    @property
+    def gone(self) -> bool:
+        """The client left."""
+        return self._connection.gone
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON) -> None:
+        """A whole answer."""
+        self._connection.write(
+            b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s\r\n%s"
+            % (STATUS_LINES.get(status) or _status_line(status), content_type, len(body), headers, self._closing(), body)
+        )
+        self._end()
+
+    def start(self, status: int, headers: bytes) -> None:
+        """The head of a streamed answer."""
+        coding = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        self._keep_alive = self._keep_alive and self._chunked
+        self._connection.write((STATUS_LINES.get(status) or _status_line(status)) + coding + headers + self._closing() + b"\r\n")
+        self.started = True
+
+    def write(self, data: bytes) -> None:
+        self._connection.write(b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data)
+
+    async def drain(self) -> None:
+        """Returns when the client has taken enough of what was written."""
+        await self._connection.drain()
+
+    @property
+    def congested(self) -> bool:
+        return self._connection.congested
+
+    def finish(self) -> None:
+        """The end of a streamed answer."""
+        if self._chunked:
+            self._connection.write(b"0\r\n\r\n")
+        self._end()
+
+    def break_off(self, data: bytes) -> None:
+        """Last words of a streamed answer that cannot go on; the connection closes behind them."""
+        self._keep_alive = False
+        self.write(data)
+        self.finish()
+
+    def _closing(self) -> bytes:
+        self._keep_alive = self._keep_alive and not self._connection.draining
+        return b"" if self._keep_alive else b"connection: close\r\n"
+
+    def _end(self) -> None:
+        self.started = self.ended = True
+        self._connection.answered(self._keep_alive)
+
+
+Handler = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
+"""Answers at once and returns None, or returns what will answer. It may be cancelled at any wait: the client left, or the process ends."""
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests are answered one at a time; pipelined ones wait, bounded."""
+
+    __slots__ = (
+        "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
+        "_headers", "_limits", "_loop", "_parser", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_server", "_target",
+        "_task", "_transport", "congested", "gone",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._handler = server.handler
+        self._limits = server.limits
+        self._loop = server.loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[tuple[Request, Reply]] = deque()
+        self._busy = self._continue = self._completed = self.congested = self.gone = False
+        self._task: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._refusal: tuple[int, str, str] | None = None
+        self._reading = Reading.IDLE
+        self._raw_head_bytes = 0
+        self._deadline_s = self._loop.time() + self._limits.head_read_s
+        self._clear()
+
+    @property
+    def draining(self) -> bool:
+        return self._server.draining
+
+    # --- asyncio ---------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_high_bytes)
+        if not self._server.admit(self):
+            self._refuse(503, "too_many_connections", "the gateway has as many connections as it may (connections_max); try again")
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.gone = True
+        self._server.forget(self)
+        self._pending.clear()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        before, self._completed = self._reading, False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refusal = (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
+        except httptools.HttpParserError as error:
+            self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
+        if self._refusal is None and self._reading is Reading.HEAD:
+            self._raw_head_bytes += 0 if self._completed else len(data)
+            if self._raw_head_bytes > self._limits.head_bytes_max:
+                self._refusal = self._head_too_large()
+        if self._refusal is not None:
+            self._refuse(*self._refusal)
+        elif self._reading is not Reading.IDLE:
+            self._watch(before)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- httptools -------------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._refusal is None:
+            self._clear()
+            self._reading = Reading.HEAD
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._reading is not Reading.HEAD:
+            return  # a trailer: counted, not used
+        name = name.lower()
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b", " + value
+        if known is not None and name == b"host":
+            self._refusal = (400, "invalid_http", "the Host header is given twice")
+
+    def on_headers_complete(self) -> None:
+        self._reading = Reading.BODY
+        self._raw_head_bytes = 0
+        self._refusal = self._refusal or self._head_problem()
+        if self._refusal is None and self._headers.get(b"expect") == b"100-continue":
+            self._continue = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_bytes_max:
+            self._refusal = self._refusal or self._body_too_large()
+        elif self._refusal is None:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        if self._head_bytes > self._limits.head_bytes_max:
+            self._refusal = self._head_too_large()
+            return
+        self._reading = Reading.IDLE
+        self._completed = True
+        self._continue = False
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = Request(self._parser.get_method(), self._target, self._headers, body)
+        chunked = self._parser.get_http_version() == "1.1"
+        reply = Reply(self, self._parser.should_keep_alive(), chunked)
+        self._clear()
+        if not self._busy and self._task is None:
+            self._begin(request, reply)
+        elif len(self._pending) < self._limits.pipelined_max:
+            self._pending.append((request, reply))
+            self._pause(True)
+        else:
+            self._refusal = (400, "too_many_pipelined", "too many requests sent ahead on one connection; wait for answers")
+
+    # --- answering -------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if not self.gone and self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        while self.congested and not self.gone:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def answered(self, keep_alive: bool) -> None:
+        """A reply is complete: take the next request, or close."""
+        self._busy = False
+        if self.gone:
+            return
+        if self._refusal is not None:
+            self._refuse(*self._refusal)
+        elif not keep_alive and self._transport is not None:
+            self._transport.close()
+        elif self._task is None:
+            self._next()
+
+    def _begin(self, request: Request, reply: Reply) -> None:
+        self._busy = True
+        self._server.requests += 1
+        try:
+            coroutine = self._handler(request, reply)
+        except Exception as error:  # the supervisor of one request
+            self._crashed(reply, error)
+            return
+        if coroutine is not None:
+            self._task = self._loop.create_task(self._run(coroutine, reply))
+
+    async def _run(self, coroutine: Coroutine[None, None, None], reply: Reply) -> None:
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            self._abort()
+        except Exception as error:  # the supervisor of one request: nothing a request does may end the process
+            self._crashed(reply, error)
+        finally:
+            self._task = None
+        if not self._busy and not self.gone:
+            self._next()
+
+    def _crashed(self, reply: Reply, error: Exception) -> None:
+        where = "".join(traceback.format_exception(error)[-3:])
+        self._server.log.write("request_failed", error=type(error).__name__, where=where[-2000:])
+        if reply.started:
+            self._abort()
+        else:
+            reply.send(500, openai.error("the gateway failed on this request; its log says why", "internal_error", kind="server_error"))
+
+    def _next(self) -> None:
+        wait_s = self._limits.keep_alive_s if self._reading is Reading.IDLE else self._limits.head_read_s
+        self._deadline_s = self._loop.time() + wait_s
+        if self._pending:
+            self._begin(*self._pending.popleft())
+        elif self._reading is Reading.IDLE:
+            self._pause(False)
+        if self.draining and not self._busy and self._reading is Reading.IDLE:
+            self.close_idle()
+
+    # --- limits ----------------------------------------------------------------------------------------------------------------
+
+    def sweep(self, now_s: float) -> None:
+        """Enforce the deadline of whatever the connection is doing."""
+        if now_s < self._deadline_s or self._transport is None or (self._busy and self._refusal is not None):
+            return
+        if self._reading is Reading.HEAD or self._reading is Reading.BODY:
+            part = "head" if self._reading is Reading.HEAD else "body"
+            self._refuse(408, "request_timeout", f"the {part} of the request did not arrive in time ({part}_read_s)")
+        elif self._reading is Reading.REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
+            self._abort()
+        elif not self._busy:
+            self._transport.close()
+
+    def close_idle(self) -> None:
+        if not self._busy and self._reading is Reading.IDLE and self._transport is not None:
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """End the request in flight, as at the end of a drain."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._abort()
+
+    def _watch(self, before: Reading) -> None:
+        if self._continue:
+            self._continue = False
+            if not self._busy:
+                self.write(CONTINUE)
+        if self._reading is before:
+            return
+        if self._reading is Reading.HEAD:
+            self._deadline_s = self._loop.time() + self._limits.head_read_s
+        elif self._reading is Reading.BODY:
+            self._deadline_s = self._loop.time() + self._limits.body_read_s
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer with an error and close, once the answers before it are out."""
+        self._refusal = (status, code, message)
+        if self._busy or self._reading is Reading.REFUSED:
+            return
+        self._reading = Reading.REFUSED
+        body = openai.error(message, code)
+        head = b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (STATUS_LINES[status], len(body))
+        self.write(head + body)
+        self._server.refused(code)
+        self._deadline_s = self._loop.time() + self._limits.linger_s
+        if self._transport is not None and not self.gone:
+            self._pause(False)
+            self._transport.write_eof()
+
+    def _head_problem(self) -> tuple[int, str, str] | None:
+        if self._head_bytes > self._limits.head_bytes_max:
+            return self._head_too_large()
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return (505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if version == "1.1" and b"host" not in self._headers:
+            return (400, "invalid_http", "the Host header is missing")
+        coding = self._headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+            return (400, "invalid_http", "Transfer-Encoding may only be `chunked`, and only in HTTP/1.1")
+        if int(self._headers.get(b"content-length", b"0")) > self._limits.body_bytes_max:
+            return self._body_too_large()
+        return None
+
+    def _head_too_large(self) -> tuple[int, str, str]:
+        return (431, "headers_too_large", f"the headers are larger than {self._limits.head_bytes_max} bytes (head_bytes_max); send fewer")
+
+    def _body_too_large(self) -> tuple[int, str, str]:
+        return (
+            413,
+            "request_too_large",
+            f"the body is larger than {self._limits.body_bytes_max} bytes (body_bytes_max); send a smaller one",
+        )
+
+    def _clear(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._head_bytes = self._body_bytes = 0
+
+    def _pause(self, paused: bool) -> None:
+        if self._transport is None or self._transport.is_closing() or self._transport.is_reading() is not paused:
+            return
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Server:
+    """Accepts clients, watches their deadlines, drains."""
+
+    def __init__(self, handler: Handler, limits: Limits, log: Log, refused: Callable[[str], None]) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.log = log
+        self.loop = asyncio.get_running_loop()
+        self.draining = False
+        self.requests = 0
+        self.refused = refused
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._listener: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        """Accept on `host` and `port` (0: any); returns the port. Raises OSError when it cannot be had."""
+        self._listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        self._timer = self.loop.call_later(SWEEP_S, self._sweep)
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def drain(self) -> None:
+        """Accept no more, let requests in flight end for `drain_s`, then end them."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._connections):
+            connection.close_idle()
+        if not await self._emptied(self.limits.drain_s):
+            for connection in list(self._connections):
+                connection.cancel()
+            await self._emptied(self.limits.linger_s)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def admit(self, connection: Connection) -> bool:
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.connections_max
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def _emptied(self, wait_s: float) -> bool:
+        if self._connections:
+            self._empty.clear()
+            waiter = asyncio.ensure_future(self._empty.wait())
+            await asyncio.wait((waiter,), timeout=wait_s)
+            waiter.cancel()
+        return not self._connections
+
+    def _sweep(self) -> None:
+        now_s = self.loop.time()
+        for connection in list(self._connections):
+            connection.sweep(now_s)
+        self._timer = self.loop.call_later(SWEEP_S, self._sweep)
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d Unknown\r\n" % status

@@ -1,0 +1,60 @@
+"""Upstream keys: references (`env:NAME`, `file:/path`) resolved when they are needed. Never logged, never in an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cohort.base.clock import Clock
+
+KEY_BYTES_MAX = 16 << 10
+
+
+class KeyMissing(Exception):
+    """A reference leads to no usable key. The message names the reference only."""
+
+
+class Keys:
+    """Resolved keys, looked up again after `fresh_s` so that a replaced file is noticed."""
+
+    def __init__(self, environment: Mapping[str, str], clock: Clock, fresh_s: float) -> None:
+        self._environment = environment
+        self._clock = clock
+        self._fresh_s = fresh_s
+        self._lines: dict[str, tuple[bytes, float]] = {}
+
+    def authorization(self, reference: str | None) -> bytes:
+        """The authorization header line for a reference; empty when there is none.
+
+        Raises:
+            KeyMissing: nothing there, or not a key.
+        """
+        if reference is None:
+            return b""
+        known = self._lines.get(reference)
+        now_s = self._clock.monotonic_s()
+        if known is not None and now_s - known[1] < self._fresh_s:
+            return known[0]
+        line = f"authorization: Bearer {self._resolve(reference)}\r\n".encode()
+        self._lines[reference] = (line, now_s)
+        return line
+
+    def _resolve(self, reference: str) -> str:
+        kind, _, name = reference.partition(":")
+        if kind == "env":
+            key = self._environment.get(name, "").strip()
+        elif kind == "file":
+            key = _read(reference, Path(name))
+        else:
+            raise KeyMissing("the key of an upstream is written as env:NAME or file:/path")
+        if not key or not key.isascii() or not key.isprintable():
+            raise KeyMissing(f"{reference} holds no usable key")
+        return key
+
+
+def _read(reference: str, path: Path) -> str:
+    try:
+        with path.open(encoding="ascii") as file:
+            return file.read(KEY_BYTES_MAX).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyMissing(f"{reference} cannot be read") from error

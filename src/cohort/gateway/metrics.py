@@ -1,0 +1,95 @@
+"""What /metrics says: counters, gauges and one histogram in Prometheus text, without a registry of objects per label."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+
+from cohort.gateway.contract import Arm, Result
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+SERIES_MAX = 10_000
+
+Labels = tuple[tuple[str, str], ...]
+CallKey = tuple[str, str, Arm, Result]
+
+
+class Metrics:
+    """Counts of this process. Gauges are read when somebody asks."""
+
+    def __init__(self) -> None:
+        self.calls: dict[CallKey, int] = {}
+        self._latency: dict[tuple[str, Arm], list[int]] = {}
+        self._latency_sum_us: dict[tuple[str, Arm], int] = {}
+        self.errors: dict[str, int] = {}
+        self.feedback = 0
+        self.shadow_dropped = 0
+
+    def called(self, service: str, version: str, arm: Arm, result: Result, total_us: int) -> None:
+        """One call ended."""
+        key = (service, version, arm, result)
+        self.calls[key] = self.calls.get(key, 0) + 1
+        if len(self.calls) > SERIES_MAX:
+            self.calls.pop(next(iter(self.calls)))
+        self._observe((service, arm), total_us)
+
+    def refused(self, code: str) -> None:
+        """One request was answered with an error before assignment."""
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+    def _observe(self, key: tuple[str, Arm], total_us: int) -> None:
+        counts = self._latency.get(key)
+        if counts is None:
+            counts = self._latency[key] = [0] * (len(BUCKETS_S) + 1)
+            self._latency_sum_us[key] = 0
+        counts[bisect_left(BUCKETS_S, total_us / 1e6)] += 1
+        self._latency_sum_us[key] += total_us
+
+    def text(self, gauges: Mapping[str, tuple[str, Callable[[], float]]], counters: Mapping[str, tuple[str, Callable[[], float]]]) -> bytes:
+        """Everything in the Prometheus text format, version 0.0.4."""
+        lines: list[str] = []
+        calls: list[tuple[Labels, float]] = [
+            ((("service", s), ("release", v), ("arm", a.value), ("result", r.value)), n) for (s, v, a, r), n in sorted(self.calls.items())
+        ]
+        _family(lines, "cohort_gateway_calls_total", "counter", "Calls that ended, by how the client met them.", calls)
+        errors: list[tuple[Labels, float]] = [((("code", code),), n) for code, n in sorted(self.errors.items())]
+        _family(lines, "cohort_gateway_refused_total", "counter", "Requests answered with an error before assignment.", errors)
+        _family(lines, "cohort_gateway_feedback_total", "counter", "Feedback received.", [((), self.feedback)])
+        _family(lines, "cohort_gateway_shadow_dropped_total", "counter", "Shadow copies not made, for load.", [((), self.shadow_dropped)])
+        for name, (words, read) in counters.items():
+            _family(lines, name, "counter", words, [((), read())])
+        for name, (words, read) in gauges.items():
+            _family(lines, name, "gauge", words, [((), read())])
+        self._histogram(lines)
+        return ("\n".join(lines) + "\n").encode()
+
+    def _histogram(self, lines: list[str]) -> None:
+        name = "cohort_gateway_call_seconds"
+        _family(lines, name, "histogram", "Assignment to last byte.", [])
+        for (service, arm), counts in sorted(self._latency.items()):
+            labels: Labels = (("service", service), ("arm", arm.value))
+            total = 0
+            for bound, count in zip((*BUCKETS_S, float("inf")), counts, strict=True):
+                total += count
+                le = "+Inf" if bound == float("inf") else repr(bound)
+                lines.append(_sample(f"{name}_bucket", (*labels, ("le", le)), total))
+            lines.append(_sample(f"{name}_sum", labels, self._latency_sum_us[(service, arm)] / 1e6))
+            lines.append(_sample(f"{name}_count", labels, total))
+
+
+def _family(lines: list[str], name: str, kind: str, words: str, samples: list[tuple[Labels, float]]) -> None:
+    lines.append(f"# HELP {name} {words}")
+    lines.append(f"# TYPE {name} {kind}")
+    lines.extend(_sample(name, labels, value) for labels, value in samples)
+
+
+def _sample(name: str, labels: Labels, value: float) -> str:
+    inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
+    return (
+        f"{name}{{{inside}}} {value:g}" if inside and isinstance(value, float) else f"{name}{'{' + inside + '}' if inside else ''} {value}"
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

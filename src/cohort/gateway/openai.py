@@ -1,0 +1,139 @@
+"""The OpenAI dialect: the shape of errors, what a chat request says, what an answer says of its usage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+TAIL_BYTES = 16 << 10
+DONE = b"data: [DONE]"
+
+
+class Refused(Exception):
+    """A request that is answered with an error before anything is assigned or sent upstream."""
+
+    def __init__(self, status: int, message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.body = error(message, code, param, kind)
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer; None where the upstream did not say."""
+
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+@dataclass(slots=True)
+class Chat:
+    """A chat request: its original bytes and what the gateway needs to know of it."""
+
+    body: bytes
+    fields: dict[str, Any]
+    service: str
+    stream: bool
+
+
+def error(message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> bytes:
+    """An error as OpenAI clients expect it."""
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def stream_error(message: str, code: str) -> bytes:
+    """The event that ends an interrupted stream; the blank line before it ends whatever was cut."""
+    return b"\n\ndata: " + error(message, code, kind="upstream_error") + b"\n\n"
+
+
+def parse_chat(body: bytes, content_type: bytes) -> Chat:
+    """The request in `body`.
+
+    Raises:
+        Refused: 415 not declared as JSON, 400 not JSON or a wrong field, which is named.
+    """
+    if not content_type.lower().startswith(b"application/json"):
+        raise Refused(415, "the body must be JSON: send `Content-Type: application/json`", "unsupported_media_type")
+    fields = parse_object(body)
+    model, messages, stream = fields.get("model"), fields.get("messages"), fields.get("stream")
+    if not isinstance(model, str) or not model:
+        raise Refused(400, "`model` must be the name of a service", "model_missing", "model")
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "`messages` must be a list with at least one message", "messages_missing", "messages")
+    if stream is not None and not isinstance(stream, bool):
+        raise Refused(400, f"`stream` must be true or false, found {type(stream).__name__}", "stream_invalid", "stream")
+    return Chat(body, fields, model, bool(stream))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; raises Refused 400 that says where it stops being one."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        raise Refused(400, f"the body is not valid JSON: {problem}", "invalid_json") from problem
+    if not isinstance(fields, dict):
+        raise Refused(400, f"the body must be a JSON object, found {type(fields).__name__}", "invalid_json")
+    return fields
+
+
+def usage_of(body: bytes) -> Usage:
+    """The usage of a whole answer; nothing known when it is not the JSON of one."""
+    try:
+        return _usage(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return Usage()
+
+
+def is_error(body: bytes) -> bool:
+    """Whether an upstream's error is already in OpenAI's shape."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(fields, dict) and isinstance(fields.get("error"), dict)
+
+
+class Tail:
+    """The last bytes of a stream of server-sent events, enough to find its usage and how it ended."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self) -> None:
+        self._bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        self._bytes = data if len(data) >= TAIL_BYTES else (self._bytes + data)[-TAIL_BYTES:]
+
+    @property
+    def done(self) -> bool:
+        """It ended with `[DONE]`."""
+        return DONE in self._bytes[-64:]
+
+    @property
+    def failed(self) -> bool:
+        """The upstream reported an error as an event."""
+        return b'data: {"error"' in self._bytes
+
+    def usage(self) -> Usage:
+        at = self._bytes.rfind(b'"usage":{')
+        if at < 0:
+            at = self._bytes.rfind(b'"usage": {')
+        start = self._bytes.rfind(b"data:", 0, max(at, 0))
+        if at < 0 or start < 0:
+            return Usage()
+        line = self._bytes[start + 5 :].split(b"\n", 1)[0]
+        return usage_of(line)
+
+
+def _usage(fields: Any) -> Usage:
+    usage = fields.get("usage") if isinstance(fields, dict) else None
+    if not isinstance(usage, dict):
+        return Usage()
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

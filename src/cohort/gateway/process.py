@@ -1,0 +1,145 @@
+"""The gateway process: put the parts together, serve, drain. The one place here that chooses clocks, randomness and environment."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import gc
+import os
+import secrets
+import signal
+from pathlib import Path
+
+from cohort.base.clock import SystemClock
+from cohort.base.errors import CohortError
+from cohort.gateway.answering import Answering
+from cohort.gateway.chat import ChatDoor
+from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.doors import Doors
+from cohort.gateway.http_client import Upstreams
+from cohort.gateway.http_server import Server
+from cohort.gateway.keys import Keys
+from cohort.gateway.link import Link
+from cohort.gateway.log import Log
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.records import Recorder
+from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.spool import Spool
+from cohort.gateway.table import Table
+
+UPSTREAM_SWEEP_S = 5.0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
+    """
+    clock = SystemClock()
+    epoch = clock.now_us()
+    log = Log(settings.gateway_id, clock)
+    unit_key = read_unit_key(settings.unit_key_file)
+    token = read_secret(settings.link_token_file, "link_token_file")
+    lock = _lock(settings.data_dir)
+    try:
+        spool = Spool(settings.data_dir / "spool", settings.gateway_id, epoch, settings.limits, clock, log)
+        await _serve(settings, epoch, unit_key, token, spool, clock, log)
+    finally:
+        os.close(lock)
+
+
+async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
+    limits = settings.limits
+    table = Table(settings.data_dir, epoch, log)
+    metrics = Metrics()
+    recorder = Recorder(settings.gateway_id, epoch, spool, clock, limits.rollouts_remembered)
+    upstreams = Upstreams(limits)
+    deadlines = Deadlines()
+    answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s), deadlines, recorder, limits.answer_bytes_max)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, secrets.token_bytes, limits, log)
+    link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key)
+    doors.server = server = Server(doors, limits, log, metrics.refused)
+    spool.open()
+    table.load()
+    port = await _listen(server, settings)
+    gc.collect()
+    gc.freeze()
+    log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
+    async with asyncio.TaskGroup() as group:
+        syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
+        sweeping = group.create_task(_sweep_upstreams(upstreams))
+        await _stop_signal()
+        log.write("draining", in_flight=chat.in_flight)
+        link.drain()
+        await server.drain()
+        await chat.close()
+        syncing.cancel()
+        sweeping.cancel()
+    upstreams.close()
+    deadlines.close()
+    spool.close()
+    log.write("stopped")
+
+
+def _lock(data_dir: Path) -> int:
+    """The data directory, for this process alone as long as it lives."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CohortError(
+            "CONFIG_INVALID",
+            f"data_dir {data_dir} cannot be used: {os.strerror(error.errno or 0)}",
+            field="data_dir",
+            hint="Choose another.",
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise CohortError(
+            "ALREADY_RUNNING", f"another gateway uses {data_dir}", hint="Stop it, or give this one its own data_dir."
+        ) from error
+    return fd
+
+
+async def _listen(server: Server, settings: Settings) -> int:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        return await server.listen(settings.host, settings.port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CohortError(
+                "PORT_IN_USE", f"{where} is in use by another process", field="port", hint="Stop it, or set another `port`."
+            ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CohortError(
+            "BIND_REFUSED", f"cannot listen on {where}: {reason}", field="host", hint="Use 127.0.0.1 and a free port."
+        ) from error
+
+
+async def _stop_signal() -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await loop.run_in_executor(None, spool.sync)
+        except OSError as error:
+            log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
+
+
+async def _sweep_upstreams(upstreams: Upstreams) -> None:
+    while True:
+        await asyncio.sleep(UPSTREAM_SWEEP_S)
+        upstreams.sweep()

@@ -1,0 +1,82 @@
+"""From the client's request to the upstream's: `model`, prompt and parameters spliced into the original bytes.
+
+Everything else stays byte for byte as the client wrote it. Where a splice is not certain (a key written twice or with escapes) the
+parsed request is written out again instead, which keeps every value but not the spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from cohort.gateway.openai import Chat
+
+OUTPUT_TOKENS = "max_output_tokens"
+OUTPUT_TOKENS_UPSTREAM = "max_completion_tokens"
+OUTPUT_TOKENS_NAMES = ("max_completion_tokens", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What a release changes in a request, encoded once.
+
+    `parameters`: the upstream's name, the names that count as set by the client, the value, and `"name":value,`.
+    """
+
+    model: str
+    model_json: bytes
+    prompt: str | None
+    prompt_json: bytes
+    parameters: tuple[tuple[str, tuple[str, ...], Any, bytes], ...]
+
+    def apply(self, chat: Chat) -> bytes:
+        """The body for the upstream."""
+        missing = [p for p in self.parameters if not any(name in chat.fields for name in p[1])]
+        return self._spliced(chat, missing) or self._rewritten(chat, missing)
+
+    def _spliced(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes | None:
+        body = _replace(chat.body, b'"model"', orjson.dumps(chat.service), self.model_json)
+        if body is not None and self.prompt is not None:
+            body = _replace(body, b'"messages"', b"[", b"[" + self.prompt_json)
+        if body is not None and missing:
+            brace = body.index(b"{") + 1
+            body = body[:brace] + b"".join(p[3] for p in missing) + body[brace:]
+        return body
+
+    def _rewritten(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes:
+        fields = {**chat.fields, "model": self.model, **{name: value for name, _, value, _ in missing}}
+        if self.prompt is not None:
+            fields["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
+        return orjson.dumps(fields)
+
+
+def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> Rewriting:
+    """A release's changes. `max_output_tokens` goes upstream as `max_completion_tokens`."""
+    entries = []
+    for name, value in parameters.items():
+        upstream = OUTPUT_TOKENS_UPSTREAM if name == OUTPUT_TOKENS else name
+        names = OUTPUT_TOKENS_NAMES if upstream in OUTPUT_TOKENS_NAMES else (upstream,)
+        entries.append((upstream, names, value, orjson.dumps(upstream) + b":" + orjson.dumps(value) + b","))
+    message = orjson.dumps({"role": "system", "content": prompt}) + b","
+    return Rewriting(model, orjson.dumps(model), prompt, message, tuple(entries))
+
+
+def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:
+    """`body` with the value `old` of its only `key` replaced; None when that place cannot be told for certain."""
+    at = body.find(key)
+    if at < 0 or body.find(key, at + len(key)) >= 0 or b"\\u00" in body:
+        return None
+    at = _skip(body, at + len(key))
+    if body[at : at + 1] != b":":
+        return None
+    at = _skip(body, at + 1)
+    return body[:at] + new + body[at + len(old) :] if body.startswith(old, at) else None
+
+
+def _skip(body: bytes, at: int) -> int:
+    while body[at : at + 1] in (b" ", b"\n", b"\r", b"\t"):
+        at += 1
+    return at

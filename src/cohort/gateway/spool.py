@@ -1,0 +1,299 @@
+"""Outcomes on disk until control has them: numbered segments of framed lines, one write per record.
+
+What was written survives `kill -9` of the process (it is in the page cache) and, after the next sync, of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from cohort.base.clock import Clock
+from cohort.gateway import segments
+from cohort.gateway.contract import Cursor
+from cohort.gateway.log import Log
+from cohort.gateway.settings import Limits
+
+_NAME = re.compile(r"(\d{10})\.log")
+HEADER_BYTES_MAX = 4096
+
+
+@dataclass(slots=True)
+class _Gap:
+    """Records that could not be written since the last one that could."""
+
+    dropped: int
+    from_us: int
+    to_us: int
+    reason: str
+
+
+@dataclass(slots=True)
+class _Segment:
+    size: int
+    epoch: int | None
+
+
+class Spool:
+    """One writer (this process), one reader (control). Not for threads, except `sync`."""
+
+    def __init__(self, directory: Path, gateway: str, epoch: int, limits: Limits, clock: Clock, log: Log) -> None:
+        self._directory = directory
+        self._gateway = gateway
+        self._epoch = epoch
+        self._limits = limits
+        self._clock = clock
+        self._log = log
+        self._segments: dict[int, _Segment] = {}
+        self._unsynced: list[int] = []
+        self._gap: _Gap | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._fd = -1
+        self._current = 0
+        self.bytes = 0
+        self.written = 0
+        self.dropped = 0
+
+    def open(self) -> None:
+        """Take stock of what an earlier process left and begin a segment of this epoch."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._directory.iterdir()):
+            if match := _NAME.fullmatch(path.name):
+                self._segments[int(match[1])] = _Segment(path.stat().st_size, _epoch_of(path))
+        self.bytes = sum(segment.size for segment in self._segments.values())
+        self._begin(max(self._segments, default=0) + 1)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps records from being written now, in words."""
+        return f"{self._gap.dropped} outcome records dropped: {self._gap.reason}" if self._gap else None
+
+    def append(self, payload: bytes) -> bool:
+        """Write one record. False when it could not be: the record is dropped, counted, and later named to control as a gap."""
+        if self._gap is not None and not self._close_gap(self._gap):
+            return self._drop(self._gap.reason)
+        failure = self._write(segments.frame(payload))
+        if failure is not None:
+            return self._drop(failure)
+        self.written += 1
+        if self._segments[self._current].size >= self._limits.spool_segment_bytes:
+            self._roll()
+        self._wake()
+        return True
+
+    def acknowledge(self, upto: Cursor) -> None:
+        """Everything before `upto` may go: whole segments before it are deleted.
+
+        Raises:
+            ValueError: `upto` is ahead of what was written.
+        """
+        if upto.segment > self._current or (upto.segment == self._current and upto.offset > self._segments[self._current].size):
+            raise ValueError(
+                f"acknowledged up to {upto.segment}:{upto.offset}, written up to {self._current}:{self._segments[self._current].size}"
+            )
+        for number in [n for n in self._segments if n < upto.segment]:
+            self._path(number).unlink(missing_ok=True)
+            self.bytes -= self._segments.pop(number).size
+
+    def read(self, after: Cursor, records_max: int) -> bytes | None:
+        """A contract.Batch as JSON with the records behind `after`; None when there is nothing new. Repeatable.
+
+        At most `outcomes_bytes_max` are looked at, so a batch may hold fewer records than there are.
+        """
+        damaged: list[str] = []
+        payloads: list[bytes] = []
+        cursor: Cursor | None = self._place(after, damaged)
+        left = self._limits.outcomes_bytes_max
+        while cursor is not None:
+            at = cursor
+            found = self._read_segment(at, records_max - len(payloads), damaged)
+            payloads.extend(found.payloads)
+            left -= found.end - at.offset
+            seen_all = at.offset + self._limits.outcomes_bytes_max >= self._segments[at.segment].size
+            at = Cursor(at.segment, found.end)
+            if left <= 0 or len(payloads) >= records_max:
+                break
+            cursor = self._next_segment(at, damaged) if seen_all else at
+        return self._batch(payloads, damaged, at) if payloads or damaged else None
+
+    def empty_batch(self, after: Cursor) -> bytes:
+        """The batch that says there is nothing new."""
+        return self._batch([], [], self._place(after, []))
+
+    async def changed(self, wait_s: float) -> None:
+        """Returns when a record was written or the wait is over."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=wait_s)
+        finally:
+            self._waiters.discard(waiter)
+
+    def release_waiters(self) -> None:
+        """End every wait, as at shutdown."""
+        self._wake()
+
+    def sync(self) -> None:
+        """Force what was written to the disk. May block; may run in a thread of its own."""
+        closed, self._unsynced = self._unsynced, []
+        for fd in closed:
+            os.fsync(fd)
+            os.close(fd)
+        if self._fd >= 0:
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._gap is not None:
+            self._close_gap(self._gap)
+        self.sync()
+        os.close(self._fd)
+        self._fd = -1
+
+    # --- writing ---------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int) -> None:
+        fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        if self._fd >= 0:
+            self._unsynced.append(self._fd)
+        self._fd, self._current = fd, number
+        self._segments[number] = _Segment(0, self._epoch)
+        failure = self._write(segments.frame(segments.header(self._gateway, self._epoch, number)))
+        if failure is not None:
+            self._log.seldom("spool_not_written", reason=failure)
+
+    def _roll(self) -> None:
+        try:
+            self._begin(self._current + 1)
+        except OSError as error:
+            self._log.seldom("spool_not_rolled", reason=os.strerror(error.errno or 0))
+
+    def _write(self, line: bytes) -> str | None:
+        """None, or why not a byte of the line is in the segment."""
+        segment = self._segments[self._current]
+        if self.bytes + len(line) > self._limits.spool_bytes_max:
+            return f"the spool holds its limit of {self._limits.spool_bytes_max} bytes (spool_bytes_max)"
+        try:
+            # Commit point: a whole line is in the segment.
+            count = os.write(self._fd, line)
+            if count != len(line):
+                os.ftruncate(self._fd, segment.size)
+                return "the disk is full"
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        segment.size += count
+        self.bytes += count
+        return None
+
+    def _close_gap(self, gap: _Gap) -> bool:
+        failure = self._write(segments.frame(segments.gap(gap.dropped, gap.from_us, gap.to_us, gap.reason)))
+        if failure is None:
+            self._gap = None
+            self._log.write("spool_resumed", dropped=gap.dropped)
+        return failure is None
+
+    def _drop(self, reason: str) -> bool:
+        now_us = self._clock.now_us()
+        self.dropped += 1
+        if self._gap is None:
+            self._gap = _Gap(0, now_us, now_us, reason)
+        self._gap.dropped += 1
+        self._gap.to_us, self._gap.reason = now_us, reason
+        self._log.seldom("outcomes_dropped", reason=reason, dropped=self.dropped)
+        return False
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- reading ---------------------------------------------------------------------------------------------------------------
+
+    def _place(self, after: Cursor, damaged: list[str]) -> Cursor:
+        """Where reading really begins: segments that are gone are passed over."""
+        if after.segment in self._segments:
+            size = self._segments[after.segment].size
+            if after.offset > size:
+                damaged.append(f"segment {after.segment:010d} ends at {size}, taken up to {after.offset}")
+                return self._following(after.segment) or Cursor(after.segment, size)
+            return after
+        if after.segment > self._current:
+            damaged.append(
+                f"taken up to segment {after.segment:010d}, but the newest here is {self._current:010d}: reading from the oldest"
+            )
+            return Cursor(min(self._segments), 0)
+        return self._following(after.segment) or Cursor(self._current, 0)
+
+    def _following(self, number: int) -> Cursor | None:
+        later = [n for n in self._segments if n > number]
+        return Cursor(min(later), 0) if later else None
+
+    def _read_segment(self, cursor: Cursor, records_max: int, damaged: list[str]) -> segments.Scan:
+        bytes_max = self._limits.outcomes_bytes_max
+        with self._path(cursor.segment).open("rb") as file:
+            file.seek(cursor.offset)
+            data = file.read(bytes_max)
+        found = segments.scan(data, cursor.offset, records_max)
+        if found.end == cursor.offset and len(data) == bytes_max:
+            whole = segments.Damage(cursor.offset, bytes_max)
+            found = segments.Scan((), (), (whole,), cursor.offset + bytes_max)
+        damaged.extend(found.gaps)
+        for piece in found.damage:
+            self._report(cursor.segment, piece, damaged)
+        return found
+
+    def _next_segment(self, at: Cursor, damaged: list[str]) -> Cursor | None:
+        """The segment behind `at`, which was read to its end; None when it is the one being written.
+
+        A tail without a newline is what a killed process leaves; within one epoch it is damage.
+        """
+        following = self._following(at.segment)
+        if following is None:
+            return None
+        torn = self._segments[at.segment].size - at.offset
+        if torn and self._segments[at.segment].epoch == self._segments[following.segment].epoch:
+            self._report(at.segment, segments.Damage(at.offset, torn), damaged)
+        return following
+
+    def _report(self, number: int, piece: segments.Damage, damaged: list[str]) -> None:
+        damaged.append(f"segment {number:010d} at {piece.offset}: {piece.length} bytes damaged, set aside")
+        self._set_aside(number)
+
+    def _set_aside(self, number: int) -> None:
+        """Keep a damaged segment for people, once, a bounded number of them."""
+        copy = self._directory / f"{number:010d}.log.damaged"
+        if copy.exists():
+            return
+        self._log.write("spool_damaged", segment=number, copy=copy.name)
+        if len(list(self._directory.glob("*.damaged"))) < self._limits.spool_damaged_max:
+            try:
+                shutil.copyfile(self._path(number), copy)
+            except OSError as error:
+                self._log.write("spool_copy_failed", segment=number, reason=os.strerror(error.errno or 0))
+
+    def _batch(self, payloads: list[bytes], damaged: list[str], cursor: Cursor) -> bytes:
+        behind = sum(s.size for n, s in self._segments.items() if n > cursor.segment)
+        behind += max(self._segments[cursor.segment].size - cursor.offset, 0)
+        rest = orjson.dumps(
+            {
+                "gateway": self._gateway,
+                "epoch": self._epoch,
+                "next": {"segment": cursor.segment, "offset": cursor.offset},
+                "behind": behind,
+                "damaged": damaged,
+            }
+        )
+        return b'{"records":[' + b",".join(payloads) + b"]," + rest[1:]
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{number:010d}.log"
+
+
+def _epoch_of(path: Path) -> int | None:
+    with path.open("rb") as file:
+        return segments.header_epoch(file.readline(HEADER_BYTES_MAX).removesuffix(b"\n"))

@@ -1,0 +1,255 @@
+"""The routing table in force: compiled once when it arrives, replaced whole, kept on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+
+from cohort.base.errors import CohortError, Retry
+from cohort.gateway.assignment import Salts, salts
+from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.log import Log
+from cohort.gateway.rewriting import Rewriting, rewriting
+
+PROVIDERS = ("openai",)
+RESERVE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections go."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One release as it is called: everything that is the same for each request, encoded once."""
+
+    digest: str
+    version: str
+    route: str
+    origin: Origin
+    head: bytes
+    api_key: str | None
+    rewriting: Rewriting
+    price: Price | None
+    timeout_s: float
+    reply_headers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    stable: Target
+    candidate: Target | None = None
+    split: Split | None = None
+    salts: Salts | None = None
+
+    def target(self, arm: Arm) -> Target:
+        """The release that answers for an arm."""
+        return self.stable if arm is Arm.STABLE or self.candidate is None else self.candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A table, compiled. Immutable: a request uses one from beginning to end."""
+
+    table: RoutingTable
+    services: Mapping[str, Service]
+    splits: Mapping[str, str]
+    stable: Mapping[str, str]
+
+
+class Table:
+    """Holds the snapshot in force. `take` is the only way to another one."""
+
+    def __init__(self, directory: Path, epoch: int, log: Log) -> None:
+        self._path = directory / "routing.json"
+        self._reserve = directory / "reserve"
+        self._epoch = epoch
+        self._log = log
+        self._lock = asyncio.Lock()
+        self.snapshot: Snapshot | None = None
+
+    @property
+    def version(self) -> int:
+        return self.snapshot.table.version if self.snapshot else 0
+
+    def load(self) -> None:
+        """Serve from the table of an earlier process. One that cannot be read is set aside, and there is none until control pushes."""
+        self._keep_reserve()
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            self.snapshot = compile_table(decode_table(data))
+            self._log.write("table_loaded", version=self.version)
+        except ValueError as error:
+            aside = self._path.with_name(f"routing.json.damaged-{self._epoch}")
+            self._path.rename(aside)
+            self._log.write("table_damaged", reason=str(error), kept_as=aside.name)
+
+    async def take(self, data: bytes) -> bool:
+        """Put the table in `data` in force; False when it is no newer than the present one.
+
+        Raises:
+            CohortError DOCUMENT_INVALID, CONTRACT_VERSION: not a table of this version. DISK_FULL: could not be kept.
+                The old one stays in force.
+        """
+        snapshot = _parse(data)
+        async with self._lock:
+            if snapshot.table.version <= self.version:
+                return False
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._persist, data)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise CohortError(
+                    "DISK_FULL",
+                    f"the routing table could not be kept: {reason}",
+                    retry=Retry.SAFE,
+                    hint="Free space for the gateway's data directory.",
+                ) from error
+            # Commit point. The table is on disk; from here on every new request uses it.
+            self.snapshot = snapshot
+        self._log.write("table_in_force", version=self.version, services=len(snapshot.services), splits=len(snapshot.splits))
+        return True
+
+    def _persist(self, data: bytes) -> None:
+        try:
+            self._write(data)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)  # a full disk must not stand in the way of a rollback
+            self._write(data)
+        self._keep_reserve()
+
+    def _write(self, data: bytes) -> None:
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _keep_reserve(self) -> None:
+        if self._reserve.exists():
+            return
+        try:
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
+
+
+def compile_table(table: RoutingTable) -> Snapshot:
+    """The table with every release ready to be called.
+
+    Raises:
+        ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
+    """
+    targets = {digest: _target(release) for digest, release in table.releases.items()}
+    services = {name: _service(name, route, targets) for name, route in table.services.items()}
+    splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()})
+
+
+def _parse(data: bytes) -> Snapshot:
+    try:
+        return compile_table(decode_table(data))
+    except (ValueError, TypeError) as error:
+        code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
+        raise CohortError(
+            code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
+        ) from error
+
+
+def _other_contract(data: bytes) -> bool:
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(body, dict) and isinstance(body.get("contract"), int) and body["contract"] != CONTRACT_VERSION
+
+
+def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> Service:
+    for digest in (route.stable, route.split.candidate if route.split else route.stable):
+        if digest not in targets:
+            raise ValueError(f"services.{name}: release {digest} is not in the table")
+    if route.split is None:
+        return Service(name, targets[route.stable])
+    if not (0 <= route.split.share <= 1 and 0 <= route.split.shadow_share <= 1):
+        raise ValueError(f"services.{name}.split: shares must be from 0 to 1")
+    return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
+
+
+def _target(release: ReleaseRoute) -> Target:
+    if not release.routes:
+        raise ValueError(f"releases.{release.digest}: no route")
+    route = release.routes[0]
+    place = f"releases.{release.digest}.routes.{route.name}"
+    if route.provider not in PROVIDERS:
+        raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
+    origin, path = parse_base_url(route.base_url, f"{place}.base_url")
+    for name, text in (("version", release.version), ("digest", release.digest), ("route", route.name)):
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{place}: {name} has characters that cannot stand in a header")
+    return Target(
+        digest=release.digest,
+        version=release.version,
+        route=route.name,
+        origin=origin,
+        head=_request_head(origin, path),
+        api_key=route.api_key,
+        rewriting=rewriting(route.model, release.prompt, release.parameters),
+        price=route.price,
+        timeout_s=release.timeout_s,
+        reply_headers=_reply_headers(release, route),
+    )
+
+
+def _reply_headers(release: ReleaseRoute, route: Route) -> bytes:
+    lines = (f"x-cohort-release: {release.version}", f"x-cohort-release-digest: {release.digest}", f"x-cohort-route: {route.name}")
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
+    """The origin and path of an upstream; raises ValueError naming `place`."""
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.username
+        or not (text.isascii() and text.isprintable())
+        or " " in text
+    ):
+        raise ValueError(f"{place}: {text!r} is not an http or https address")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
+
+
+def _request_head(origin: Origin, path: str) -> bytes:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    default = 443 if origin.scheme == "https" else 80
+    authority = host if origin.port == default else f"{host}:{origin.port}"
+    return (
+        f"POST {path}/chat/completions HTTP/1.1\r\nhost: {authority}\r\nuser-agent: cohort\r\n"
+        "accept-encoding: identity\r\ncontent-type: application/json\r\n"
+    ).encode()

@@ -1,0 +1,79 @@
+"""How an installation is, as `status` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from cohort.base.settings import Settings
+from cohort.ops.house import Running, left_behind, running
+from cohort.ops.ports import fetch
+from cohort.ops.supervisor import Phase
+
+
+class Health(StrEnum):
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"  # nothing runs here, or nothing answers that could say
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process. `health` and `ready`: HTTP status of its /health and /ready, None without an answer."""
+
+    name: str
+    url: str
+    phase: str
+    pid: int | None
+    deaths: int
+    health: int | None
+    ready: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`supervisor` is None when none runs; `left_behind` are processes of one that was killed."""
+
+    health: Health
+    data_dir: str
+    supervisor: int | None
+    started_us: int | None
+    parts: tuple[Part, ...]
+    left_behind: tuple[int, ...]
+
+
+def look(settings: Settings) -> Condition:
+    """Ask everything once; takes at most about two seconds."""
+    data = settings.data
+    now = running(data)
+    orphaned = () if now else tuple(found.pid for found in left_behind(data))
+    parts = _parts(settings, now) if now or orphaned else ()
+    return Condition(judge(now, parts), str(data.root), now.pid if now else None, now.started_us if now else None, parts, orphaned)
+
+
+def judge(now: Running | None, parts: tuple[Part, ...]) -> Health:
+    """Healthy only if a supervisor runs and every process says it is ready; no supervisor and no process is no answer."""
+    if now is None and not parts:
+        return Health.UNKNOWN
+    well = now is not None and parts and all(part.phase == Phase.READY and part.ready == 200 for part in parts)
+    return Health.HEALTHY if well else Health.UNHEALTHY
+
+
+def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
+    urls = (
+        {"control": now.control_url, "gateway": now.gateway_url}
+        if now
+        else {"control": settings.control_url, "gateway": settings.gateway_url}
+    )
+    states = {state.name: state for state in now.processes} if now else {}
+    return tuple(_part(name, url, states) for name, url in urls.items())
+
+
+def _part(name: str, url: str, states: Mapping[str, object]) -> Part:
+    where = urlsplit(url)
+    state = states.get(name)
+    health, ready = (fetch(where.hostname or "", where.port or 80, path)[0] for path in ("/health", "/ready"))
+    phase, pid, deaths = getattr(state, "phase", "unsupervised"), getattr(state, "pid", None), getattr(state, "deaths", 0)
+    return Part(name, url, str(phase), pid, deaths, health, ready)

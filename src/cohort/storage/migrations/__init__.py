@@ -1,0 +1,1 @@
+"""How a database came to its tables, one file per change."""

@@ -1,0 +1,59 @@
+"""`cohort status`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cohort.base.errors import Exit
+from cohort.surfaces.cli.options import api_options, examples, with_session
+from cohort.surfaces.cli.session import Session
+
+if TYPE_CHECKING:
+    from cohort.ops.condition import Condition
+
+WATCH_S = 2.0
+
+
+@click.command("status", epilog=examples("cohort status\ncohort status --watch\ncohort status --json"))
+@click.option("--watch", is_flag=True, help="Look again every 2 seconds until Ctrl-C.")
+@api_options
+@with_session
+def command(session: Session, watch: bool) -> int:
+    """Say what runs and whether it is healthy: processes, ports, services.
+
+    Exit code 0: healthy. 3: not healthy. 5: nothing runs, or nothing answers.
+    """
+    code = _look(session)
+    while watch:
+        time.sleep(WATCH_S)
+        if session.on_terminal:
+            click.clear()
+        code = _look(session)
+    return code
+
+
+def _look(session: Session) -> int:
+    from cohort.ops.condition import Health, look
+
+    condition = look(session.settings())
+    if session.json:
+        session.data(dataclasses.asdict(condition))
+    else:
+        _show(session, condition)
+    return {Health.HEALTHY: Exit.DONE, Health.UNHEALTHY: Exit.NO, Health.UNKNOWN: Exit.UNKNOWN}[condition.health]
+
+
+def _show(session: Session, condition: Condition) -> None:
+    who = f"supervisor {condition.supervisor}" if condition.supervisor else "no supervisor"
+    session.text(f"{condition.health.value}: {who}, {condition.data_dir}")
+    for part in condition.parts:
+        answer = "no answer" if part.ready is None else f"/ready answers {part.ready}"
+        died = f", died {part.deaths} times" if part.deaths else ""
+        session.text(f"  {part.name:<8} {part.phase:<9} process {part.pid or '-'}  {part.url}  {answer}{died}")
+    if condition.left_behind:
+        pids = ", ".join(str(pid) for pid in condition.left_behind)
+        session.text(f"  left behind by a supervisor that was killed: {pids}; `cohort up` takes them over")
