@@ -263,9 +263,7 @@ class House:
         self.damaged = DamageWatch(self.registry, self.clock)
         self.reconciler = Reconciler(self.store, self.gateway, self._route, self.clock)
         self.controller = Controller(self.store, self.gateway, self.reconciler, self.clock, self.damaged, self._changed)
-        self.rollouts = SqlRollouts(
-            self.store, self.registry, self.controller, self.reconciler, self.clock, self._entropy, self.damaged
-        )
+        self.rollouts = SqlRollouts(self.store, self.registry, self.controller, self.reconciler, self.clock, self._entropy, self.damaged)
 
     def release(self, *versions: str, service: str = "support") -> list[str]:
         """Create releases; the first of a service is its stable. Returns their digests."""
@@ -305,7 +303,9 @@ class House:
         with self.store.database.read() as connection:
             return [event.kind for event in self.store.events(connection, rollout_id)]
 
-    def traffic(self, units: range, *, bad_every: int = 0, bad: Sequence[Arm] = (), latency_ms: float = 100.0, step_s: float = 0.001) -> None:
+    def traffic(
+        self, units: range, *, bad_every: int = 0, bad: Sequence[Arm] = (), latency_ms: float = 100.0, step_s: float = 0.001
+    ) -> None:
         """One call of each unit; every `bad_every`-th fails on both arms, and every one on the arms in `bad`."""
         for number in units:
             self.clock.advance(step_s)
