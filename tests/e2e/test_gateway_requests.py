@@ -8,10 +8,10 @@ from pathlib import Path
 
 import openai
 import pytest
-from support_gateway import UNIT_KEY, GatewayProcess, release, split, table
-from support_upstream import ANSWER, BEHAVIOURS, STREAM, Upstream
 
 from cohort.gateway.contract import Arm, Call, Result, bucket, pseudonym
+from support_gateway import UNIT_KEY, GatewayProcess, release, split, table
+from support_upstream import ANSWER, BEHAVIOURS, STREAM, Upstream
 
 KEY = bytes.fromhex(UNIT_KEY)
 SECRET = "sk-upstream-secret"
