@@ -277,7 +277,8 @@ class MemoryAccess:
         assert isinstance(text, str)
         return self.keys.get(text)
 
-    def sign_in(self, key: str) -> MemorySignedIn:
+    def sign_in(self, key: str, source: str = "") -> MemorySignedIn:
+        assert source, "attempts are counted by where they come from"
         if self._wrong >= 5:
             raise CohortError("TOO_MANY_ATTEMPTS", "too many wrong keys were tried", retry=Retry.SAFE, hint="Wait a minute.")
         if key not in self.keys:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import support_views as views
 from starlette.testclient import TestClient
-from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
+import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.surfaces.http.app import create_app
 from cohort.surfaces.http.ports import Part
+from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
 RUNNING = "ro_k3v9q2m7x4c8b5nt"
 ENDED = "ro_h7w2p9d4s6f3j8ka"
