@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+
 from support_gateway import GatewayProcess, release, table
 from support_upstream import Upstream
 

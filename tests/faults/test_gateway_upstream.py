@@ -7,10 +7,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support_gateway import GatewayProcess, release, split, table, until
-from support_upstream import BEHAVIOURS, Upstream, event
 
 from cohort.gateway.contract import Arm, Call, Result
+from support_gateway import GatewayProcess, release, split, table, until
+from support_upstream import BEHAVIOURS, Upstream, event
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import postgres_server
+import storage_filling
 from cohort.base.errors import CohortError, Retry
 from cohort.storage import blobs
-from cohort.storage.database import Database, open_database
+from cohort.storage.database import open_database
+from storage_filling import stored, write_until_refused
 
 SMALL_BYTES = 2 << 20
 
@@ -43,30 +45,6 @@ def mount() -> Iterator[Callable[[Path, int], Path]]:
 @pytest.fixture
 def small_disk(mount: Callable[[Path, int], Path], tmp_path: Path) -> Path:
     return mount(tmp_path / "small", SMALL_BYTES)
-
-
-def noise(number: int) -> bytes:
-    """Bytes that do not compress, different for each number."""
-    return os.urandom(40_000) + b"%d" % number
-
-
-def write_until_refused(database: Database) -> tuple[dict[str, bytes], CohortError]:
-    """What was committed before the disk was full, and the error."""
-    kept: dict[str, bytes] = {}
-    for number in range(10_000):
-        data = noise(number)
-        try:
-            with database.write() as connection:
-                digest = blobs.put(database, connection, data)
-        except CohortError as error:
-            return kept, error
-        kept[digest] = data
-    raise AssertionError("the disk did not fill")
-
-
-def stored(database: Database, kept: dict[str, bytes]) -> dict[str, bytes]:
-    with database.read() as connection:
-        return dict(blobs.get_many(connection, kept))
 
 
 def assert_full(error: CohortError) -> None:
@@ -109,7 +87,9 @@ def test_a_database_cannot_be_made_on_a_full_disk_and_is_made_when_there_is_room
 LIMITED = """
 import json, resource, sys
 sys.path[:0] = [sys.argv[2]]
-from test_storage_full_disk import open_database, stored, write_until_refused, blobs
+from cohort.storage import blobs
+from cohort.storage.database import open_database
+from storage_filling import stored, write_until_refused
 database = open_database(sys.argv[1])
 database.migrate()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -128,7 +108,7 @@ print(json.dumps({"code": error.code, "kept": len(kept), "whole": whole, "whole_
 
 def test_a_file_that_may_not_grow_is_a_full_disk(sqlite_url):
     """Needs no root: the process limits the size of its own files."""
-    command = [sys.executable, "-c", LIMITED, sqlite_url, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", LIMITED, sqlite_url, str(Path(storage_filling.__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     assert answer.pop("kept") > 5
@@ -141,9 +121,12 @@ def test_a_full_disk_under_postgres_is_the_same_error(mount, postgres):
     postgres.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
     postgres.execute("CREATE DATABASE small TEMPLATE template TABLESPACE small")
     database = open_database(postgres.url("small"))
+    ballast = space / "ballast"
+    ballast.write_bytes(bytes(1 << 20))
     try:
         kept, error = write_until_refused(database)
         assert_full(error)
+        ballast.unlink()
         assert stored(database, kept) == kept
     finally:
         database.close()

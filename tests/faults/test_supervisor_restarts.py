@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_processes import alive, child_spec, environment, kill, ready_file, said, until
 
 from cohort.base.errors import CohortError
 from cohort.ops.supervisor import Phase, ProcessSpec, Supervisor
+from support_processes import alive, child_spec, environment, kill, ready_file, said, until
 
 
 @pytest.fixture
