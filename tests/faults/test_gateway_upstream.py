@@ -7,10 +7,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support_gateway import GatewayProcess, release, split, table, until
-from support_upstream import BEHAVIOURS, Upstream, event
 
 from cohort.gateway.contract import Arm, Call, Result
+from support_gateway import GatewayProcess, release, split, table, until
+from support_upstream import BEHAVIOURS, Upstream, event
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def test_a_failing_upstream_becomes_one_clear_error(
     assert gateway.chat("well")[0] == 200
 
 
-@pytest.mark.parametrize(("service", "result"), [("cut_stream", Result.INTERRUPTED), ("stall_stream", Result.TIMEOUT), ("until_closed", Result.INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("service", "result"), [("cut_stream", Result.INTERRUPTED), ("stall_stream", Result.TIMEOUT), ("until_closed", Result.INTERRUPTED)]
+)
 def test_an_interrupted_stream_ends_with_an_error_event_and_without_done(gateway: GatewayProcess, service: str, result: Result) -> None:
     status, _, body = gateway.chat(service, stream=True)
     assert status == 200
@@ -110,7 +112,9 @@ def test_a_client_that_leaves_ends_the_upstream_request_at_once(gateway: Gateway
     before = len(upstream.seen)
     body = json.dumps({"model": service, "messages": [{"role": "user", "content": "Hi"}], "stream": service == "slow_stream"}).encode()
     sock = gateway.connect()
-    sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    sock.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
     seen = upstream.wait_for(before + 1)[-1]
     if service == "slow_stream":
         assert sock.recv(1)
@@ -126,7 +130,9 @@ def test_a_client_that_reads_slowly_slows_the_upstream_and_not_the_memory(gatewa
     sock = gateway.connect()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
     before_kb = memory_kb(gateway)
-    sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    sock.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
     taken = 0
     while b"[DONE]" not in (data := sock.recv(1 << 16)):
         taken += len(data)

@@ -173,7 +173,11 @@ class Controller:
         stored = self._store.cursor(connection, batch.gateway)
         if self._cursor != stored:
             self._cursor = None
-            raise CohortError("DATABASE_UNAVAILABLE", "another control process has taken outcomes of this gateway", hint="Run one control process per gateway.")
+            raise CohortError(
+                "DATABASE_UNAVAILABLE",
+                "another control process has taken outcomes of this gateway",
+                hint="Run one control process per gateway.",
+            )
         self._intake.take(connection, batch)
         if batch.next != stored:
             self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())

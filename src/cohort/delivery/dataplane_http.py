@@ -43,7 +43,9 @@ class HttpDataPlane:
         except httpx2.HTTPError as error:
             raise _unavailable(f"{method} {path}: {error or type(error).__name__}") from error
         if answer.status_code == 409:
-            raise CohortError("CONTRACT_VERSION", f"the gateway refuses {path}: {answer.text[:200]}", hint="Run control and gateway of the same version.")
+            raise CohortError(
+                "CONTRACT_VERSION", f"the gateway refuses {path}: {answer.text[:200]}", hint="Run control and gateway of the same version."
+            )
         if answer.status_code >= 300:
             raise _unavailable(f"{method} {path} was answered with {answer.status_code}: {answer.text[:200]}")
         return answer.content

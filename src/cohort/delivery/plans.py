@@ -34,7 +34,11 @@ def _ladder() -> Plan:
     ratios = {10: 3.0, 25: 2.0, 50: 1.5, 75: 1.5}
     rungs = [_rung(f"{pct} %", pct, 86_400, ratio, gates) for pct, ratio in ratios.items()]
     last = _rung("100 %", 100, 86_400, 2.0, (*_WATCHED, *gates[2:]))
-    return Plan("ladder-10-25-50-75-100", (*rungs, last), description="One day a stage, three SLO reports passed in a row; two failed go back to 0 %.")
+    return Plan(
+        "ladder-10-25-50-75-100",
+        (*rungs, last),
+        description="One day a stage, three SLO reports passed in a row; two failed go back to 0 %.",
+    )
 
 
 def _fast() -> Plan:
@@ -80,7 +84,9 @@ def find_plan(text: str) -> Plan:
     if ":" in text:
         return parse_plan(text, "plan")
     if text not in PRESETS:
-        raise CohortError("PLAN_UNKNOWN", f"there is no plan {text!r}", field="plan", hint=f"Use one of {', '.join(PRESETS)}, or a plan file.")
+        raise CohortError(
+            "PLAN_UNKNOWN", f"there is no plan {text!r}", field="plan", hint=f"Use one of {', '.join(PRESETS)}, or a plan file."
+        )
     return PRESETS[text]
 
 
@@ -181,7 +187,9 @@ class _GateForm(_Form):
 
     def gate(self) -> Gate:
         body = self.model_dump()
-        return Gate(**{**body, "name": self.name or f"{self.metric} {self.kind}", "kind": GateKind(self.kind), "metric": Metric(self.metric)})
+        return Gate(
+            **{**body, "name": self.name or f"{self.metric} {self.kind}", "kind": GateKind(self.kind), "metric": Metric(self.metric)}
+        )
 
 
 class _StageForm(_Form):

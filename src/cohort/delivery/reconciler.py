@@ -84,7 +84,9 @@ class Reconciler:
         """
         with self._lock:
             if self._table is None or service not in self._table.services:
-                raise CohortError("DATA_PLANE_UNAVAILABLE", f"no routing table with {service} is known", hint="Wait for the database, then repeat.")
+                raise CohortError(
+                    "DATA_PLANE_UNAVAILABLE", f"no routing table with {service} is known", hint="Wait for the database, then repeat."
+                )
             table = without(self._table, service, stable, self._table.version, self._clock.now_us())
             return self._push(table, table.version + 1, record=False)
 
@@ -99,7 +101,9 @@ class Reconciler:
         if self.state.table_version != version:
             self._acknowledged = None
             raise CohortError(
-                "DATA_PLANE_UNAVAILABLE", f"the gateway has table {self.state.table_version}, pushed was {version}", hint="Repeat; it will be numbered higher."
+                "DATA_PLANE_UNAVAILABLE",
+                f"the gateway has table {self.state.table_version}, pushed was {version}",
+                hint="Repeat; it will be numbered higher.",
             )
         self._table, self._acknowledged = numbered, _content(numbered)
         return self.state

@@ -81,7 +81,14 @@ class PassReports:
         if state["gate"]:
             name, limit, limit_ms, share_over, passes, failures = state["gate"]
             gate = Gate(
-                name, GateKind.PASSES, Metric.FAILURES, limit=limit, limit_ms=limit_ms, share_over=share_over, passes=passes, failures=failures
+                name,
+                GateKind.PASSES,
+                Metric.FAILURES,
+                limit=limit,
+                limit_ms=limit_ms,
+                share_over=share_over,
+                passes=passes,
+                failures=failures,
             )
         self = cls(gate, state["window_us"])
         self.passed, self.failures, self.inconclusive, self._first_us, self._window, self._calls, self._failed = state["numbers"]

@@ -105,7 +105,9 @@ class SqlRollouts:
         assumed = rate is None or units is None
         return forecast(service, ladder, speed, units or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed)
 
-    def list(self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None) -> Sequence[RolloutRow]:
+    def list(
+        self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None
+    ) -> Sequence[RolloutRow]:
         with self._store.database.read() as connection:
             rollouts = self._store.listed(connection, service, active, min(limit, LIST_MAX), before_us)
         versions = self._versions({rollout.service for rollout in rollouts})
@@ -199,7 +201,9 @@ class SqlRollouts:
                 row = self._service_row(connection, start.service)
                 self._refuse_second(connection, start.service)
                 if row["stable"] == candidate.digest:
-                    raise CohortError("ROLLOUT_NOT_NEEDED", f"{start.service} already serves {candidate.version}", hint="Choose another release.")
+                    raise CohortError(
+                        "ROLLOUT_NOT_NEEDED", f"{start.service} already serves {candidate.version}", hint="Choose another release."
+                    )
                 warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US))
                 planned = self._planned(start, plan, row["stable"], candidate.digest, now_us)
                 running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
@@ -355,6 +359,6 @@ class SqlRollouts:
 
 def _check_speed(speed: float) -> None:
     if not 0 < speed <= SPEED_MAX:
-        raise CohortError("FIELD_INVALID", f"speed {speed:g} is not between 0 and {SPEED_MAX:g}", field="speed", hint="Use 1, or more for a rehearsal.")
-
-
+        raise CohortError(
+            "FIELD_INVALID", f"speed {speed:g} is not between 0 and {SPEED_MAX:g}", field="speed", hint="Use 1, or more for a rehearsal."
+        )

@@ -65,9 +65,7 @@ class RolloutStore:
             query = query.where(t.rollouts.c.service == service)
         return [_rollout(row) for row in connection.execute(query).mappings()]
 
-    def listed(
-        self, connection: Connection, service: str | None, active: bool | None, limit: int, before_us: int | None
-    ) -> list[Rollout]:
+    def listed(self, connection: Connection, service: str | None, active: bool | None, limit: int, before_us: int | None) -> list[Rollout]:
         """Newest first."""
         query = select(*_COLUMNS).order_by(t.rollouts.c.created_us.desc()).limit(limit)
         if service is not None:
@@ -127,7 +125,13 @@ class RolloutStore:
         """Units and calls of the rollout by arm, over its whole life; `failed_units` met at least one failure."""
         bad = t.calls.c.result.not_in([Result.OK.value, Result.CLIENT_GONE.value])
         per_unit = (
-            select(t.calls.c.arm, t.calls.c.unit, func.count().label("calls"), func.max(_one_if(bad)).label("failed"), func.sum(_one_if(bad)).label("bad"))
+            select(
+                t.calls.c.arm,
+                t.calls.c.unit,
+                func.count().label("calls"),
+                func.max(_one_if(bad)).label("failed"),
+                func.sum(_one_if(bad)).label("bad"),
+            )
             .where(t.calls.c.rollout_id == rollout_id, t.calls.c.kind == "call", t.calls.c.result.is_not(None))
             .group_by(t.calls.c.arm, t.calls.c.unit)
             .subquery()
@@ -137,7 +141,12 @@ class RolloutStore:
         ).group_by(per_unit.c.arm)
         figures: dict[str, int] = {}
         for arm, units, failed_units, calls, failed_calls in connection.execute(query):
-            figures |= {f"{arm}_units": units, f"{arm}_units_failed": int(failed_units), f"{arm}_calls": int(calls), f"{arm}_calls_failed": int(failed_calls)}
+            figures |= {
+                f"{arm}_units": units,
+                f"{arm}_units_failed": int(failed_units),
+                f"{arm}_calls": int(calls),
+                f"{arm}_calls_failed": int(failed_calls),
+            }
         return figures
 
     def units(self, connection: Connection, rollout_id: str, names: Iterable[str]) -> dict[str, Unit]:
@@ -187,9 +196,7 @@ class RolloutStore:
 
     # --- the event log ---
 
-    def log(
-        self, connection: Connection, rollout_id: str, at_us: int, events: Sequence[Event], idempotency_key: str | None = None
-    ) -> None:
+    def log(self, connection: Connection, rollout_id: str, at_us: int, events: Sequence[Event], idempotency_key: str | None = None) -> None:
         """Append events; the key, if any, goes with the first. Raises ROLLOUT_CHANGED when another writer logged at the same place."""
         if not events:
             return
