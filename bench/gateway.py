@@ -268,7 +268,7 @@ class _Client(asyncio.Protocol):
             self.ask()
 
 
-def load_own(folder: Path, core: int, port: int, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
+def load_own(_folder: Path, core: int, port: int, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
     """As `load_wrk`, in this process."""
     body = request_body()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -228,3 +228,9 @@ def test_a_client_of_http_1_0_gets_a_stream_that_ends_with_the_connection(gatewa
     answer = exchange(gateway, PATH.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert b"transfer-encoding" not in answer.lower()
     assert answer.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_head_request_gets_no_body(gateway: GatewayProcess) -> None:
+    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")

@@ -80,6 +80,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
         sweeping.cancel()
     upstreams.close()
     deadlines.close()
+    await asyncio.get_running_loop().shutdown_default_executor()
     spool.close()
     log.write("stopped")
 
