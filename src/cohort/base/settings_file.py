@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cohort.base.documents import Path, dotted, load_document, parse_document
+from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.settings import PORT_MAX, Written
 
 Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -53,9 +53,5 @@ def parse_settings(text: str, source: str) -> Written:
     # A section with every line commented out reads as null; it says nothing.
     said = {name: value for name, value in document.value.items() if value is not None}
     parsed = parse_document(SettingsFile, type(document)(said, source, document.lines), code="CONFIG_INVALID")
-    places = {dotted(path): f"{source}:{line}" for path, line in _fields(document.lines)}
+    places = {dotted(path): f"{source}:{line}" for path, line in document.lines.items() if path}
     return Written(parsed.model_dump(exclude_unset=True), places)
-
-
-def _fields(lines: dict[Path, int]) -> list[tuple[Path, int]]:
-    return [(path, line) for path, line in lines.items() if path]

@@ -50,7 +50,7 @@ class Unit:
     low: float = 0.0
     high: float = 1.0
     stage_run: int = 0
-    seen: Seen = Seen(0)
+    seen: Seen = field(default_factory=lambda: Seen(0))
 
     def share_given_past(self, share: float) -> float:
         """The probability that this unit gets the candidate at `share`, given what it got before (gates.md 6.11.1)."""

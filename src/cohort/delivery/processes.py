@@ -1,8 +1,8 @@
 """The e-processes behind each gate, fed with what units experienced. Pure: the same feed gives the same numbers, bit for bit.
 
-A gate that alarms watches two things at once: one process over the whole rollout, and a fresh one per stage, so that a long healthy past does not
-delay the detection of harm that only a larger share brings out. Their weighted average is an e-process again (gates.md 6.1, 6.8): three quarters of the weight on the
-whole, the rest shared equally by the stages; a process that has not begun counts as 1.
+A gate that alarms watches two things at once: one process over the whole rollout, and a fresh one per stage, so that a long healthy
+past does not delay the detection of harm that only a larger share brings out. Their weighted average is an e-process again (gates.md 6.1,
+6.8): three quarters of the weight on the whole, the rest shared equally by the stages; a process that has not begun counts as 1.
 """
 
 from __future__ import annotations

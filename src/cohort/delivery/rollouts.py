@@ -79,7 +79,7 @@ class SqlRollouts:
 
     def service(self, name: str) -> ServiceView:
         releases = self._registry.list(name)
-        versions = {release.digest: release.version for release in releases}
+        versions = {str(release.digest): release.version for release in releases}
         now_us = self._clock.now_us()
         with self._store.database.read() as connection:
             row = self._service_row(connection, name)

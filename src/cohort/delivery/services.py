@@ -66,8 +66,9 @@ def _merged(rows: Sequence[Row]) -> Sketch:
 
 def _per_minute(rows: Sequence[Row], now_us: int) -> float:
     """Over the time since the oldest of the rows began, at least a second."""
-    spent_us = max(now_us - min(row["minute_us"] for row in rows), 1_000_000)
-    return sum(int(row["calls"]) for row in rows) / spent_us * MINUTE_US
+    spent_us = max(now_us - min(int(row["minute_us"]) for row in rows), 1_000_000)
+    calls = sum(int(row["calls"]) for row in rows)
+    return calls / spent_us * float(MINUTE_US)
 
 
 def _cost_since(rows: Sequence[Row], since_us: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from cohort.base.settings import DataDir
 from cohort.ops.files import PRIVATE_FOLDER, read_json, write_json, write_private
 
 DISK_FREE_BYTES_MIN = 64 << 20
-KEY_BYTES = 20
+KEY_BYTES = 32
 UNIT_KEY_BYTES = 32
 OWN_NAMES = {"cohort.lock", "run", "secrets", "installation.json", "gateway", "logs", "cohort.db", "cohort.db-wal", "cohort.db-shm"}
 
@@ -32,8 +33,8 @@ class Installation:
 
 
 def new_key(entropy: Entropy) -> str:
-    """A secret for people and programs: `ck_` and 32 letters and digits, 160 random bits."""
-    return new_id("ck", lambda _: entropy(KEY_BYTES))
+    """A secret for people and programs: `ck_` and 43 characters that are safe in URLs and shells, 256 random bits."""
+    return "ck_" + base64.urlsafe_b64encode(entropy(KEY_BYTES)).rstrip(b"=").decode()
 
 
 def open_folder(data: DataDir) -> None:

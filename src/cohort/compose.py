@@ -1,0 +1,158 @@
+"""The one place that chooses concrete classes and reads the environment: the control process, put together.
+
+The gateway composes itself (`gateway/__main__.py`), because it must not import what stands here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort.base.clock import Clock, SystemClock
+from cohort.base.errors import CohortError
+from cohort.base.ids import ReleaseDigest
+from cohort.delivery.controller import Controller
+from cohort.delivery.damage import DamageWatch
+from cohort.delivery.dataplane_http import HttpDataPlane
+from cohort.delivery.face import Registry
+from cohort.delivery.manifests import release_routes
+from cohort.delivery.reconciler import Reconciler
+from cohort.delivery.registry import SqlRegistry
+from cohort.delivery.rollouts import SqlRollouts
+from cohort.delivery.store_sql import RolloutStore
+from cohort.gateway.contract import ReleaseRoute
+from cohort.kernel.access import Access, Role, fingerprint
+from cohort.storage.database import Database, open_database
+
+CONTROLLER_LATE_S = 10.0
+"""A controller that has not finished a round for this long is not well."""
+GATEWAY_LATE_S = 10.0
+STOP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One part of readiness, in words for people."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class Control:
+    """The control process without its surfaces. `start` begins the controller's loop, `stop` ends it and closes what was opened."""
+
+    database: Database
+    registry: SqlRegistry
+    rollouts: SqlRollouts
+    controller: Controller
+    reconciler: Reconciler
+    plane: HttpDataPlane
+    access: Access
+    clock: Clock
+    _stop: threading.Event
+    _loop: threading.Thread
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._loop.is_alive():
+            self._loop.join(STOP_S)
+        self.plane.close()
+        self.database.close()
+
+    def health(self) -> list[Health]:
+        """Readiness, part by part; answers within a second."""
+        return [self._database_health(), self._controller_health(), self._gateway_health()]
+
+    def _database_health(self) -> Health:
+        try:
+            self.database.check()
+        except CohortError as error:
+            return Health("database", False, error.message)
+        return Health("database", True, "answers")
+
+    def _controller_health(self) -> Health:
+        ticked_us = self.controller.ticked_us
+        if ticked_us is None:
+            return Health("controller", False, f"has not finished a round yet ({self.controller.trouble or 'starting'})")
+        age_s = (self.clock.now_us() - ticked_us) / 1e6
+        late = age_s > CONTROLLER_LATE_S
+        trouble = f" ({self.controller.trouble})" if self.controller.trouble else ""
+        return Health("controller", not late, f"last round {age_s:.1f} s ago{trouble}")
+
+    def _gateway_health(self) -> Health:
+        reached_us, state = self.reconciler.reached_us, self.reconciler.state
+        if reached_us is None or state is None:
+            return Health("gateway", False, "not reached yet")
+        age_s = (self.clock.now_us() - reached_us) / 1e6
+        return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago")
+
+
+def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Control:
+    """Control from what the supervisor wrote (`ops.house.control_config`): opens and migrates the database, imports the first keys.
+
+    Raises:
+        CohortError CONFIG_INVALID, DATABASE_UNAVAILABLE, DATABASE_NEWER, DATABASE_DAMAGED: nothing was started.
+    """
+    clock = SystemClock()
+    database = open_database(_resolved(str(config["database_url"]), environ))
+    database.migrate()
+    access = Access(database, clock)
+    _import_keys(access, config)
+    registry = SqlRegistry(database, clock)
+    store = RolloutStore(database)
+    plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
+    damaged = DamageWatch(registry, clock)
+    reconciler = Reconciler(store, plane, _Routes(registry), clock)
+    controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
+    rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
+    stop = threading.Event()
+    loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
+    return Control(database, registry, rollouts, controller, reconciler, plane, access, clock, stop, loop)
+
+
+class _Routes:
+    """A release as the gateway needs it, by digest; releases never change, so each is read once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._known: dict[str, ReleaseRoute | None] = {}
+
+    def __call__(self, digest: str) -> ReleaseRoute | None:
+        if digest not in self._known:
+            release = self._registry.find(ReleaseDigest(digest))
+            self._known[digest] = None if release.kind == "http" else release_routes(release)
+        return self._known[digest]
+
+
+def _import_keys(access: Access, config: Mapping[str, Any]) -> None:
+    """The admin's key, of which only the hash was kept, and the operator's, which commands on this machine use."""
+    access.import_key("admin", Role.ADMIN, _read(config["admin_key_sha256_file"]))
+    access.import_key("operator", Role.OPERATOR, fingerprint(_read(config["operator_key_file"])))
+
+
+def _resolved(reference: str, environ: Mapping[str, str]) -> str:
+    """The database URL behind `env:NAME` or `file:/path`, or the URL itself."""
+    if reference.startswith("env:"):
+        name = reference.removeprefix("env:")
+        if name not in environ:
+            raise CohortError("CONFIG_INVALID", f"database.url: the environment has no {name}", field="database.url", hint=f"Set {name}.")
+        return environ[name]
+    return _read(reference.removeprefix("file:")) if reference.startswith("file:") else reference
+
+
+def _read(path: Any) -> str:
+    try:
+        return Path(str(path)).read_text().strip()
+    except OSError as error:
+        raise CohortError(
+            "CONFIG_INVALID", f"{path} cannot be read: {error.strerror}", hint="Start with `cohort up`, which creates it."
+        ) from error

@@ -1,0 +1,176 @@
+"""Control's HTTP API, as commands call it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+
+from cohort.base.errors import CohortError, Retry
+from cohort.base.ids import new_id
+from cohort.surfaces.cli.session import Session
+
+PREFIX = "/api/v1"
+CONNECT_S = 3.0
+ANSWER_S = 60.0
+STREAM_SILENCE_S = 60.0
+"""A stream without even a heartbeat for so long counts as broken."""
+AGAIN_WITHIN_S = 10.0
+"""How long a request is repeated while a local supervisor restarts control. Every change carries an idempotency key."""
+AGAIN_EVERY_S = 0.2
+STREAM_AGAIN_WITHIN_S = 60.0
+KEY_HINT = "Set COHORT_KEY to a key of that installation."
+
+
+class Api:
+    """Requests with this session's key. Answers are plain JSON values; every failure is a CohortError."""
+
+    def __init__(self, session: Session) -> None:
+        self.url, key, self._local = _where(session)
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
+        self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=not self._local)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        return self._request("GET", path, query=query)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """A change. Fields that are None are left out."""
+        said = {name: value for name, value in body.items() if value is not None}
+        return self._request("POST", path, body=said, headers={"Idempotency-Key": new_id("ik", secrets.token_bytes)})
+
+    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+        """(name, data) of every server-sent event until the server ends the stream; connects again when it breaks.
+
+        Raises:
+            CohortError NOT_RUNNING: it could not be taken up again within STREAM_AGAIN_WITHIN_S.
+        """
+        deadline_s = time.monotonic() + STREAM_AGAIN_WITHIN_S
+        while True:
+            try:
+                with self._stream(path) as response:
+                    for event in parse_events(response.iter_lines()):
+                        deadline_s = time.monotonic() + STREAM_AGAIN_WITHIN_S
+                        yield event
+                        if event[0] == "end":
+                            return
+            except httpx2.TransportError as error:
+                if time.monotonic() >= deadline_s or not (self._local or _broke_off(error)):
+                    raise self._no_answer("GET", path, error) from error
+            if time.monotonic() >= deadline_s:
+                raise CohortError(
+                    "NOT_RUNNING", f"{self.url} keeps ending the stream {path}", retry=Retry.SAFE, hint="Look into control's log."
+                )
+            time.sleep(AGAIN_EVERY_S)
+
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[httpx2.Response]:
+        timeout = httpx2.Timeout(STREAM_SILENCE_S, connect=CONNECT_S)
+        with self._client.stream("GET", PREFIX + path, headers={"Accept": "text/event-stream"}, timeout=timeout) as response:
+            if response.status_code != 200:
+                response.read()
+                raise _problem(response)
+            yield response
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        said = {name: value for name, value in (query or {}).items() if value is not None}
+        deadline_s = time.monotonic() + (AGAIN_WITHIN_S if self._local else 0.0)
+        while True:
+            try:
+                response = self._client.request(method, PREFIX + path, params=said, json=body, headers=dict(headers or {}))
+                break
+            except httpx2.TransportError as error:
+                if time.monotonic() >= deadline_s or isinstance(error, httpx2.ReadTimeout):
+                    raise self._no_answer(method, path, error) from error
+                time.sleep(AGAIN_EVERY_S)
+        if response.status_code >= 400:
+            raise _problem(response)
+        return _json(response)
+
+    def _no_answer(self, method: str, path: str, error: Exception) -> CohortError:
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            what = f"control does not answer at {self.url}"
+            return CohortError(
+                "NOT_RUNNING", what, retry=Retry.SAFE, hint="Run `cohort up`, or `cohort status` to see what runs; check --url."
+            )
+        what = f"{method} {path}: the answer was lost ({type(error).__name__})"
+        if method == "GET":
+            return CohortError("NOT_RUNNING", what, retry=Retry.SAFE, hint="Try again; `cohort status` says how control is.")
+        return CohortError("OUTCOME_UNKNOWN", what, retry=Retry.CHECK_FIRST, hint="Look at the rollout or service before you repeat.")
+
+
+def part(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="@")
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Server-sent events (WHATWG HTML, 9.2): (event, JSON data) at every empty line; comments and other fields are skipped."""
+    name, data = "message", ""
+    for line in lines:
+        if line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].removeprefix(" ")
+        elif not line:
+            if data or name != "message":
+                yield name, json.loads(data) if data else None
+            name, data = "message", ""
+
+
+def _where(session: Session) -> tuple[str, str, bool]:
+    """Control's address, the key for it, and whether a supervisor of this data directory keeps it running.
+
+    The key in the data directory is only ever sent to this installation's own address.
+    """
+    from cohort.ops.house import running
+
+    environment = session.environment
+    settings = session.settings()
+    now = running(settings.data)
+    own = now.control_url if now else settings.control_url
+    url = (session.url or environment.get("COHORT_URL") or own).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise CohortError(
+            "FIELD_INVALID", f"--url: not an address, found {url!r}", field="url", hint="Write it like http://127.0.0.1:8710."
+        )
+    if environment.get("COHORT_KEY"):
+        return url, environment["COHORT_KEY"], now is not None and url == own
+    if url != own:
+        raise CohortError("NOT_SIGNED_IN", f"there is no key for {url}", hint=KEY_HINT)
+    try:
+        return url, settings.data.operator_key.read_text(encoding="ascii").strip(), now is not None
+    except FileNotFoundError as error:
+        what = f"nothing has run on {settings.data.root} yet, and COHORT_KEY is not set"
+        raise CohortError(
+            "NOT_RUNNING", what, retry=Retry.SAFE, hint="Run `cohort up`, or name the installation with --data-dir."
+        ) from error
+    except OSError as error:
+        raise CohortError("NOT_SIGNED_IN", f"{settings.data.operator_key} cannot be read: {error.strerror}", hint=KEY_HINT) from error
+
+
+def _problem(response: httpx2.Response) -> CohortError:
+    body = _json(response)
+    if isinstance(body, dict) and "code" in body:
+        return CohortError.from_problem(body)
+    return CohortError("INTERNAL", f"{response.request.url} answered {response.status_code}", hint="Check --url; look into control's log.")
+
+
+def _json(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        what = f"{response.request.url} answered {response.status_code} with something that is not JSON"
+        raise CohortError("INTERNAL", what, hint="Check that --url is Cohort's control.") from error
+
+
+def _broke_off(error: httpx2.TransportError) -> bool:
+    return not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
