@@ -291,6 +291,10 @@ class MemoryAccess:
     def session(self, cookie: str) -> MemorySession | None:
         return self._sessions.get(cookie)
 
+    def restore(self, cookie: str, session: MemorySession) -> None:
+        """Undo a sign-out."""
+        self._sessions[cookie] = session
+
     def sign_out(self, cookie: str) -> None:
         self._sessions.pop(cookie, None)
 
