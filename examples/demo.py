@@ -59,10 +59,11 @@ REQUIRED = (
 class Demo:
     """Everything that has to be ended again, and the story that uses it."""
 
-    def __init__(self, folder: Path, gateway_port: int) -> None:
+    def __init__(self, folder: Path, gateway_port: int, seed: int) -> None:
         self.report = Report(REQUIRED)
         self._folder = folder
         self._gateway_port = gateway_port
+        self._seed = seed
         self._upstreams: Upstreams | None = None
         self._house: House | None = None
         self._clients: Clients | None = None
@@ -88,7 +89,7 @@ class Demo:
 
     def _start_upstreams(self, teller: Teller) -> Upstreams:
         teller.begin("Two upstream model servers (stand-ins for vendors)")
-        self._upstreams = Upstreams(self._folder)
+        self._upstreams = Upstreams(self._folder, self._seed)
         said = self._upstreams.wait_ready()
         self._note_pids(*self._upstreams.children.values())
         text = ", ".join(f"{one['name']} on port {one['port']}" for one in said.values())
@@ -116,7 +117,7 @@ class Demo:
     def _start_traffic(self, stage: Stage) -> Clients:
         stage.teller.begin(f"Service {SERVICE!r} on release {FIRST.version}, and conversations by the official openai client")
         stage.release(FIRST)
-        self._clients = Clients(f"{stage.house.gateway_url}/v1", CONVERSATIONS_PER_S, self._folder)
+        self._clients = Clients(f"{stage.house.gateway_url}/v1", CONVERSATIONS_PER_S, self._seed, self._folder)
         self._note_pids(self._clients.child)
         report = self._clients.wait_conversations(WARM_CONVERSATIONS, WARM_S_MAX)
         turns = report["requests"] / max(1, report["conversations"] - report["open"])
@@ -183,6 +184,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure on stdout")
     parser.add_argument("--keep-data", action="store_true", help="leave the data directory, and say where it is")
     parser.add_argument("--port", type=int, default=GATEWAY_PORT, help="of the gateway, where it is free")
+    parser.add_argument("--seed", type=int, default=1, help="of the upstreams' draws and the conversations; the verdicts' noise")
     return parser.parse_args(argv)
 
 
@@ -211,7 +213,7 @@ def main(argv: list[str]) -> int:
     options = parse_arguments(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="cohort-demo-"))
-    demo = Demo(folder, options.port)
+    demo = Demo(folder, options.port, options.seed)
     try:
         interrupted = play(demo, serve=not options.exit)
     finally:

@@ -18,11 +18,11 @@ REPORT_S_MAX = 15.0
 class Clients:
     """Conversations by the official openai client, in a process of their own."""
 
-    def __init__(self, base_url: str, conversations_per_s: float, folder: Path) -> None:
+    def __init__(self, base_url: str, conversations_per_s: float, seed: int, folder: Path) -> None:
         self._changed = threading.Condition()
         self._latest: dict[str, Any] = {}
         argv = [sys.executable, str(EXAMPLES / "traffic.py"), "--base-url", base_url, "--service", SERVICE]
-        argv += ["--conversations-per-s", str(conversations_per_s), "--stdin"]
+        argv += ["--conversations-per-s", str(conversations_per_s), "--seed", str(seed), "--stdin"]
         self.child = Child("traffic", argv, environment=os.environ, folder=folder, listen=self._heard)
 
     def _heard(self, report: dict[str, Any]) -> None:

@@ -20,8 +20,9 @@ PORTS = {"a": 9101, "b": 9102}
 class Upstreams:
     """Vendors `a` and `b`, a process each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.children: dict[str, Child] = {}
+        self._seed = seed
         self._ports: dict[str, int] = {}
         for vendor, preferred in PORTS.items():
             self.children[vendor] = self._start(vendor, free_port(preferred), folder)

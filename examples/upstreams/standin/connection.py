@@ -8,8 +8,9 @@ from collections import deque
 from typing import cast
 
 import httptools
-from protocol import Step, error_body, json_response
-from vendor import Vendor
+
+from standin.protocol import Step, error_body, json_response
+from standin.vendor import Vendor
 
 BODY_BYTES_MAX = 16 << 20
 HEADER_BYTES_MAX = 64 << 10
