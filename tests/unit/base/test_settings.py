@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_processes import environment
 
 from cohort.base.errors import CohortError
 from cohort.base.settings import load_settings, resolve_reference
+from support_processes import environment
 
 
 def write(folder: Path, text: str) -> Path:

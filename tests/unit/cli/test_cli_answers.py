@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 import support_views as views
+from cohort.base.errors import CohortError
+from cohort.delivery.model import State
 from support_command import Command
 from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 from support_processes import free_ports
 from support_server import serving
-
-from cohort.base.errors import CohortError
-from cohort.delivery.model import State
 
 RUNNING = "ro_k3v9q2m7x4c8b5nt"
 LISTS = ["service list", "release list", "rollout list"]

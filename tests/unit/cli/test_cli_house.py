@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 import pytest
-from support_command import Command
-from support_processes import environment
 
 from cohort.base.errors import Exit
 from cohort.surfaces.cli.api import parse_events
 from cohort.surfaces.cli.main import COMMANDS
 from cohort.surfaces.cli.main import command as root
 from cohort.surfaces.cli.render import bar, number, seconds
+from support_command import Command
+from support_processes import environment
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from support_processes import free_ports
 
 from cohort.base.settings import ControlSettings, DatabaseSettings, GatewaySettings, Settings
 from cohort.ops.condition import Health, Part, judge, look
 from cohort.ops.doctor import Check, Grade, Program, _program, examine
 from cohort.ops.house import Running
+from support_processes import free_ports
 
 NOW = Running(1, 2, 3, "/d", "http://127.0.0.1:1", "http://127.0.0.1:2", ())
 

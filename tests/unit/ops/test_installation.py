@@ -11,7 +11,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from support_processes import free_ports
 
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
@@ -19,6 +18,7 @@ from cohort.base.settings import ControlSettings, DatabaseSettings, DataDir, Gat
 from cohort.ops import house
 from cohort.ops.files import disk_full, read_json, write_private
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
+from support_processes import free_ports
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_processes import until
 
 from cohort.base.errors import CohortError
 from cohort.ops.lock import DirectoryLock, held
 from cohort.ops.logs import cap_log, last_lines
 from cohort.ops.ports import answers, check_free, fetch
 from cohort.ops.processes import command_line, own_processes
+from support_processes import until
 
 
 @pytest.fixture
