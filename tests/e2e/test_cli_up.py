@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support_processes import alive, environment, free_ports, kill, until
 
 COMMAND_S = 90.0
