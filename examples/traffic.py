@@ -24,6 +24,7 @@ from typing import Any
 
 import openai
 import uvloop
+from openai.types.chat import ChatCompletionChunk
 
 CLIENTS = 4  # the client's pool grows dearer with its connections: a few clients with a few connections each
 CONVERSATIONS_OPEN_MAX = 400
@@ -206,11 +207,13 @@ class Traffic:
         headers: Any = {}
         answer: str | None = None
         try:
-            raw = await client.chat.completions.with_raw_response.create(
-                model=self.service, messages=messages, stream=stream, metadata={"conversation_id": f"{self.seed}-{number}"}
-            )
-            headers = raw.headers
-            answer = await _streamed(raw.parse()) if stream else raw.parse().choices[0].message.content
+            create, unit = client.chat.completions.with_raw_response.create, {"conversation_id": f"{self.seed}-{number}"}
+            if stream:
+                streamed = await create(model=self.service, messages=messages, metadata=unit, stream=True)
+                headers, answer = streamed.headers, await _joined(streamed.parse())
+            else:
+                whole = await create(model=self.service, messages=messages, metadata=unit)
+                headers, answer = whole.headers, whole.parse().choices[0].message.content
         except openai.APIError as error:
             headers = error.response.headers if isinstance(error, openai.APIStatusError) else headers
             self.counts.errors[kind_of(error)] += 1
@@ -222,7 +225,7 @@ class Traffic:
         return answer
 
 
-async def _streamed(chunks: Any) -> str:
+async def _joined(chunks: openai.AsyncStream[ChatCompletionChunk]) -> str:
     parts = [chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices]
     return "".join(parts)
 

@@ -18,11 +18,11 @@ REPORT_S_MAX = 15.0
 class Clients:
     """Conversations by the official openai client, in a process of their own."""
 
-    def __init__(self, base_url: str, conversations_per_s: float, folder: Path) -> None:
+    def __init__(self, base_url: str, conversations_per_s: float, seed: int, folder: Path) -> None:
         self._changed = threading.Condition()
         self._latest: dict[str, Any] = {}
         argv = [sys.executable, str(EXAMPLES / "traffic.py"), "--base-url", base_url, "--service", SERVICE]
-        argv += ["--conversations-per-s", str(conversations_per_s), "--stdin"]
+        argv += ["--conversations-per-s", str(conversations_per_s), "--seed", str(seed), "--stdin"]
         self.child = Child("traffic", argv, environment=os.environ, folder=folder, listen=self._heard)
 
     def _heard(self, report: dict[str, Any]) -> None:
@@ -86,9 +86,8 @@ class Met:
         )
 
 
-def met_by(report: dict[str, Any], release: dict[str, str]) -> dict[str, Any]:
-    """What users of one release met, by their own account; `release` has its digest and version."""
+def met_by(report: dict[str, Any], version: str) -> dict[str, Any]:
+    """What users of one release met, by their own account (the X-Cohort-Release header)."""
     nothing = {"requests": 0, "failures": 0, "units": 0, "units_failed": 0, "p50_ms": None, "p95_ms": None, "last_answer_at": 0.0}
-    names = {release["version"], release["digest"]}
-    found: dict[str, Any] = next((tally for name, tally in report["releases"].items() if names & {name, *name.split("@"), *name.split()}), nothing)
+    found: dict[str, Any] = report["releases"].get(version, nothing)
     return found

@@ -61,6 +61,10 @@ class House:
         return self._up.stop(60.0) if self._up is not None else None
 
     @property
+    def running(self) -> bool:
+        return self._up is not None and self._up.alive
+
+    @property
     def key(self) -> str:
         return self._key
 
@@ -119,7 +123,9 @@ class House:
     def _run(self, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         argv = [*cohort_command(), *arguments]
         try:
-            return subprocess.run(argv, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
+            return subprocess.run(  # the caller looks at the exit code
+                argv, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise Failed(f"cohort {' '.join(arguments)} took longer than {COMMAND_S_MAX:g} s") from error
 

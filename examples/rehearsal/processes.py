@@ -25,7 +25,9 @@ class Failed(Exception):
 class Child:
     """One process in a session of its own, so that Ctrl-C reaches the demo alone, which then ends its children in order."""
 
-    def __init__(self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], folder: Path, listen: Callable[[dict[str, Any]], None]):
+    def __init__(
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], folder: Path, listen: Callable[[dict[str, Any]], None]
+    ):
         self.name = name
         self._listen = listen
         self._ready = threading.Event()

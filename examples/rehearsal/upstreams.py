@@ -20,8 +20,9 @@ PORTS = {"a": 9101, "b": 9102}
 class Upstreams:
     """Vendors `a` and `b`, a process each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.children: dict[str, Child] = {}
+        self._seed = seed
         self._ports: dict[str, int] = {}
         for vendor, preferred in PORTS.items():
             self.children[vendor] = self._start(vendor, free_port(preferred), folder)
@@ -49,7 +50,15 @@ class Upstreams:
 
     def _start(self, vendor: str, port: int, folder: Path) -> Child:
         models = [option for release in RELEASES if release.vendor == vendor for option in ("--model", release.model_option)]
-        argv = [sys.executable, str(EXAMPLES / "upstreams" / "standin_model.py"), "--port", str(port), "--name", f"vendor-{vendor}", *models]
+        argv = [
+            sys.executable,
+            str(EXAMPLES / "upstreams" / "standin_model.py"),
+            "--port",
+            str(port),
+            "--name",
+            f"vendor-{vendor}",
+            *models,
+        ]
         return Child(f"upstream {vendor}", argv, environment=os.environ, folder=folder, listen=lambda _: None)
 
     def _control(self, vendor: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ import socket
 import sys
 
 import uvloop
-from behaviour import Behaviour, parse_model
-from connection import Connection
-from vendor import Vendor
+from standin.behaviour import Behaviour, parse_model
+from standin.connection import Connection
+from standin.vendor import Vendor
 
 MODELS_MAX = 50
 NAME_PREFIX = "standin-"

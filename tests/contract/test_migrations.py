@@ -73,10 +73,15 @@ def test_an_empty_database_fails_its_check(empty_url):
 
 def test_a_migration_that_fails_leaves_no_table_behind(empty_url):
     database = open_database(empty_url)
-    with pytest.raises(RuntimeError, match="power"), database.write() as connection:
-        revisions.upgrade(connection)
-        assert "rollouts" in inspect(connection).get_table_names()
-        raise RuntimeError("power")
+
+    def upgrade_and_fail():
+        with database.write() as connection:
+            revisions.upgrade(connection)
+            assert "rollouts" in inspect(connection).get_table_names()
+            raise RuntimeError("power")
+
+    with pytest.raises(RuntimeError, match="power"):
+        upgrade_and_fail()
     with database.read() as connection:
         assert inspect(connection).get_table_names() == []
     database.close()

@@ -2,7 +2,8 @@
 
 Control pushes a whole `RoutingTable` (`PUT /-/routing`); the gateway keeps the newest on disk and serves from it without control.
 The gateway appends `Call` records to its spool; control reads them from a `Cursor` on (`GET /-/outcomes`), commits cursor and records in
-one transaction, and then acknowledges (`POST /-/outcomes/ack`), upon which the gateway may delete. Reading is repeatable, so every record is taken exactly once.
+one transaction, and then acknowledges (`POST /-/outcomes/ack`), upon which the gateway may delete. Reading is repeatable, so every
+record is taken exactly once.
 
 Only the standard library and orjson: the gateway imports this.
 """

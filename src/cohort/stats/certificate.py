@@ -8,16 +8,16 @@ from typing import Any, Self
 
 from cohort.stats.mixture import Mixture, field, is_informative, label_steps
 
-CERTIFICATE_WEIGHTS = (0.2, 0.5, 0.3)
+CERTIFICATE_WEIGHTS = (0.2, 0.55, 0.25)
 
 
 def certificate_ratios(ratio: float) -> tuple[float, float, float]:
-    """The betted ratios: sqrt(ratio), ratio and ratio squared (decision 0010).
+    """The betted ratios: sqrt(ratio), ratio and three times ratio (decision 0010).
 
     The best bet is ratio * p0 / p1: `ratio` itself for a candidate as good as stable, less for one that is a little worse, more for a
     better one. Any ratio above one is valid.
     """
-    return math.sqrt(ratio), ratio, ratio * ratio
+    return math.sqrt(ratio), ratio, 3.0 * ratio
 
 
 def stable_share(share: float, ratio: float) -> float:

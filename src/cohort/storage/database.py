@@ -213,6 +213,7 @@ def _engine(url: URL, **options: Any) -> Engine:
         url,
         poolclass=QueuePool,
         max_overflow=0,
+        execution_options={"preserve_rowcount": True},  # without it, `rowcount` of an INSERT differs between the stores
         hide_parameters=True,  # values never reach a log through an error's text
         json_serializer=partial(
             json.dumps, allow_nan=False, separators=(",", ":")

@@ -8,8 +8,9 @@ from collections import deque
 from typing import cast
 
 import httptools
-from protocol import Step, error_body, json_response
-from vendor import Vendor
+
+from standin.protocol import Step, error_body, json_response
+from standin.vendor import Vendor
 
 BODY_BYTES_MAX = 16 << 20
 HEADER_BYTES_MAX = 64 << 10
@@ -87,7 +88,9 @@ class Connection(asyncio.Protocol):
             self._play_next()
 
     def _new_message(self) -> None:
-        self._url, self._body, self._size, self._header_bytes = b"", [], 0, 0
+        self._url = b""
+        self._body: list[bytes] = []
+        self._size = self._header_bytes = 0
 
     # --- playing ---
 

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from answers import BadRequest, Question, parse_question, reply_to
-from behaviour import Behaviour, changed, draw
-from protocol import Step, completion, error_body, failure, json_response, models_body, parse_json, stream
+from standin.answers import BadRequest, Question, parse_question, reply_to
+from standin.behaviour import Behaviour, changed, draw
+from standin.protocol import Step, completion, error_body, failure, json_response, models_body, parse_json, stream
 
 
 @dataclass(slots=True)

@@ -170,7 +170,8 @@ def _tool_call(question: Question, mark: str) -> dict[str, Any] | None:
 
 
 def _chosen(question: Question, asked: str) -> Mapping[str, Any] | None:
-    functions = [tool["function"] for tool in question.tools if isinstance(tool, dict) and isinstance(tool.get("function"), dict)]
+    tools = [tool["function"] for tool in question.tools if isinstance(tool, dict) and isinstance(tool.get("function"), dict)]
+    functions: list[Mapping[str, Any]] = tools
     if isinstance(question.tool_choice, dict):
         name = (question.tool_choice.get("function") or {}).get("name")
         return next((function for function in functions if function.get("name") == name), None)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from answers import Question, Reply, usage_of
-from behaviour import Behaviour, Fate
+
+from standin.answers import Question, Reply, usage_of
+from standin.behaviour import Behaviour, Fate
 
 CHUNK_TOKENS = 3
 REASONS = {
