@@ -127,12 +127,16 @@ class MemoryRollouts:
         self.starts.append(start)
         service = self.service(start.service)
         if service.rollout is not None:
-            raise CohortError("ROLLOUT_ACTIVE", f"{service.name} is being rolled out by {service.rollout.id}", hint="Wait, or roll it back.")
+            raise CohortError(
+                "ROLLOUT_ACTIVE", f"{service.name} is being rolled out by {service.rollout.id}", hint="Wait, or roll it back."
+            )
         view = views.empty("ro_" + "a" * 16, start.service)
         self.put(view)
         return view
 
-    def list(self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None) -> Sequence[RolloutRow]:
+    def list(
+        self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None
+    ) -> Sequence[RolloutRow]:
         self._up()
         assert limit > 0
         rows = [views.row(view) for view in self._rollouts.values()]
@@ -206,7 +210,9 @@ class MemoryRollouts:
             if view.state.ended:
                 raise CohortError("ROLLOUT_ENDED", f"{view.id} has ended: {view.state.value}", hint="Start another rollout.")
             if act.revision is not None and act.revision != view.revision:
-                raise CohortError("ROLLOUT_CHANGED", f"{view.id} is at revision {view.revision}, not {act.revision}", hint="Look again, then decide.")
+                raise CohortError(
+                    "ROLLOUT_CHANGED", f"{view.id} is at revision {view.revision}, not {act.revision}", hint="Look again, then decide."
+                )
             self.acts.append((verb, rollout, act))
             turned = self._turned(view, verb, act, state)
             self.put(turned)
@@ -215,7 +221,14 @@ class MemoryRollouts:
             return turned
 
     def _turned(self, view: RolloutView, verb: str, act: Act, state: State) -> RolloutView:
-        words = {"pause": "paused", "resume": "resumed", "approve": "approved", "promote": "stage_entered", "rollback": "rolled_back", "abort": "aborted"}
+        words = {
+            "pause": "paused",
+            "resume": "resumed",
+            "approve": "approved",
+            "promote": "stage_entered",
+            "rollback": "rolled_back",
+            "abort": "aborted",
+        }
         entry = Transition(len(view.events) + 1, views.NOW_US, words[verb], view.stage, act.actor, act.reason, {})
         ended = views.NOW_US if state.ended else None
         return replace(
@@ -264,7 +277,8 @@ class MemoryAccess:
         assert isinstance(text, str)
         return self.keys.get(text)
 
-    def sign_in(self, key: str) -> MemorySignedIn:
+    def sign_in(self, key: str, source: str = "") -> MemorySignedIn:
+        assert source, "attempts are counted by where they come from"
         if self._wrong >= 5:
             raise CohortError("TOO_MANY_ATTEMPTS", "too many wrong keys were tried", retry=Retry.SAFE, hint="Wait a minute.")
         if key not in self.keys:
@@ -298,12 +312,17 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     hour = 3600 * views.SECOND_US
     ended = replace(views.harmful(), created_us=views.NOW_US - hour)
     passed = replace(views.promoted(), created_us=views.NOW_US - 2 * hour)
-    registry = MemoryRegistry([views.release("support", "v2"), views.release("support", "v1", stable=True), views.release("billing", "v1", stable=True)])
+    registry = MemoryRegistry(
+        [views.release("support", "v2"), views.release("support", "v1", stable=True), views.release("billing", "v1", stable=True)]
+    )
     memory = MemoryRollouts(
         [running, ended, passed] if rollouts is None else rollouts,
         [views.service("support", running), views.idle("billing")] if services is None else services,
     )
-    access, parts = MemoryAccess(), [Part("database", True, "answers"), Part("controller", True, "ticked 0.2 s ago"), Part("gateway", True, "reached")]
+    access, parts = (
+        MemoryAccess(),
+        [Part("database", True, "answers"), Part("controller", True, "ticked 0.2 s ago"), Part("gateway", True, "reached")],
+    )
     clock = ManualClock(views.NOW_US)
     control = ControlFace(memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4))
     return House(registry, memory, access, parts, control)

@@ -49,7 +49,9 @@ def scale(log_e: float, threshold: float) -> ScaleView:
     return ScaleView(log_e, threshold, min(1.0, max(0.0, log_e / threshold)))
 
 
-def release(service: str, version: str, prompt: str | None = "You are a support agent.\nAnswer in two sentences.", **changes: Any) -> Release:
+def release(
+    service: str, version: str, prompt: str | None = "You are a support agent.\nAnswer in two sentences.", **changes: Any
+) -> Release:
     manifest = {
         "service": service,
         "version": version,
@@ -295,7 +297,17 @@ def harmful(rollout_id: str = "ro_h7w2p9d4s6f3j8ka", service: str = "support") -
 
 def promoted(rollout_id: str = "ro_b2c4d6e8f3g5h7jk", service: str = "support") -> RolloutView:
     done = tuple(
-        StageView(s.name, s.traffic_pct, s.shadow_pct, s.floor_s, "done", NOW_US - (300 - 50 * i) * SECOND_US, NOW_US - (250 - 50 * i) * SECOND_US, s.certificate_text, True)
+        StageView(
+            s.name,
+            s.traffic_pct,
+            s.shadow_pct,
+            s.floor_s,
+            "done",
+            NOW_US - (300 - 50 * i) * SECOND_US,
+            NOW_US - (250 - 50 * i) * SECOND_US,
+            s.certificate_text,
+            True,
+        )
         for i, s in enumerate(stages(3))
     )
     return rollout(
@@ -317,10 +329,21 @@ def promoted(rollout_id: str = "ro_b2c4d6e8f3g5h7jk", service: str = "support") 
 def empty(rollout_id: str = "ro_z9y8x7w6v5u4t3sr", service: str = "billing") -> RolloutView:
     """Just started: nothing was measured."""
     silent = tuple(
-        GateView(g.name, g.kind, g.metric, Verdict.NOT_YET, scale(0.0, HARM_THRESHOLD) if g.harmful else None, g.safe and scale(0.0, SAFE_THRESHOLD), "no units yet", g.dry_run)
+        GateView(
+            g.name,
+            g.kind,
+            g.metric,
+            Verdict.NOT_YET,
+            scale(0.0, HARM_THRESHOLD) if g.harmful else None,
+            g.safe and scale(0.0, SAFE_THRESHOLD),
+            "no units yet",
+            g.dry_run,
+        )
         for g in gates()
     )
-    nothing = tuple(ArmView(arm, ref(service, version), 0, 0, 0, 0, None, None, None, None) for arm, version in (("stable", "v1"), ("candidate", "v2")))
+    nothing = tuple(
+        ArmView(arm, ref(service, version), 0, 0, 0, 0, None, None, None, None) for arm, version in (("stable", "v1"), ("candidate", "v2"))
+    )
     return rollout(
         rollout_id,
         service,
@@ -339,7 +362,18 @@ def empty(rollout_id: str = "ro_z9y8x7w6v5u4t3sr", service: str = "billing") -> 
 def row(view: RolloutView) -> RolloutRow:
     present = view.stages[view.stage]
     return RolloutRow(
-        view.id, view.service, view.state, view.stable, view.candidate, view.plan, view.stage, present.name, present.traffic_pct, view.created_us, view.ended_us, view.reason
+        view.id,
+        view.service,
+        view.state,
+        view.stable,
+        view.candidate,
+        view.plan,
+        view.stage,
+        present.name,
+        present.traffic_pct,
+        view.created_us,
+        view.ended_us,
+        view.reason,
     )
 
 
@@ -367,5 +401,13 @@ def service(name: str = "support", active: RolloutView | None = None, **changes:
 def idle(name: str = "billing") -> ServiceView:
     """Nobody has called it yet."""
     return service(
-        name, calls_per_minute=None, failure_rate=None, p50_ms=None, p95_ms=None, cost_usd_today=None, minutes=(0,) * 30, gateway_agrees=None, releases=(ref(name, "v1"),)
+        name,
+        calls_per_minute=None,
+        failure_rate=None,
+        p50_ms=None,
+        p95_ms=None,
+        cost_usd_today=None,
+        minutes=(0,) * 30,
+        gateway_agrees=None,
+        releases=(ref(name, "v1"),),
     )

@@ -58,15 +58,15 @@ def test_the_certificate_expects_no_growth_when_the_candidate_is_at_least_as_bad
         assert not exact or expected == pytest.approx(1.0, rel=TOLERANCE)
 
 
-@given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, st.booleans())
-def test_failures_and_successes_expect_exactly_one_for_each_outcome(past, share, failed):
-    process = after(LabelBinary(), past)
+@given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, st.booleans(), st.floats(0.001, 0.999))
+def test_failures_and_successes_expect_exactly_one_for_each_outcome(past, share, failed, prior):
+    process = after(LabelBinary(prior_rate=prior), past)
     assert share * growth(process, 1, share, failed) + (1 - share) * growth(process, 0, share, failed) == pytest.approx(1.0, rel=TOLERANCE)
 
 
-@given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, rates, rates)
-def test_failures_and_successes_expect_no_growth_when_the_candidate_fails_less(past, share, stable, part):
-    process = after(LabelBinary(), past)
+@given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, rates, rates, st.floats(0.001, 0.999))
+def test_failures_and_successes_expect_no_growth_when_the_candidate_fails_less(past, share, stable, part, prior):
+    process = after(LabelBinary(prior_rate=prior), past)
     expected = 0.0
     for arm, weight, rate in ((1, share, stable * part), (0, 1 - share, stable)):
         expected += weight * (rate * growth(process, arm, share, True) + (1 - rate) * growth(process, arm, share, False))

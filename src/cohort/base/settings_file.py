@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.settings import PORT_MAX, Written
-from cohort.base.yaml_text import Path
 
 Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ from cohort.gateway.contract import Batch, Cursor, GatewayState
 
 RECORDS_MAX = 4000
 PULL_WAIT_MS = 100
+TICK_EVERY_S = 0.1
+"""A round costs some milliseconds however little came in; unless records wait, rounds begin no closer than this."""
 PAUSE_AFTER_FAILURE_S = 0.25
+RECONCILE_EVERY_S = 0.5
 OBSERVE_EVERY_S = 2.0
 SETTLE_LIMIT_S = 900.0
 """After this long without the last calls of an ended rollout its figures are final anyway."""
@@ -58,10 +62,11 @@ class Controller:
         self._cursor: Cursor | None = None
         self._gateway: str | None = None
         self._epoch = 0
-        self._observed_s = 0.0
+        self._observed_s = self._reconciled_s = -math.inf
+        self._moved = True  # something that is served may have changed since the last reconciliation
+        self._unsettled = True  # there may be ended rollouts whose figures are not final
         self._mutex = threading.Lock()
         self._remembered: list[tuple[str, str, str]] = []
-        self._unverified = True
         self.ticked_us: int | None = None
         self.records_taken = 0
         self.newest_us: int | None = None  # when the newest record taken was assigned
@@ -72,9 +77,12 @@ class Controller:
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop. A failing tick is logged once per kind of trouble and tried again."""
         while not stop.is_set():
+            begun_s = self._clock.monotonic_s()
             try:
-                self.tick()
+                more = self.tick()
                 self._recovered()
+                if not more:
+                    stop.wait(max(begun_s + TICK_EVERY_S - self._clock.monotonic_s(), 0.0))
             except CohortError as error:
                 self._failed(error.code, error)
                 stop.wait(PAUSE_AFTER_FAILURE_S)
@@ -82,22 +90,29 @@ class Controller:
                 self._failed(type(error).__name__, error)
                 stop.wait(PAUSE_AFTER_FAILURE_S)
 
-    def tick(self, wait_ms: int = PULL_WAIT_MS) -> None:
-        """One round. Raises what its parts raise; nothing is half done, and the next tick goes on from what is stored."""
+    def tick(self, wait_ms: int = PULL_WAIT_MS) -> bool:
+        """One round; True when more records wait. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
         batch = self._pull(wait_ms)
         changed = self._commit(batch)
-        self._reconcile()
-        if batch is not None and batch.next != self._cursor:
+        changed = self._reconcile() or changed
+        if batch.next != self._cursor:
             self._plane.acknowledge(batch.next)
             self._cursor = batch.next
         changed = self.verify_ended() or changed
         self.ticked_us = self._clock.now_us()
         if changed:
             self._on_change()
+        return batch.behind > 0
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction that may move rollouts; alone in this process, and what is in memory is dropped when it fails."""
+        """A transaction that moves rollouts; alone in this process, and what is in memory is dropped when it fails."""
+        with self._alone() as connection:
+            yield connection
+        self._moved = self._unsettled = True
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
         with self._mutex:
             try:
                 with self._store.database.write() as connection:
@@ -106,8 +121,9 @@ class Controller:
             except BaseException:
                 self._intake.forget()
                 raise
-            self._remembered.clear()
-            self._unverified = True
+            if self._remembered:
+                self._remembered.clear()
+                self._moved = self._unsettled = True
 
     def decide_now(self, connection: Connection, rollout: Rollout, actor: str, key: str | None = None) -> Rollout:
         """Decide one rollout inside `transaction`: the verb of a person takes effect by the same rules as the loop."""
@@ -121,6 +137,7 @@ class Controller:
         moved, events = lifecycle.follow(rollout, decision, now_us, actor, detail)
         saved = self._store.save(connection, moved)
         self._store.log(connection, rollout.id, now_us, events, key)
+        self._moved = self._unsettled = True
         if saved.state is State.PROMOTED:
             self._store.set_stable(connection, saved.service, saved.candidate, now_us)
         return saved
@@ -143,7 +160,7 @@ class Controller:
 
     # --- parts of a tick ---
 
-    def _pull(self, wait_ms: int) -> Batch | None:
+    def _pull(self, wait_ms: int) -> Batch:
         if self._cursor is None or self._gateway is None:
             state = self._reconciler.observe()
             self._gateway = state.gateway
@@ -160,17 +177,16 @@ class Controller:
         self.behind_bytes = batch.behind
         return batch
 
-    def _commit(self, batch: Batch | None) -> bool:
-        with self.transaction() as connection:
-            if batch is not None:
-                self._take(connection, batch)
+    def _commit(self, batch: Batch) -> bool:
+        with self._alone() as connection:
+            self._take(connection, batch)
             for rollout in self._store.active(connection):
                 self.decide_now(connection, rollout, lifecycle.CONTROL)
-            settled = self._settle_ended(connection)
-        if batch is not None and batch.records:
+            settled = self._unsettled and self._settle_ended(connection)
+        if batch.records:
             self.records_taken += len(batch.records)
             self.newest_us = batch.records[-1].at_us
-        return bool(settled or (batch and batch.records))
+        return bool(settled or batch.records)
 
     def _take(self, connection: Connection, batch: Batch) -> None:
         stored = self._store.cursor(connection, batch.gateway)
@@ -185,25 +201,36 @@ class Controller:
         if batch.next != stored:
             self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
 
-    def _reconcile(self) -> GatewayState:
+    def _reconcile(self) -> bool:
+        """Push what has changed; True when the gateway took a new table."""
         now_s = self._clock.monotonic_s()
         if now_s - self._observed_s > OBSERVE_EVERY_S:
             self._reconciler.observe()
             self._observed_s = now_s
-        return self._reconciler.reconcile()
+        if not self._moved and now_s - self._reconciled_s < RECONCILE_EVERY_S:
+            return False
+        self._moved, pushed_us = False, self._reconciler.pushed_us
+        try:
+            self._reconciler.reconcile()
+        except BaseException:
+            self._moved = True
+            raise
+        self._reconciled_s = now_s
+        return self._reconciler.pushed_us != pushed_us
 
     def verify_ended(self) -> bool:
         """Ask the data plane whether ended rollouts really ended there, and record what it said."""
-        if not self._unverified:
+        if not self._unsettled:
             return False
         with self._store.database.read() as connection:
-            ended = [rollout for rollout in self._store.unsettled(connection) if not rollout.summary.get("verified")]
+            unsettled = self._store.unsettled(connection)
+        ended = [rollout for rollout in unsettled if not rollout.summary.get("verified")]
+        self._unsettled = bool(unsettled)
         if ended:
             state = self._reconciler.observe()
-            with self.transaction() as connection:
+            with self._alone() as connection:
                 for rollout in ended:
                     self._verify(connection, rollout.id, state)
-        self._unverified = False
         return bool(ended)
 
     def _verify(self, connection: Connection, rollout_id: str, state: GatewayState) -> None:
@@ -275,7 +302,7 @@ def _verification(rollout: Rollout, verdict_us: int, state: GatewayState, pushed
     serving = rollout.candidate if promoted else rollout.stable
     last_us = state.last_candidate_us.get(rollout.id)
     return {
-        "verified": state.services.get(rollout.service) == serving and rollout.service not in state.splits,
+        "verified": state.services.get(rollout.service) == serving and state.splits.get(rollout.service) != rollout.id,
         "verdict_us": verdict_us,
         "traffic_moved_ms": round((pushed_us - verdict_us) / 1000, 3) if pushed_us is not None else None,
         "verdict_to_last_candidate_ms": None if promoted or last_us is None else max(round((last_us - verdict_us) / 1000, 3), 0.0),

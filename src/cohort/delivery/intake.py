@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
-from cohort.delivery.store_sql import RolloutStore, call_row
+from cohort.delivery.store_sql import Minute, RolloutStore, call_row
 from cohort.gateway.contract import Arm, Batch, Call, Result, failed
 from cohort.stats import Sketch
 
@@ -24,6 +24,8 @@ MINUTE_US = 60_000_000
 CURVE_POINTS = 240
 BUCKET_S_MIN, BUCKET_S_MAX = 1.0, 3600.0
 
+MinuteKey = tuple[str, str, int]
+"""(service, release, minute_us)"""
 OpenKey = tuple[str, int, int, Arm]
 BucketKey = tuple[int, str]
 
@@ -112,12 +114,14 @@ class Intake:
     def __init__(self, store: RolloutStore) -> None:
         self._store = store
         self._lives: dict[str, Live] = {}
-        self._traffic: dict[tuple[str, str, int], dict[str, Any]] = {}
+        self._traffic: dict[MinuteKey, Minute] = {}  # the newest minutes as stored
+        self._touched: dict[MinuteKey, list[Call]] = {}
         self.orphaned = 0  # records of rollouts this database does not know
 
     def forget(self) -> None:
         self._lives.clear()
         self._traffic.clear()
+        self._touched.clear()
 
     def live(self, connection: Connection, rollout: Rollout) -> Live:
         """The rollout's evidence, read from the database where it is not in memory."""
@@ -136,8 +140,7 @@ class Intake:
                 self._count(call)
             if call.rollout_id is not None:
                 by_rollout.setdefault(call.rollout_id, []).append(call)
-        self._store.add_traffic(connection, self._traffic)
-        self._traffic.clear()
+        self._store.put_traffic(connection, self._minutes(connection))
         for rollout_id in {**by_rollout, **self._lives}:
             self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batch)
 
@@ -171,16 +174,21 @@ class Intake:
                 yield live.receive(lost)
 
     def _count(self, call: Call) -> None:
-        place = (call.service, call.release, call.at_us // MINUTE_US * MINUTE_US)
-        empty = {"calls": 0, "failed": 0, "tokens_in": 0, "tokens_out": 0, "cost_usd_micro": 0, "latency": Sketch()}
-        row = self._traffic.setdefault(place, empty)
-        row["calls"] += 1
-        row["failed"] += int(failed(call.result))
-        row["tokens_in"] += call.tokens_in or 0
-        row["tokens_out"] += call.tokens_out or 0
-        row["cost_usd_micro"] += call.cost_usd_micro or 0
-        if call.total_us is not None and not failed(call.result):
-            row["latency"].add(call.total_us)
+        self._touched.setdefault((call.service, call.release, call.at_us // MINUTE_US * MINUTE_US), []).append(call)
+
+    def _minutes(self, connection: Connection) -> dict[MinuteKey, Minute]:
+        """The minutes that the batch's calls fall into, with them added; control is their only writer, so they are read once."""
+        changed: dict[MinuteKey, Minute] = {}
+        for place, calls in self._touched.items():
+            minute = self._traffic.get(place) or self._store.minute(connection, place) or Minute()
+            for call in calls:
+                minute.add(call)
+            changed[place] = minute
+        self._touched.clear()
+        newest = max((place[2] for place in changed), default=0)
+        kept = {place: minute for place, minute in self._traffic.items() if place[2] > newest - 2 * MINUTE_US}
+        self._traffic = kept | changed
+        return changed
 
     def _load(self, connection: Connection, rollout: Rollout) -> Live:
         state, position = self._store.evidence(connection, rollout.id)

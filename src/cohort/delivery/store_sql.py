@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Insert, Select, Table, and_, case, delete, func, insert, or_, select, tuple_, update
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
@@ -17,7 +18,7 @@ from cohort.delivery.evidence import Key, Seen, Unit
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
-from cohort.gateway.contract import Arm, Call, Cursor, Result
+from cohort.gateway.contract import Arm, Call, Cursor, Result, failed
 from cohort.stats import Sketch
 from cohort.storage import schema as t
 from cohort.storage.database import Database
@@ -28,9 +29,41 @@ IN_MAX = 500
 _COLUMNS = [column for column in t.rollouts.c if column.name not in ("evidence", "position")]
 
 
+@dataclass(slots=True)
+class Minute:
+    """Traffic of one release in one minute. `latency` in microseconds, of calls that did not fail."""
+
+    calls: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd_micro: int = 0
+    latency: Sketch = field(default_factory=Sketch)
+
+    def add(self, call: Call) -> None:
+        bad = failed(call.result)
+        self.calls += 1
+        self.failed += bad
+        self.tokens_in += call.tokens_in or 0
+        self.tokens_out += call.tokens_out or 0
+        self.cost_usd_micro += call.cost_usd_micro or 0
+        if call.total_us is not None and not bad:
+            self.latency.add(call.total_us)
+
+    def row(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in ("calls", "failed", "tokens_in", "tokens_out", "cost_usd_micro")}
+        return {**plain, "latency": self.latency.to_state()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Minute:
+        plain = {name: row[name] for name in ("calls", "failed", "tokens_in", "tokens_out", "cost_usd_micro")}
+        return cls(**plain, latency=Sketch.from_state(row["latency"]))
+
+
 class RolloutStore:
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._upserts: dict[str, Insert] = {}
 
     # --- rollouts ---
 
@@ -100,10 +133,9 @@ class RolloutStore:
         """Insert or complete rows made by `call_row`; a row that has its result already stays as it is."""
         if not rows:
             return
-        statement = self.database.upsert(t.calls)
-        keys = [column.name for column in t.calls.primary_key]
-        given = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=given, where=t.calls.c.result.is_(None))
+        statement = self._upserts.get("calls")
+        if statement is None:
+            statement = self._upserts["calls"] = self._completing()
         connection.execute(statement, list(rows))
 
     def open_calls(self, connection: Connection, rollout_id: str) -> list[Call]:
@@ -177,18 +209,20 @@ class RolloutStore:
         query = select(t.series).where(t.series.c.rollout_id == rollout_id).order_by(t.series.c.bucket_us)
         return _dicts(connection, query)
 
-    def add_traffic(self, connection: Connection, rows: Mapping[tuple[str, str, int], dict[str, Any]]) -> None:
-        """Add counts and latency sketches to the minutes of (service, release, minute_us)."""
-        for (service, release, minute_us), more in rows.items():
-            where = and_(t.traffic.c.service == service, t.traffic.c.release == release, t.traffic.c.minute_us == minute_us)
-            old = connection.execute(select(t.traffic).where(where)).mappings().first()
-            values = {**more, "latency": more["latency"].to_state()}
-            if old is not None:
-                merged = Sketch.from_state(old["latency"])
-                merged.merge(more["latency"])
-                values = {name: old[name] + more[name] for name in more if name != "latency"} | {"latency": merged.to_state()}
-            row = {"service": service, "release": release, "minute_us": minute_us, **values}
-            connection.execute(self._replace(t.traffic), [row])
+    def minute(self, connection: Connection, place: tuple[str, str, int]) -> Minute | None:
+        """What a release of a service did in one minute."""
+        service, release, minute_us = place
+        where = and_(t.traffic.c.service == service, t.traffic.c.release == release, t.traffic.c.minute_us == minute_us)
+        found = next(iter(_dicts(connection, select(t.traffic).where(where))), None)
+        return Minute.from_row(found) if found else None
+
+    def put_traffic(self, connection: Connection, minutes: Mapping[tuple[str, str, int], Minute]) -> None:
+        rows = [
+            {"service": service, "release": release, "minute_us": minute_us, **minute.row()}
+            for (service, release, minute_us), minute in minutes.items()
+        ]
+        if rows:
+            connection.execute(self._replace(t.traffic), rows)
 
     def traffic(self, connection: Connection, service: str, since_us: int) -> list[dict[str, Any]]:
         query = select(t.traffic).where(t.traffic.c.service == service, t.traffic.c.minute_us >= since_us).order_by(t.traffic.c.minute_us)
@@ -261,11 +295,21 @@ class RolloutStore:
     def set_fact(self, connection: Connection, name: str, value: Any) -> None:
         connection.execute(self._replace(t.facts), [{"name": name, "value": value}])
 
-    def _replace(self, table: Any) -> Any:
-        statement = self.database.upsert(table)
-        keys = [column.name for column in table.primary_key]
-        given = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
-        return statement.on_conflict_do_update(index_elements=keys, set_=given)
+    def _replace(self, table: Table) -> Insert:
+        """Insert or overwrite whole rows; built once per table, as building costs more than running."""
+        if table.name not in self._upserts:
+            statement = self.database.upsert(table)
+            keys = [column.name for column in table.primary_key]
+            given = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+            self._upserts[table.name] = statement.on_conflict_do_update(index_elements=keys, set_=given)
+        return self._upserts[table.name]
+
+    def _completing(self) -> Insert:
+        """Insert calls, or complete those that are still open."""
+        statement = self.database.upsert(t.calls)
+        keys = [column.name for column in t.calls.primary_key]
+        given = {column.name: statement.excluded[column.name] for column in t.calls.c if column.name not in keys}
+        return statement.on_conflict_do_update(index_elements=keys, set_=given, where=t.calls.c.result.is_(None))
 
 
 def changed(rollout_id: str) -> CohortError:

@@ -164,7 +164,7 @@ def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai
     if tail.failed:
         ongoing.result = Result.UPSTREAM_ERROR
     elif connection.delimited_by_close and not tail.done:
-        raise Broken("the stream ended without [DONE]")
+        raise Broken("the stream ended without its end mark")
 
 
 def _fail(ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:

@@ -168,9 +168,7 @@ class Connection(asyncio.Protocol):
         before, self._completed = self._reading, False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refusal = (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
         if self._refusal is None and self._reading is Reading.HEAD:
             self._raw_head_bytes += 0 if self._completed else len(data)
@@ -365,6 +363,8 @@ class Connection(asyncio.Protocol):
     def _head_problem(self) -> tuple[int, str, str] | None:
         if self._head_bytes > self._limits.head_bytes_max:
             return self._head_too_large()
+        if self._parser.should_upgrade():
+            return (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             return (505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")

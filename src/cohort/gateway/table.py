@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Table:
         try:
             self.snapshot = compile_table(decode_table(data))
             self._log.write("table_loaded", version=self.version)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError) as error:
             aside = self._path.with_name(f"routing.json.damaged-{self._epoch}")
             self._path.rename(aside)
             self._log.write("table_damaged", reason=str(error), kept_as=aside.name)
@@ -174,7 +175,7 @@ def compile_table(table: RoutingTable) -> Snapshot:
 def _parse(data: bytes) -> Snapshot:
     try:
         return compile_table(decode_table(data))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
         raise CohortError(
             code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
@@ -195,6 +196,8 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
             raise ValueError(f"services.{name}: release {digest} is not in the table")
     if route.split is None:
         return Service(name, targets[route.stable])
+    _number(route.split.share, f"services.{name}.split.share")
+    _number(route.split.shadow_share, f"services.{name}.split.shadow_share")
     if not (0 <= route.split.share <= 1 and 0 <= route.split.shadow_share <= 1):
         raise ValueError(f"services.{name}.split: shares must be from 0 to 1")
     return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
@@ -208,9 +211,7 @@ def _target(release: ReleaseRoute) -> Target:
     if route.provider not in PROVIDERS:
         raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
     origin, path = parse_base_url(route.base_url, f"{place}.base_url")
-    for name, text in (("version", release.version), ("digest", release.digest), ("route", route.name)):
-        if not (text.isascii() and text.isprintable()):
-            raise ValueError(f"{place}: {name} has characters that cannot stand in a header")
+    _check_release(release, route, place)
     return Target(
         digest=release.digest,
         version=release.version,
@@ -223,6 +224,28 @@ def _target(release: ReleaseRoute) -> Target:
         timeout_s=release.timeout_s,
         reply_headers=_reply_headers(release, route),
     )
+
+
+def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
+    for name, text in (("version", release.version), ("digest", release.digest), ("route", route.name)):
+        if not (isinstance(text, str) and text.isascii() and text.isprintable()):
+            raise ValueError(f"{place}: {name} must be text that can stand in a header, found {text!r}")
+    for name, text in (("model", route.model), ("prompt", release.prompt or ""), ("api_key", route.api_key or "")):
+        if not isinstance(text, str):
+            raise ValueError(f"{place}: {name} must be text, found {type(text).__name__}")
+    if not isinstance(release.parameters, dict):
+        raise ValueError(f"{place}: parameters must be an object")
+    if _number(release.timeout_s, f"{place}: timeout_s") <= 0:
+        raise ValueError(f"{place}: timeout_s must be above 0")
+    if route.price is not None:
+        _number(route.price.input_usd_per_mtok, f"{place}.price.input_usd_per_mtok")
+        _number(route.price.output_usd_per_mtok, f"{place}.price.output_usd_per_mtok")
+
+
+def _number(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{place} must be a number, found {value!r}")
+    return float(value)
 
 
 def _reply_headers(release: ReleaseRoute, route: Route) -> bytes:

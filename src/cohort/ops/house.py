@@ -26,9 +26,9 @@ from cohort.ops.processes import Adopted, Found, end, own_processes, tell
 from cohort.ops.supervisor import ProcessSpec, ProcessState, Supervisor, Wakeup
 
 CONTROL_STOP_S = 15.0
-GATEWAY_STOP_S = 45.0
-"""Longer than the gateway's own drain, so that calls in flight may end."""
-DOWN_S = CONTROL_STOP_S + GATEWAY_STOP_S + 5.0
+GATEWAY_DRAIN_S = 30.0
+"""The gateway's own default for how long calls in flight may go on."""
+STOP_MARGIN_S = 10.0
 POLL_S = 0.05
 
 
@@ -62,11 +62,28 @@ def listeners(settings: Settings, installation: Installation) -> tuple[Listener,
     """Control and the gateway, in the order in which they are stopped. Writes the configuration each reads at start."""
     data = settings.data
     gateway = _config_file(data, "gateway", gateway_config(settings, installation))
+    _check_limits(settings, gateway)
     control = _config_file(data, "control", control_config(settings, installation))
     return (
         _listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S),
-        _listener("gateway", "cohort.gateway", gateway, settings.gateway, data, GATEWAY_STOP_S),
+        _listener("gateway", "cohort.gateway", gateway, settings.gateway, data, _gateway_stop_s(settings)),
     )
+
+
+def _check_limits(settings: Settings, written: Path) -> None:
+    """Have the gateway's own reader look at its configuration, so that a wrong limit is told now and not in a log.
+
+    Raises:
+        CohortError CONFIG_INVALID: names the limit.
+    """
+    if settings.gateway.limits:
+        from cohort.gateway.settings import load_settings
+
+        try:
+            load_settings(written)
+        except CohortError as error:
+            field = f"gateway.{error.field}" if error.field else "gateway.limits"
+            raise CohortError("CONFIG_INVALID", f"{settings.source}: gateway: {error.message}", field=field, hint=error.hint) from error
 
 
 def gateway_config(settings: Settings, installation: Installation) -> dict[str, Any]:
@@ -101,6 +118,16 @@ def control_config(settings: Settings, installation: Installation) -> dict[str, 
         "operator_key_file": str(data.operator_key),
         "admin_key_sha256_file": str(data.admin_key_sha256),
     }
+
+
+def _gateway_stop_s(settings: Settings) -> float:
+    """Longer than its drain, so that calls in flight may end."""
+    return settings.gateway.limits.get("drain_s", GATEWAY_DRAIN_S) + STOP_MARGIN_S
+
+
+def stop_bound_s(settings: Settings) -> float:
+    """How long stopping everything may take."""
+    return CONTROL_STOP_S + _gateway_stop_s(settings) + STOP_MARGIN_S
 
 
 def _database_reference(settings: Settings) -> str:
@@ -261,7 +288,7 @@ def running(data: DataDir) -> Running | None:
     return read_running(data) if held(data.lock) else None
 
 
-def down(data: DataDir, within_s: float = DOWN_S) -> int | None:
+def down(data: DataDir, within_s: float) -> int | None:
     """End the supervisor and everything it runs; its process id, or None when nothing ran.
 
     Also ends what a killed supervisor left behind.
@@ -270,7 +297,7 @@ def down(data: DataDir, within_s: float = DOWN_S) -> int | None:
         CohortError OUTCOME_UNKNOWN: it still runs after `within_s`.
     """
     if not held(data.lock):
-        return _end_left_behind(data)
+        return _end_left_behind(data, within_s)
     deadline_s, told = time.monotonic() + within_s, None
     while held(data.lock):
         now = read_running(data)  # a supervisor that has only just started has written nothing yet
@@ -292,8 +319,8 @@ def left_behind(data: DataDir) -> list[Found]:
     return sorted(mine, key=lambda process: process.argv[-1])
 
 
-def _end_left_behind(data: DataDir) -> int | None:
+def _end_left_behind(data: DataDir, within_s: float) -> int | None:
     found = left_behind(data)
     for process in found:
-        end(Adopted(process), GATEWAY_STOP_S)
+        end(Adopted(process), within_s)
     return found[0].pid if found else None

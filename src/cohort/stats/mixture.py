@@ -25,10 +25,9 @@ def log_threshold(alpha: float) -> float:
 
 def log_mixture(weights: Sequence[float], logs: Sequence[float]) -> float:
     """ln(sum of weight * exp(log)), without overflow. Weights are positive."""
-    top = max(logs)
-    total = 0.0
+    exp, top, total = math.exp, max(logs), 0.0
     for weight, log in zip(weights, logs, strict=True):
-        total += weight * math.exp(log - top)
+        total += weight * exp(log - top)
     return top + math.log(total)
 
 

@@ -54,6 +54,22 @@ def test_no_bet_is_turned_round_when_nearly_everything_fails():
     assert process.log_e <= before
 
 
+def test_a_prior_rate_counts_for_a_hundred_units():
+    process = LabelBinary(ratios=(3.0,), weights=(1.0,), prior_rate=0.2)
+    process.update(1, 0.5, True)
+    before = process.log_e
+    process.update(1, 0.5, False)  # pooled (1 + 20)/(1 + 100): p0 half of it, p1 three halves
+    pooled = 21 / 101
+    assert process.log_e - before == pytest.approx(math.log((1 - 1.5 * pooled) / (1 - pooled)), rel=1e-12)
+    assert LabelBinary.from_state(process.to_state()).to_state() == process.to_state()
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, math.nan])
+def test_a_prior_rate_that_is_no_rate_is_refused(rate):
+    with pytest.raises(ValueError, match="prior_rate"):
+        LabelBinary(prior_rate=rate)
+
+
 @pytest.mark.parametrize(("arm", "share"), [(3, 0.5), (1, 2.0), (1, math.nan)])
 def test_an_event_that_cannot_be_is_refused(arm, share):
     with pytest.raises(ValueError, match=r"arm|share"):

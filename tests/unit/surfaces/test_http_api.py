@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import support_views as views
 from starlette.testclient import TestClient
-from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
+import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.surfaces.http.app import create_app
 from cohort.surfaces.http.ports import Part
+from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
 RUNNING = "ro_k3v9q2m7x4c8b5nt"
 ENDED = "ro_h7w2p9d4s6f3j8ka"
@@ -55,7 +55,11 @@ def test_a_viewer_can_read_everything(client: TestClient, path: str, holds: obje
 
 @pytest.mark.parametrize("path", [path for path, _ in READS])
 def test_nothing_is_read_without_a_key(client: TestClient, path: str) -> None:
-    for headers, code in (({}, "NOT_SIGNED_IN"), ({"Authorization": "Bearer ck_wrong"}, "KEY_INVALID"), ({"Authorization": "Basic x"}, "KEY_INVALID")):
+    for headers, code in (
+        ({}, "NOT_SIGNED_IN"),
+        ({"Authorization": "Bearer ck_wrong"}, "KEY_INVALID"),
+        ({"Authorization": "Basic x"}, "KEY_INVALID"),
+    ):
         answer = client.get("/api/v1" + path, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, code)
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -66,7 +70,10 @@ CHANGES = [
     ("/releases", {"source": "r.yaml", "manifest": "version: v2"}, 200),
     ("/rollouts", {"service": "billing", "to": "v2", "plan": "shadow-5-25-100"}, 201),
     ("/services/support/rollback", {"reason": "users complain"}, 200),
-    *((f"/rollouts/{RUNNING}/{verb}", {"reason": "because", "revision": 4}, 200) for verb in ("pause", "approve", "promote", "rollback", "abort")),
+    *(
+        (f"/rollouts/{RUNNING}/{verb}", {"reason": "because", "revision": 4}, 200)
+        for verb in ("pause", "approve", "promote", "rollback", "abort")
+    ),
     (f"/rollouts/{RUNNING}/pause", None, 200),
 ]
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import httpx2
 import pytest
-import support_views as views
-from support_delivery import ADMIN_KEY, House, house
-from support_server import serving
 
+import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import State, Transition
 from cohort.surfaces.http.serve import bind
+from support_delivery import ADMIN_KEY, House, house
+from support_server import serving
 
 RUNNING = "ro_k3v9q2m7x4c8b5nt"
 ENDED = "ro_h7w2p9d4s6f3j8ka"
@@ -120,11 +121,13 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         bind("127.0.0.1", port)
     taken.close()
     assert caught.value.code == "PORT_IN_USE"
-    with pytest.raises(CohortError, match="cannot listen on 203.0.113.7"):
+    with pytest.raises(CohortError, match=r"cannot listen on 203\.0\.113\.7"):
         bind("203.0.113.7", 0)
 
 
-def test_a_header_bomb_is_refused(client: httpx2.Client) -> None:
-    answer = client.get("/health", headers={"x-bomb": "x" * (256 << 10)})
-    assert answer.status_code == 400
+def test_a_header_bomb_is_refused_and_the_server_goes_on(client: httpx2.Client) -> None:
+    status = None
+    with contextlib.suppress(httpx2.TransportError):  # refused before all of it was sent
+        status = client.get("/health", headers={"x-bomb": "x" * (256 << 10)}).status_code
+    assert status in (None, 400)
     assert client.get("/health").status_code == 200

@@ -20,8 +20,9 @@ def command(session: Session) -> int:
     """
     from cohort.ops import house
 
-    data = session.settings().data
-    pid = house.down(data)
+    settings = session.settings()
+    data = settings.data
+    pid = house.down(data, house.stop_bound_s(settings))
     if session.json:
         session.data({"data_dir": str(data.root), "stopped": pid is not None, "pid": pid})
     elif pid is None:

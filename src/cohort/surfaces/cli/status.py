@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cohort.base.errors import Exit
+from cohort.base.errors import CohortError, Exit
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -40,11 +40,35 @@ def _look(session: Session) -> int:
     from cohort.ops.condition import Health, look
 
     condition = look(session.settings())
+    services, why = _services(session, condition)
     if session.json:
-        session.data(dataclasses.asdict(condition))
+        session.data({**dataclasses.asdict(condition), "services": services})
     else:
         _show(session, condition)
+        _show_services(session, services, why)
     return {Health.HEALTHY: Exit.DONE, Health.UNHEALTHY: Exit.NO, Health.UNKNOWN: Exit.UNKNOWN}[condition.health]
+
+
+def _services(session: Session, condition: Condition) -> tuple[list[dict[str, Any]] | None, str]:
+    """What serves where, or None and why that cannot be told."""
+    if not any(part.name == "control" and part.ready == 200 for part in condition.parts):
+        return None, ""
+    from cohort.surfaces.cli.api import Api
+
+    try:
+        return Api(session).get("/services")["items"], ""
+    except CohortError as error:
+        return None, error.message
+
+
+def _show_services(session: Session, services: list[dict[str, Any]] | None, why: str) -> None:
+    from cohort.surfaces.cli.service import show_services
+
+    if services is not None:
+        session.text()
+        show_services(session, services)
+    elif why:
+        session.text(f"  services: not known ({why})")
 
 
 def _show(session: Session, condition: Condition) -> None:

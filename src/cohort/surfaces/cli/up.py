@@ -69,12 +69,12 @@ def _talk(session: Session, settings: Settings, announce_fd: int | None) -> Talk
         else:
             _show(session, dataclasses.asdict(running) | shown)
 
-    return Talk(session.say, lambda key: shown.update(_hand_over(key, settings)), ready)
+    return Talk(session.say, lambda key: shown.update(_hand_over(key, session, settings)), ready)
 
 
-def _hand_over(key: str, settings: Settings) -> dict[str, str]:
-    """The admin key goes to a terminal, or to a private file where nobody watches; never into a log."""
-    if sys.stderr.isatty():
+def _hand_over(key: str, session: Session, settings: Settings) -> dict[str, str]:
+    """The admin key goes to a terminal, or to a private file where no person watches; never into a log."""
+    if sys.stderr.isatty() and not session.json:
         sys.stderr.write(f"Admin key, shown only now: {key}\n")
         return {}
     from cohort.ops.files import write_private
@@ -110,7 +110,7 @@ def _detached(session: Session, settings: Settings) -> int:
     from cohort.ops.logs import cap_log
 
     key_file: dict[str, str] = {}
-    talk = house.Talk(session.say, lambda key: key_file.update(_hand_over(key, settings)), lambda _: None)
+    talk = house.Talk(session.say, lambda key: key_file.update(_hand_over(key, session, settings)), lambda _: None)
     open_folder(settings.data)
     lock = house.locked(settings.data)
     try:

@@ -63,12 +63,17 @@ def changer(request: Request, x_csrf_token: Annotated[str | None, Header()] = No
 
 
 def check_change(caller: Caller, csrf: str | None) -> None:
-    if caller.csrf is not None and not hmac.compare_digest(caller.csrf.encode(), (csrf or "").encode()):
-        raise CohortError("CSRF_REFUSED", "the request does not carry this session's token", hint="Load the page again and repeat.")
+    check_change_token(caller, csrf)
     if not caller.may_change:
         raise CohortError(
             "ROLE_TOO_LOW", f"the key `{caller.name}` may look and not change", hint="Use a key with the role operator or admin."
         )
+
+
+def check_change_token(caller: Caller, csrf: str | None) -> None:
+    """Errors: CSRF_REFUSED."""
+    if caller.csrf is not None and not hmac.compare_digest(caller.csrf.encode(), (csrf or "").encode()):
+        raise CohortError("CSRF_REFUSED", "the request does not carry this session's token", hint="Load the page again and repeat.")
 
 
 Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=IDEMPOTENCY_KEY_CHARS_MAX)]

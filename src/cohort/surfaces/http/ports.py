@@ -56,8 +56,8 @@ class Access(Protocol):
         """Whose key this is; None when it is nobody's, or revoked."""
         ...
 
-    def sign_in(self, key: str) -> SignedIn:
-        """Errors: KEY_INVALID, TOO_MANY_ATTEMPTS."""
+    def sign_in(self, key: str, source: str = "") -> SignedIn:
+        """`source`: the client's address, by which attempts are counted. Errors: KEY_INVALID, TOO_MANY_ATTEMPTS."""
         ...
 
     def session(self, cookie: str) -> Session | None:

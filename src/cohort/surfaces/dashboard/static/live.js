@@ -1,0 +1,119 @@
+// Keeps a page current: fragments from the server by EventSource, relative times, and read-outs on charts.
+// Every page works without it.
+"use strict";
+(() => {
+  const body = document.body;
+  const skew = Date.now() * 1000 - Number(body.dataset.nowUs); // of this clock against the server's, in microseconds
+  const link = document.getElementById("link");
+  let pointer = null;
+
+  function show(state, text) {
+    if (!link) return;
+    link.className = "link " + state;
+    link.textContent = text;
+    link.hidden = false;
+  }
+
+  // --- fragments -----------------------------------------------------------------------------------------------------------
+
+  function replace(id, html) {
+    const place = document.getElementById(id);
+    if (!place) return;
+    const active = place.contains(document.activeElement) ? document.activeElement : null;
+    const kept = active && { id: active.id, href: active.getAttribute("href") };
+    place.innerHTML = html;
+    if (kept) {
+      const again = (kept.id && document.getElementById(kept.id)) ||
+        Array.from(place.querySelectorAll("a[href]")).find((one) => one.getAttribute("href") === kept.href);
+      if (again) again.focus({ preventScroll: true });
+    }
+    const title = place.querySelector("[data-title]");
+    if (title) document.title = title.dataset.title;
+    tick();
+    if (pointer && place.querySelector(".hit")) readOut(document.elementFromPoint(pointer.x, pointer.y));
+  }
+
+  function listen(address) {
+    const source = new EventSource(address);
+    show("lost", "Connecting");
+    source.addEventListener("open", () => show("live", "Live"));
+    source.addEventListener("fragment", (event) => {
+      const fragment = JSON.parse(event.data);
+      replace(fragment.id, fragment.html);
+    });
+    source.addEventListener("end", () => {
+      source.close();
+      show("ended", "Ended");
+    });
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) {
+        show("lost", "Connection lost, load the page again");
+        setTimeout(() => listen(address), 5000);
+      } else {
+        show("lost", "Connection lost, trying again");
+      }
+    });
+    addEventListener("pagehide", () => source.close());
+    addEventListener("pageshow", (event) => { if (event.persisted) listen(address); }, { once: true });
+  }
+
+  // --- times ---------------------------------------------------------------------------------------------------------------
+
+  const GAP = "\u00a0";
+
+  function words(seconds, parts) {
+    let left = Math.max(0, Math.round(seconds));
+    const said = [];
+    for (const [size, word] of [[86400, "day"], [3600, "h"], [60, "min"], [1, "s"]]) {
+      const amount = Math.floor(left / size);
+      left -= amount * size;
+      if (amount || (size === 1 && !said.length)) said.push(amount + GAP + word + (word === "day" && amount !== 1 ? "s" : ""));
+    }
+    return said.slice(0, parts).join(" ");
+  }
+
+  function put(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  function tick() {
+    const now = Date.now() * 1000 - skew;
+    for (const time of document.querySelectorAll("time[data-us]")) {
+      const seconds = (now - Number(time.dataset.us)) / 1e6;
+      put(time, seconds < 1 ? "just now" : words(seconds, 1) + " ago");
+    }
+    for (const time of document.querySelectorAll("time[data-until-us]")) put(time, words((Number(time.dataset.untilUs) - now) / 1e6, 2) + " left");
+    for (const time of document.querySelectorAll("time[data-for-us]")) put(time, words((now - Number(time.dataset.forUs)) / 1e6, 2));
+  }
+
+  // --- read-outs -----------------------------------------------------------------------------------------------------------
+
+  function readOut(target) {
+    for (const out of document.querySelectorAll(".readout:not(:empty)")) out.textContent = "";
+    for (const cross of document.querySelectorAll(".cross")) cross.setAttribute("visibility", "hidden");
+    const hit = target && target.closest && target.closest(".hit");
+    if (!hit) return;
+    const title = hit.querySelector("title");
+    if (title) { // the browser's own tip would say it twice
+      hit.dataset.text = title.textContent;
+      title.remove();
+    }
+    hit.closest("figure").querySelector(".readout").textContent = hit.dataset.text;
+    const cross = hit.closest("svg").querySelector(".cross");
+    const at = parseFloat(hit.getAttribute("x")) + parseFloat(hit.getAttribute("width")) / 2 + "%";
+    cross.setAttribute("x1", at);
+    cross.setAttribute("x2", at);
+    cross.setAttribute("visibility", "visible");
+  }
+
+  addEventListener("pointermove", (event) => {
+    const over = event.target.closest && event.target.closest(".chart");
+    if (!over && !pointer) return;
+    pointer = over ? { x: event.clientX, y: event.clientY } : null;
+    readOut(event.target);
+  });
+
+  setInterval(tick, 1000);
+  tick();
+  if (body.dataset.live) listen(body.dataset.live);
+})();

@@ -1,0 +1,226 @@
+"""Everything a client can do wrong: each gets one right answer, nothing reaches the upstream, and the gateway goes on serving."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from support_gateway import GatewayProcess, release, table
+from support_upstream import Upstream
+
+PATH = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GOOD = json.dumps({"model": "well", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    server = Upstream()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    limits = {"head_read_s": 0.5, "body_read_s": 0.5, "keep_alive_s": 0.8, "linger_s": 0.5, "connections_max": 20, "pipelined_max": 4}
+    process = GatewayProcess(tmp_path_factory.mktemp("gateway"), limits=limits)
+    process.push(table(1, [release("well", upstream.base_url)]))
+    yield process
+    process.close()
+
+
+@pytest.fixture(autouse=True)
+def _goes_on_serving(gateway: GatewayProcess, upstream: Upstream) -> Iterator[None]:
+    before = len(upstream.seen)
+    yield
+    assert gateway.chat("well")[0] == 200
+    assert len(upstream.seen) >= before + 1
+
+
+def exchange(gateway: GatewayProcess, data: bytes) -> bytes:
+    """All that comes back until the gateway closes."""
+    with gateway.connect() as sock:
+        with suppress(ConnectionError):
+            sock.sendall(data)
+        return rest(sock)
+
+
+def rest(sock: socket.socket) -> bytes:
+    answer = b""
+    with suppress(ConnectionResetError):
+        while data := sock.recv(1 << 16):
+            answer += data
+    return answer
+
+
+def status_and_error(answer: bytes) -> tuple[int, dict[str, object]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (b"{not json", 400, "invalid_json", None),
+        (b"", 400, "invalid_json", None),
+        (b"[]", 400, "invalid_json", None),
+        (b"\xff\xfe", 400, "invalid_json", None),
+        (b"[" * 100_000, 400, "invalid_json", None),
+        (b"{}", 400, "model_missing", "model"),
+        (b'{"model": 7}', 400, "model_missing", "model"),
+        (b'{"model": "well"}', 400, "messages_missing", "messages"),
+        (b'{"model": "well", "messages": []}', 400, "messages_missing", "messages"),
+        (b'{"model": "well", "messages": [1], "stream": "yes"}', 400, "stream_invalid", "stream"),
+        (b'{"model": "other", "messages": [1]}', 404, "model_not_found", "model"),
+    ],
+)
+def test_a_wrong_body_is_named(gateway: GatewayProcess, body: bytes, status: int, code: str, param: str | None) -> None:
+    answered, _, answer = gateway.request("POST", "/v1/chat/completions", body, Content_Type="application/json")
+    error = json.loads(answer)["error"]
+    assert (answered, error["code"], error["param"], error["type"]) == (status, code, param, "invalid_request_error")
+
+
+def test_a_body_that_is_not_declared_as_json_is_refused(gateway: GatewayProcess) -> None:
+    assert gateway.request("POST", "/v1/chat/completions", GOOD, Content_Type="text/plain")[0] == 415
+
+
+def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:
+    answer = exchange(gateway, PATH + b"Content-Length: 10485760\r\n\r\n" + b"x" * 10_485_760)
+    assert status_and_error(answer) == (413, status_and_error(answer)[1])
+    assert "body_bytes_max" in str(status_and_error(answer)[1]["message"])
+
+
+def test_a_body_in_chunks_without_end_is_refused_at_the_limit(gateway: GatewayProcess) -> None:
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    answer = exchange(gateway, PATH + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 140)
+    assert status_and_error(answer)[0] == 413
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        PATH + b"X-Bomb: " + b"x" * 60_000 + b"\r\n\r\n",
+        PATH + b"X-Bomb: " + b"x" * 600_000,
+        PATH + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["one header", "without end", "many headers", "long path"],
+)
+def test_a_header_bomb_is_refused(gateway: GatewayProcess, bomb: bytes) -> None:
+    assert status_and_error(exchange(gateway, bomb))[0] == 431
+
+
+SMUGGLED = {
+    "length and chunks": PATH + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": PATH + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": PATH + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "list of lengths": PATH + b"Content-Length: 2, 2\r\n\r\n{}",
+    "signed length": PATH + b"Content-Length: +2\r\n\r\n{}",
+    "folded header": PATH + b"X-A: b\r\n c\r\nContent-Length: 2\r\n\r\n{}",
+    "space before colon": PATH + b"Content-Length : 2\r\n\r\n{}",
+    "bare line feed": PATH + b"X-A: b\nContent-Length: 2\r\n\r\n{}",
+    "bare line feeds": PATH.replace(b"\r\n", b"\n") + b"Content-Length: 2\n\n{}",
+    "bare carriage return": PATH + b"X-A: b\rX-B: c\r\nContent-Length: 2\r\n\r\n{}",
+    "zero byte": PATH + b"X-A: b\0c\r\nContent-Length: 2\r\n\r\n{}",
+    "odd coding": PATH + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "coding before chunks": PATH + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunks twice": PATH + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks in 1.0": PATH.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "line feed in chunk size": PATH + b"Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n",
+    "odd chunk size": PATH + b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    "two hosts": PATH + b"Host: y\r\nContent-Length: 2\r\n\r\n{}",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "upgrade": PATH + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
+    "tunnel": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "not http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("request_bytes", SMUGGLED.values(), ids=SMUGGLED.keys())
+def test_what_smuggling_is_made_of_is_refused_and_the_connection_closed(gateway: GatewayProcess, upstream: Upstream, request_bytes: bytes) -> None:
+    before = len(upstream.seen)
+    answer = exchange(gateway, request_bytes + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status_and_error(answer)[0] == 400
+    assert answer.count(b"\r\n\r\n") == 1
+    assert len(upstream.seen) == before
+
+
+def test_another_version_of_http_is_refused(gateway: GatewayProcess) -> None:
+    assert status_and_error(exchange(gateway, b"GET / HTTP/2.0\r\nHost: x\r\n\r\n"))[0] == 505
+
+
+@pytest.mark.parametrize("start", [b"POST /v1/chat/comp", PATH + b"Content-Length: 20\r\n\r\n{"], ids=["head", "body"])
+def test_a_request_that_drips_in_is_cut_off_in_time(gateway: GatewayProcess, start: bytes) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(start)
+        sock.settimeout(0.1)
+        answer = b""
+        for _ in range(40):
+            try:
+                answer += sock.recv(1 << 16)
+                break
+            except TimeoutError:
+                with suppress(ConnectionError):
+                    sock.sendall(b"x")
+    assert status_and_error(answer)[0] == 408
+
+
+def test_many_drips_at_once_do_not_keep_others_out(gateway: GatewayProcess) -> None:
+    drips = [gateway.connect() for _ in range(15)]
+    for sock in drips:
+        sock.sendall(b"POST /v1/chat/comp")
+    assert gateway.chat("well")[0] == 200
+    for sock in drips:
+        assert b"408" in rest(sock)
+        sock.close()
+
+
+def test_connections_beyond_the_limit_are_told_so(gateway: GatewayProcess) -> None:
+    sockets = [gateway.connect() for _ in range(21)]
+    assert status_and_error(rest(sockets[-1]))[0] == 503
+    for sock in sockets:
+        sock.close()
+
+
+def test_an_idle_connection_is_closed(gateway: GatewayProcess) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert rest(sock).count(b"HTTP/1.1 200") == 1
+
+
+def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> None:
+    chat = PATH + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
+    answer = exchange(gateway, chat + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + chat + b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert [int(part.split()[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 200, 404]
+
+
+def test_too_many_pipelined_requests_are_refused(gateway: GatewayProcess) -> None:
+    chat = PATH + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
+    answer = exchange(gateway, chat * 20)
+    assert b"HTTP/1.1 400" in answer
+    assert b"too_many_pipelined" in answer
+
+
+def test_expect_continue_is_answered_and_the_body_taken(gateway: GatewayProcess) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(PATH + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD))
+        assert sock.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        sock.sendall(GOOD)
+        assert rest(sock).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_may_come_byte_by_byte(gateway: GatewayProcess) -> None:
+    with gateway.connect() as sock:
+        for byte in PATH + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD:
+            sock.sendall(bytes([byte]))
+        assert rest(sock).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_of_http_1_0_gets_a_stream_that_ends_with_the_connection(gateway: GatewayProcess) -> None:
+    body = GOOD[:-1] + b', "stream": true}'
+    answer = exchange(gateway, PATH.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert b"transfer-encoding" not in answer.lower()
+    assert answer.endswith(b"data: [DONE]\n\n")

@@ -1,0 +1,122 @@
+"""The supervisor itself dies, or is asked to go: its children outlive the first and end with the second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cohort.base.errors import CohortError
+from cohort.base.settings import DataDir
+from cohort.ops import house
+from cohort.ops.lock import held
+from support_processes import alive, kill, ready_file, said, start_house, until
+
+NAMES = ("control", "gateway")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A data directory on which nothing is left running."""
+    yield tmp_path / "data"
+    house.down(DataDir(tmp_path / "data"), 10.0)
+
+
+def pids(folder: Path) -> list[int]:
+    return [said(ready_file(folder, name)) for name in NAMES]
+
+
+def test_sigterm_ends_the_supervisor_and_all_its_children(folder: Path) -> None:
+    supervisor = start_house(folder)
+    children = pids(folder)
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(20) == 0
+    assert [alive(pid) for pid in children] == [False, False]
+    assert not DataDir(folder).state.exists()
+    assert not held(DataDir(folder).lock)
+
+
+def test_ctrl_c_ends_them_too(folder: Path) -> None:
+    supervisor = start_house(folder)
+    children = pids(folder)
+    supervisor.send_signal(signal.SIGINT)
+    assert supervisor.wait(20) == 0
+    assert [alive(pid) for pid in children] == [False, False]
+
+
+def test_children_outlive_a_killed_supervisor_and_the_next_one_takes_them_over(folder: Path) -> None:
+    first = start_house(folder)
+    children = pids(folder)
+    kill(first.pid)
+    first.wait(20)
+    assert [alive(pid) for pid in children] == [True, True]
+    start_house(folder)
+    assert pids(folder) == children
+    running = house.running(DataDir(folder))
+    assert running is not None
+    assert [(state.pid, state.adopted) for state in running.processes] == [(pid, True) for pid in children]
+
+
+def test_an_adopted_child_that_dies_is_started_again(folder: Path) -> None:
+    first = start_house(folder)
+    kill(first.pid)
+    first.wait(20)
+    start_house(folder)
+    adopted = said(ready_file(folder, "control"))
+    kill(adopted)
+    until(lambda: said(ready_file(folder, "control")) != adopted and alive(said(ready_file(folder, "control"))))
+
+
+def test_orphans_with_another_configuration_are_ended_and_started_afresh(folder: Path) -> None:
+    first = start_house(folder)
+    children = pids(folder)
+    kill(first.pid)
+    first.wait(20)
+    start_house(folder, generation=2)
+    assert [alive(pid) for pid in children] == [False, False]
+    assert all(alive(pid) for pid in pids(folder))
+
+
+def test_down_ends_what_a_killed_supervisor_left_behind(folder: Path) -> None:
+    first = start_house(folder)
+    children = pids(folder)
+    kill(first.pid)
+    first.wait(20)
+    assert house.down(DataDir(folder), 10.0) in children
+    assert [alive(pid) for pid in children] == [False, False]
+
+
+def test_down_ends_a_running_supervisor_and_says_which(folder: Path) -> None:
+    supervisor = start_house(folder)
+    assert house.down(DataDir(folder), 20.0) == supervisor.pid
+    assert supervisor.wait(20) == 0
+    assert house.down(DataDir(folder), 1.0) is None
+
+
+def test_a_second_supervisor_is_told_who_runs(folder: Path) -> None:
+    supervisor = start_house(folder)
+    with pytest.raises(CohortError) as caught:
+        house.locked(DataDir(folder))
+    assert caught.value.code == "ALREADY_RUNNING"
+    assert caught.value.details["pid"] == supervisor.pid
+    assert str(supervisor.pid) in caught.value.message
+
+
+def test_a_remembered_process_id_that_now_belongs_to_another_program_is_never_signalled(folder: Path) -> None:
+    """A state file from before a crash names a process; without a lock it means nothing."""
+    first = start_house(folder)
+    state = DataDir(folder).state.read_text()
+    house.down(DataDir(folder), 20.0)
+    first.wait(20)
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        DataDir(folder).state.write_text(state.replace(str(first.pid), str(bystander.pid)))
+        assert house.down(DataDir(folder), 1.0) is None
+        assert bystander.poll() is None
+    finally:
+        os.kill(bystander.pid, signal.SIGKILL)
+        bystander.wait()
