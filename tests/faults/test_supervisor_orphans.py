@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_processes import alive, kill, ready_file, said, start_house, until
 
 from cohort.base.errors import CohortError
 from cohort.base.settings import DataDir
 from cohort.ops import house
 from cohort.ops.lock import held
+from support_processes import alive, kill, ready_file, said, start_house, until
 
 NAMES = ("control", "gateway")
 
