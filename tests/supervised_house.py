@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-from support_processes import child_spec
-
 from cohort.base.clock import SystemClock
 from cohort.base.settings import Settings
 from cohort.ops import house
 from cohort.ops.installation import open_folder
+from support_processes import child_spec
 
 folder, generation = Path(sys.argv[1]), int(sys.argv[2])
 settings = Settings(folder)
