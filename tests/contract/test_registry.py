@@ -186,8 +186,7 @@ def test_an_unknown_digest_does_not_verify(registry):
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_two_creators_at_once_are_one_after_the_other(database, request, clock, same):
-    url = request.getfixturevalue("sqlite_url" if database.dialect == "sqlite" else "postgres_url")
+def test_two_creators_at_once_are_one_after_the_other(database, url, clock, same):
     opened = [open_database(url) for _ in range(4)]
     barrier, answers = threading.Barrier(len(opened)), []
 
