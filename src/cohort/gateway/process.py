@@ -17,7 +17,6 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
-from cohort.gateway.http_client import Upstreams
 from cohort.gateway.http_server import Server
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
@@ -27,6 +26,7 @@ from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
+from cohort.gateway.upstreams import Upstreams
 
 UPSTREAM_SWEEP_S = 5.0
 
