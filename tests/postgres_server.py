@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -55,7 +56,7 @@ def find_binaries() -> Path | None:
 def running(binaries: Path) -> Iterator[Server]:
     """A server with an empty cluster and the superuser `cohort`, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:  # a socket's path may have 107 bytes
-        directory, user = Path(name), _ordinary_user()
+        directory, user = Path(name), ordinary_user()
         if user is not None:
             shutil.chown(directory, user)
         data = directory / "data"
@@ -66,12 +67,12 @@ def running(binaries: Path) -> Iterator[Server]:
             _wait_until_ready(process, directory)
             yield Server(directory, process.pid)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # ends the connections that are still open
             process.wait(START_WAIT_S)
 
 
-def _ordinary_user() -> str | None:
-    """Whom the server runs as: ourselves, or as root (which Postgres refuses) the first of these that exists."""
+def ordinary_user() -> str | None:
+    """Whom the server runs as: None for ourselves, or when we are root (which Postgres refuses) the first of these that exists."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

@@ -25,6 +25,8 @@ COMPARISON_PART = 0.9
 """Of alpha, where a plan has both comparisons and limits: the comparisons' part, shared equally; limits share the rest (gates.md 6.8)."""
 SPLIT_ALPHA = 0.001
 """Chance of ever calling a sound split broken."""
+_UNKNOWN = frozenset({Result.CLIENT_GONE, Result.LOST})
+"""How a half of a shadow pair ended that says nothing of its release: the client left, or the gateway died."""
 
 
 def key_of(call: Call) -> Key:
@@ -129,9 +131,14 @@ class GateProcess:
         return self._fresh is None
 
     @property
+    def measured(self) -> int | None:
+        """Candidate units of this stage that the gate's metric was measured of; None where every unit counts."""
+        return self._fresh.measured if self._fresh is not None else 0
+
+    @property
     def log_e(self) -> float:
         if self._stages == 1:
-            return self._fresh.log_e if self._fresh is not None else 0.0
+            return self._fresh.log_e if self._fresh is not None else self._past[0] if self._past else 0.0
         each = (1 - WHOLE_WEIGHT) / self._stages
         stages = [*self._past, *([self._fresh.log_e] if self._fresh is not None else [])][: self._stages]
         unused = self._stages - len(stages)
@@ -152,10 +159,11 @@ class GateProcess:
 
 
 class Evidence:
-    """All evidence of one rollout. `warm`: stable as it was before the rollout, for ranks and frozen baselines."""
+    """All evidence of one rollout. `warm`: stable as it was before the rollout, for ranks and frozen baselines. `first`: index of its first stage."""
 
-    def __init__(self, plan: Plan, warm: Baseline | None = None, speed: float = 1.0) -> None:
+    def __init__(self, plan: Plan, warm: Baseline | None = None, speed: float = 1.0, first: int = 0) -> None:
         self._plan = plan
+        self._first = first
         self._speed = speed
         self._baseline = warm or Baseline()
         self._choice = Baseline.from_state(self._baseline.to_state())  # what processes were chosen by; never changes
@@ -163,7 +171,7 @@ class Evidence:
         self.shares: dict[int, float] = {}
         self.alarm: Alarm | None = None
         self.contradictions = 0  # units that got what their bucket cannot give
-        self.late = 0  # calls of a stage run that was already left
+        self.late = 0  # calls of a stage run that was already left, or that the plan does not have
         self.taken = 0
         self.arms: dict[Arm, ArmTally] = {}
         self.split = SplitAudit()
@@ -191,11 +199,11 @@ class Evidence:
     def take(self, group: Sequence[Call], units: dict[str, Unit]) -> None:
         """One call, or a call and its shadow copy (same key). `units` must hold every known unit of the group; new ones are added."""
         call = group[0]
-        if call.stage_run > self.run:
-            self._start_run(call.stage_run)
-        if call.stage_run < self.run:
+        if not max(self.run, 1) <= call.stage_run <= len(self._plan.stages) - self._first:
             self.late += 1
             return
+        if call.stage_run > self.run:
+            self._start_run(call.stage_run)
         self.taken += 1
         unit = units.setdefault(call.unit, Unit())
         if unit.stage_run != call.stage_run:
@@ -207,7 +215,7 @@ class Evidence:
 
     def _start_run(self, run: int) -> None:
         self.run = run
-        stage = self._plan.stages[run - 1]
+        stage = self._plan.stages[self._first + run - 1]
         self.arms = {}
         self.split, self.split_peak = SplitAudit(), 0.0
         self.certificate = certificate_for(stage.certificate, stage.traffic_pct, self._baseline)
@@ -274,7 +282,7 @@ class Evidence:
     def _pair(self, group: Sequence[Call], unit: Unit) -> None:
         shadow = next((call for call in group if call.arm is Arm.SHADOW), None)
         stable = next((call for call in group if call.arm is Arm.STABLE), None)
-        if shadow is None or stable is None or Result.CLIENT_GONE in (stable.result, shadow.result):
+        if shadow is None or stable is None or _UNKNOWN & {stable.result, shadow.result}:
             return
         ours, theirs = failed(shadow.result), failed(stable.result)
         tally = self.arms[Arm.SHADOW]
@@ -290,6 +298,7 @@ class Evidence:
         if not unit.seen & Seen.PAIRED:
             unit.seen |= Seen.PAIRED
             for process in self._listening():
+                process.first_shadow(shadow, ours)
                 if not ours and not theirs:
                     process.first_pair(shadow, stable)
 
@@ -313,6 +322,7 @@ class Evidence:
     def to_state(self) -> dict[str, Any]:
         """Plain JSON values; `from_state` goes on bit for bit."""
         return {
+            "first": self._first,
             "run": self.run,
             "shares": {str(run): share for run, share in self.shares.items()},
             "alarm": [self.alarm.gate, self.alarm.log_e, self.alarm.global_log_e, list(self.alarm.key)] if self.alarm else None,
@@ -332,7 +342,7 @@ class Evidence:
 
     @classmethod
     def from_state(cls, plan: Plan, state: Mapping[str, Any], speed: float = 1.0) -> Evidence:
-        self = cls(plan, Baseline.from_state(state["choice"]), speed)
+        self = cls(plan, Baseline.from_state(state["choice"]), speed, state["first"])
         self._baseline = Baseline.from_state(state["baseline"])
         self.run, self.contradictions, self.late, self.taken = state["run"], state["contradictions"], state["late"], state["taken"]
         self.shares = {int(run): share for run, share in state["shares"].items()}

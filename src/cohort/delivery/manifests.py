@@ -24,6 +24,8 @@ from cohort.gateway.contract import Price, ReleaseRoute, Route
 PROVIDERS = ("openai",)
 """Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions."""
 KINDS = ("model", "agent", "http")
+STABLE = "stable"
+"""The tag of the release that a service serves."""
 PROMPT_BYTES_MAX = 1 << 20
 ROUTES_MAX = 16
 ENTRIES_MAX = 256  # of parameters, tools or flags
@@ -53,6 +55,8 @@ def _service_name(value: str) -> str:
 
 
 def _version_label(value: str) -> str:
+    if value == STABLE:
+        raise _wrong("not a version: it is the tag of what serves", "Choose another word.")
     if not _VERSION.fullmatch(value):
         raise _wrong("not a version", "Use 1 to 63 letters, digits, `.`, `_`, `+` or `-`, beginning with a letter or digit.")
     return value
@@ -226,8 +230,8 @@ def freeze(bundle: Bundle) -> Manifest:
     if "prompt" in body:
         prompt = _file(bundle, document, "prompt", body["prompt"])
         body["prompt"] = FILE_DIGEST_PREFIX + sha256_hex(prompt.encode())
-    canonical = canonical_json(body)
-    return Manifest(parsed.service, parsed.version, parsed.kind, orjson.loads(canonical), prompt, identity(body))
+    body = {name: _exact(document, name, value) for name, value in body.items()}
+    return Manifest(parsed.service, parsed.version, parsed.kind, body, prompt, identity(body))
 
 
 def identity(body: Mapping[str, Any]) -> ReleaseDigest:
@@ -299,6 +303,17 @@ def _file(bundle: Bundle, document: Document, field: str, path: str) -> str:
         hint = f"Write {path} as UTF-8 text, or remove `{field}`."
         raise CohortError("DOCUMENT_INVALID", f"{place}: {field}: {path} {problem}", field=field, hint=hint, path=path)
     return text
+
+
+def _exact(document: Document, field: str, value: Any) -> Any:
+    """`value` as it comes back from canonical JSON, where it does so unchanged for good."""
+    try:
+        read_back = orjson.loads(canonical_json(value))
+        canonical_json(read_back)  # 1e17 would come back as an integer that JSON does not keep exactly
+    except CohortError as error:
+        hint = "Keep numbers within 2**53, or put them in quotes."
+        raise CohortError(error.code, f"{document.place((field,))}: {field}: {error.message}", field=field, hint=hint) from error
+    return read_back
 
 
 def _is_text(text: str) -> bool:

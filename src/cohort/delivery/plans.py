@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cohort.base.documents import load_document, parse_document
+from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.errors import CohortError
 from cohort.delivery.model import Certificate, Gate, GateKind, Metric, Plan, Stage
+from cohort.delivery.plan_checks import Problem, can_be_asked, gate_problems, meets_candidate, plan_problems, stage_problems
 
 STAGES_MAX = 20
 GATES_MAX = 20
@@ -98,31 +101,14 @@ def parse_plan(text: str, source: str) -> Plan:
     """
     document = load_document(text, source, "PLAN_INVALID")
     form = parse_document(_PlanForm, document, "PLAN_INVALID")
-    plan = form.plan()
-    for index, (before, after) in enumerate(zip(plan.stages, plan.stages[1:], strict=False), start=1):
-        if after.traffic_pct < before.traffic_pct:
-            path = ("stages", index, "traffic_pct")
-            raise CohortError(
-                "PLAN_INVALID",
-                f"{document.place(path)}: stages[{index}].traffic_pct: {after.traffic_pct:g} is below {before.traffic_pct:g} of the stage before",
-                field=f"stages[{index}].traffic_pct",
-                hint="Shares may only grow from stage to stage; to go back, use `cohort rollout rollback`.",
-            )
-    if plan.stages[-1].traffic_pct != 100:
-        index = len(plan.stages) - 1
-        raise CohortError(
-            "PLAN_INVALID",
-            f"{document.place(('stages', index))}: stages[{index}].traffic_pct: the last stage is at {plan.stages[-1].traffic_pct:g} %",
-            field=f"stages[{index}].traffic_pct",
-            hint="End the plan with a stage at 100.",
-        )
-    return plan
+    for path, what, fix in form.problems():
+        field = dotted(path)
+        raise CohortError("PLAN_INVALID", f"{document.place(path)}: {field}: {what}", field=field, hint=fix)
+    return form.plan()
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Plain JSON values that `plan_from_json` takes back."""
-    import dataclasses
-
     return dataclasses.asdict(plan)
 
 
@@ -214,10 +200,28 @@ class _PlanForm(_Form):
     def plan(self) -> Plan:
         return Plan(self.name, tuple(self._stage(stage) for stage in self.stages), self.alpha, self.beta, self.description)
 
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong beyond single fields, in the order of the document."""
+        plan = self.plan()
+        yield from gate_problems([gate.gate() for gate in self.gates or ()], ("gates",))
+        for index, (form, stage) in enumerate(zip(self.stages, plan.stages, strict=True)):
+            path = ("stages", index)
+            if form.gates is not None:
+                yield from gate_problems(stage.gates, (*path, "gates"))
+            yield from stage_problems(stage, path)
+        yield from plan_problems(plan)
+
     def _stage(self, form: _StageForm) -> Stage:
-        chosen = form.gates if form.gates is not None else self.gates
-        whole = form.traffic_pct == 100
-        gates = tuple(gate.gate() for gate in chosen) if chosen is not None else (*(_WATCHED if whole else _COMPARE), _REGISTRY)
         certificate = Certificate(form.certificate.ratio, form.certificate.limit) if form.certificate else None
         name = form.name or ("shadow" if form.shadow_pct and not form.traffic_pct else f"{form.traffic_pct:g} %")
-        return Stage(name, form.traffic_pct, form.shadow_pct, form.floor, certificate, gates, form.approval, form.pause)
+        return Stage(name, form.traffic_pct, form.shadow_pct, form.floor, certificate, self._gates(form), form.approval, form.pause)
+
+    def _gates(self, form: _StageForm) -> tuple[Gate, ...]:
+        """The stage's own gates; else those of the plan that it can answer; where it can answer no comparison, frozen baselines stand in."""
+        if form.gates is not None:
+            return tuple(gate.gate() for gate in form.gates)
+        usual = [gate.gate() for gate in self.gates] if self.gates is not None else [*_COMPARE, _REGISTRY]
+        asked = [gate for gate in usual if can_be_asked(gate, form.traffic_pct, form.shadow_pct)]
+        missed = any(gate.kind is GateKind.COMPARISON for gate in usual) and not any(gate.kind is GateKind.COMPARISON for gate in asked)
+        stand_in = _WATCHED if missed and meets_candidate(form.traffic_pct, form.shadow_pct) else ()
+        return (*stand_in, *asked)

@@ -29,12 +29,18 @@ class Process(Protocol):
 
     @property
     def log_e(self) -> float: ...
+    @property
+    def measured(self) -> int | None:
+        """Candidate units that the metric was measured of; None where every unit counts."""
+        ...
+
     def first_call(self, arm: int, share: float, failed: bool) -> None: ...
     def first_completed(self, arm: int, share: float, call: Call) -> None: ...
     def first_failure(self, arm: int, share: float) -> None: ...
     def first_negative(self, arm: int, share: float) -> None: ...
     def first_pair(self, candidate: Call, stable: Call) -> None: ...
     def first_discordant(self, arm: int) -> None: ...
+    def first_shadow(self, candidate: Call, failed: bool) -> None: ...
     def to_state(self) -> dict[str, Any]: ...
     def load(self, state: dict[str, Any]) -> None: ...
 
@@ -48,6 +54,11 @@ class _Deaf:
     def first_negative(self, arm: int, share: float) -> None: ...
     def first_pair(self, candidate: Call, stable: Call) -> None: ...
     def first_discordant(self, arm: int) -> None: ...
+    def first_shadow(self, candidate: Call, failed: bool) -> None: ...
+
+    @property
+    def measured(self) -> int | None:
+        return None
 
 
 def value_of(metric: Metric, call: Call) -> float | None:
@@ -143,6 +154,11 @@ class OrderedComparison(_Deaf):
         if warm is not None:
             self._ordered.warm_from(warm)
         self._sign = LabelSign()
+        self._measured = 0
+
+    @property
+    def measured(self) -> int | None:
+        return self._measured
 
     @property
     def log_e(self) -> float:
@@ -151,19 +167,24 @@ class OrderedComparison(_Deaf):
     def first_completed(self, arm: int, share: float, call: Call) -> None:
         value = value_of(self._metric, call)
         if value is not None:
+            self._measured += arm
             self._ordered.update(arm, share, value)
 
     def first_pair(self, candidate: Call, stable: Call) -> None:
         ours, theirs = value_of(self._metric, candidate), value_of(self._metric, stable)
-        if ours is not None and theirs is not None and ours / self._margin != theirs:
+        if ours is None or theirs is None:
+            return
+        self._measured += 1
+        if ours / self._margin != theirs:
             self._sign.update(ours / self._margin > theirs)
 
     def to_state(self) -> dict[str, Any]:
-        return {"ordered": self._ordered.to_state(), "sign": self._sign.to_state()}
+        return {"ordered": self._ordered.to_state(), "sign": self._sign.to_state(), "measured": self._measured}
 
     def load(self, state: dict[str, Any]) -> None:
         self._ordered = LabelOrdered.from_state(state["ordered"])
         self._sign = LabelSign.from_state(state["sign"])
+        self._measured = state["measured"]
 
 
 class FailureLimit(_Deaf):
@@ -179,6 +200,9 @@ class FailureLimit(_Deaf):
     def first_call(self, arm: int, share: float, failed: bool) -> None:
         if arm == 1:
             self._sample.update(failed)
+
+    def first_shadow(self, candidate: Call, failed: bool) -> None:
+        self._sample.update(failed)
 
     def to_state(self) -> dict[str, Any]:
         return {"sample": self._sample.to_state()}
@@ -199,10 +223,18 @@ class ValueLimit(_Deaf):
     def log_e(self) -> float:
         return self._sample.log_e
 
+    @property
+    def measured(self) -> int | None:
+        return self._sample.units
+
     def first_completed(self, arm: int, share: float, call: Call) -> None:
         value = value_of(self._metric, call)
         if arm == 1 and value is not None:
             self._sample.update(value > self._limit)
+
+    def first_shadow(self, candidate: Call, failed: bool) -> None:
+        if not failed:
+            self.first_completed(1, 1.0, candidate)
 
     def to_state(self) -> dict[str, Any]:
         return {"sample": self._sample.to_state(), "limit": self._limit}
@@ -244,6 +276,9 @@ class CertificateProcess(_Deaf):
 
     def first_discordant(self, arm: int) -> None:
         self.first_failure(arm, 0.5)
+
+    def first_shadow(self, candidate: Call, failed: bool) -> None:
+        self.first_call(1, 1.0, failed)
 
     def to_state(self) -> dict[str, Any]:
         return {

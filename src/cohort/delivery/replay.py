@@ -21,7 +21,7 @@ def replay(rollout: Rollout, events: Sequence[Transition], calls: Iterable[Call]
     """
     started = next((event for event in events if event.kind == "started"), None)
     warm = Baseline.from_state(started.detail["warm"]) if started is not None and started.detail.get("warm") else None
-    evidence = Evidence(rollout.plan, warm, rollout.speed)
+    evidence = Evidence(rollout.plan, warm, rollout.speed, started.stage if started is not None else 0)
     due = _verdicts(events)
     hasher, records, compared, units = hashlib.sha256(), 0, 0, dict[str, Unit]()
     difference: str | None = None

@@ -207,7 +207,7 @@ class SqlRollouts:
                 warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US))
                 planned = self._planned(start, plan, row["stable"], candidate.digest, now_us)
                 running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
-                self._store.insert(connection, running, Evidence(plan, warm, start.speed).to_state())
+                self._store.insert(connection, running, Evidence(plan, warm, start.speed, running.stage).to_state())
                 self._store.log(connection, running.id, now_us, events, start.act.idempotency_key)
         except IntegrityError as error:
             raise changed(start.service) from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cohort.delivery.evidence import Evidence
@@ -30,13 +30,14 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check says. `blocks`: progress needs more of it; `waivable`: a person may do without, giving a reason."""
+    """What one check says. `blocks`: progress needs more of it; `waivable`: a person may do without, giving a reason; `dry_run`: it decides nothing."""
 
     check: str
     verdict: Verdict
     text: str
     blocks: bool
     waivable: bool = True
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def decide(rollout: Rollout, findings: Sequence[Finding], split_broken: bool, no
     """The next step of a rollout. An invariant outranks a broken split, which outranks every statistical verdict."""
     if rollout.state.ended:
         return Decision(Step.WAIT)
+    findings = [finding for finding in findings if not finding.dry_run]
     harmful = [finding for finding in findings if finding.verdict is Verdict.HARMFUL]
     broken = next((finding for finding in harmful if not finding.waivable), None)
     if broken is not None:
@@ -89,7 +91,9 @@ def findings_of(rollout: Rollout, evidence: Evidence, damaged: str | None) -> li
     """What every check of the present stage says. `damaged` names a damaged release object; None: all verified."""
     stage = rollout.present
     seen = evidence if evidence.run == rollout.stage_run else None
-    found = [_gate_finding(gate, evidence, seen, damaged) for gate in stage.gates]
+    found = [replace(_gate_finding(gate, evidence, seen, damaged), dry_run=gate.dry_run) for gate in stage.gates]
+    if damaged is not None and all(gate.metric is not Metric.REGISTRY for gate in stage.gates):
+        found.append(_damage_finding("registry", damaged))
     if evidence.alarm is not None and evidence.alarm.gate not in {gate.name for gate in stage.gates}:
         found.append(Finding(evidence.alarm.gate, Verdict.HARMFUL, _alarm_text(evidence), blocks=True))
     if stage.certificate is not None:
@@ -101,12 +105,16 @@ def _gate_finding(gate: Gate, evidence: Evidence, seen: Evidence | None, damaged
     match gate.kind:
         case GateKind.INVARIANT:
             if gate.metric is Metric.REGISTRY and damaged is not None:
-                return Finding(gate.name, Verdict.HARMFUL, f"a stored release is damaged: {damaged}", blocks=True, waivable=False)
+                return _damage_finding(gate.name, damaged)
             return Finding(gate.name, Verdict.SAFE, "every stored object matches its digest", blocks=False)
         case GateKind.PASSES:
             return _passes_finding(gate, seen)
         case GateKind.COMPARISON | GateKind.SLO:
             return _evidence_finding(gate, evidence, seen)
+
+
+def _damage_finding(check: str, damaged: str) -> Finding:
+    return Finding(check, Verdict.HARMFUL, f"a stored release is damaged: {damaged}", blocks=True, waivable=False)
 
 
 def _passes_finding(gate: Gate, seen: Evidence | None) -> Finding:
@@ -115,18 +123,21 @@ def _passes_finding(gate: Gate, seen: Evidence | None) -> Finding:
     if seen is not None and seen.reports.broken:
         return Finding(gate.name, Verdict.HARMFUL, f"{failures} reports failed in a row", blocks=True)
     enough = seen is not None and seen.reports.enough
-    return Finding(gate.name, Verdict.SAFE if enough else Verdict.NOT_YET, text, blocks=not enough and not gate.dry_run)
+    return Finding(gate.name, Verdict.SAFE if enough else Verdict.NOT_YET, text, blocks=not enough)
 
 
 def _evidence_finding(gate: Gate, evidence: Evidence, seen: Evidence | None) -> Finding:
     if evidence.alarm is not None and evidence.alarm.gate == gate.name:
         return Finding(gate.name, Verdict.HARMFUL, _alarm_text(evidence), blocks=True)
-    if seen is None or candidate_units(seen) < EVIDENCE_UNITS_MIN:
-        units = candidate_units(seen) if seen else 0
-        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: {units} of {EVIDENCE_UNITS_MIN} units seen", blocks=not gate.dry_run)
+    units = candidate_units(seen) if seen else 0
+    if seen is None or units < EVIDENCE_UNITS_MIN:
+        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: {units} of {EVIDENCE_UNITS_MIN} units seen", blocks=True)
     process = seen.gates[gate.name]
     if process.blind:
-        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: no baseline of stable to compare with", blocks=not gate.dry_run)
+        return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: no baseline of stable to compare with", blocks=True)
+    if process.measured is not None and process.measured < EVIDENCE_UNITS_MIN:
+        text = f"{gate.name}: measured of {process.measured} of {EVIDENCE_UNITS_MIN} units ({gate.metric.value})"
+        return Finding(gate.name, Verdict.NOT_YET, text, blocks=True)
     return Finding(gate.name, Verdict.NOT_YET, f"no alarm: e = {_e_text(process.log_e)}", blocks=False)
 
 

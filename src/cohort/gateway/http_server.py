@@ -50,12 +50,13 @@ class Request:
 class Reply:
     """The answer to one request. `headers` arguments are ready lines, each ending in CRLF. Writing after the client left does nothing."""
 
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "ended", "started")
 
-    def __init__(self, connection: Connection, keep_alive: bool, chunked: bool) -> None:
+    def __init__(self, connection: Connection, keep_alive: bool, chunked: bool, has_body: bool) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
         self._chunked = chunked
+        self._has_body = has_body
         self.started = False
         self.ended = False
 
@@ -68,7 +69,14 @@ class Reply:
         """A whole answer."""
         self._connection.write(
             b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s\r\n%s"
-            % (STATUS_LINES.get(status) or _status_line(status), content_type, len(body), headers, self._closing(), body)
+            % (
+                STATUS_LINES.get(status) or _status_line(status),
+                content_type,
+                len(body),
+                headers,
+                self._closing(),
+                body if self._has_body else b"",
+            )
         )
         self._end()
 
@@ -233,8 +241,8 @@ class Connection(asyncio.Protocol):
         self._continue = False
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(self._parser.get_method(), self._target, self._headers, body)
-        chunked = self._parser.get_http_version() == "1.1"
-        reply = Reply(self, self._parser.should_keep_alive(), chunked)
+        modern = self._parser.get_http_version() == "1.1"
+        reply = Reply(self, modern and self._parser.should_keep_alive(), modern, request.method != b"HEAD")
         self._clear()
         if not self._busy and self._task is None:
             self._begin(request, reply)
@@ -263,6 +271,7 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             self._refuse(*self._refusal)
         elif not keep_alive and self._transport is not None:
+            self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
             self._transport.close()
         elif self._task is None:
             self._next()

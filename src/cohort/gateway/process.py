@@ -54,7 +54,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     limits = settings.limits
     table = Table(settings.data_dir, epoch, log)
     metrics = Metrics()
-    recorder = Recorder(settings.gateway_id, epoch, spool, clock, limits.rollouts_remembered)
+    recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered)
     upstreams = Upstreams(limits)
     deadlines = Deadlines()
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s), deadlines, recorder, limits.answer_bytes_max)
@@ -80,6 +80,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
         sweeping.cancel()
     upstreams.close()
     deadlines.close()
+    await asyncio.get_running_loop().shutdown_default_executor()
     spool.close()
     log.write("stopped")
 

@@ -56,6 +56,7 @@ class Spool:
         self._waiters: set[asyncio.Future[None]] = set()
         self._fd = -1
         self._current = 0
+        self._begun = False
         self.bytes = 0
         self.written = 0
         self.dropped = 0
@@ -147,6 +148,9 @@ class Spool:
             os.close(fd)
         if self._fd >= 0:
             os.fsync(self._fd)
+        if self._begun:
+            self._begun = False
+            sync_directory(self._directory)
 
     def close(self) -> None:
         if self._gap is not None:
@@ -161,7 +165,7 @@ class Spool:
         fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         if self._fd >= 0:
             self._unsynced.append(self._fd)
-        self._fd, self._current = fd, number
+        self._fd, self._current, self._begun = fd, number, True
         self._segments[number] = _Segment(0, self._epoch)
         failure = self._write(segments.frame(segments.header(self._gateway, self._epoch, number)))
         if failure is not None:
@@ -292,6 +296,15 @@ class Spool:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:010d}.log"
+
+
+def sync_directory(directory: Path) -> None:
+    """Force the names in a directory to the disk."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _epoch_of(path: Path) -> int | None:

@@ -22,6 +22,8 @@ IDLE_TICK_S = 0.5
 LOG_CHECK_S = 30.0
 READY_S = 60.0
 """How long the first start may take before it counts as failed."""
+START_DEATHS_MAX = 2
+"""A process that ends so often in a row before all were ready once fails the start: its causes are mostly for a person to mend."""
 
 
 class Phase(StrEnum):
@@ -128,15 +130,16 @@ class Supervisor:
         """Step until all are ready. False when `wakeup` said stop.
 
         Raises:
-            CohortError PROCESS_FAILED: one was given up, or was not ready in time; its last log lines are in the details. The others still run.
+            CohortError PROCESS_FAILED: one kept ending, or was not ready in time; its last log lines are in the details. The others still run.
         """
         deadline_s = time.monotonic() + within_s
         while not self.ready:
             self.step()
             late = time.monotonic() >= deadline_s
             for member in self._members:
-                if member.phase is Phase.FAILED or (late and member.phase is not Phase.READY):
-                    raise self._failure(member, within_s if member.phase is not Phase.FAILED else None)
+                dead = member.quick_deaths >= START_DEATHS_MAX
+                if dead or (late and member.phase is not Phase.READY):
+                    raise self._failure(member, None if dead else within_s)
             if not self.ready and wakeup(TICK_S):
                 return False
         self._was_ready = True
