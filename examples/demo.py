@@ -165,7 +165,7 @@ class Demo:
         if self._upstreams is not None:
             self._upstreams.stop()
         left = sorted(pid for pid in self._pids if not gone(pid))
-        ok = not left and bool(self._pids) and all(code == 0 for code in codes.values())
+        ok = not left and bool(self._pids) and all(code in (0, None) for code in codes.values())
         text = f"{len(self._pids)} processes ended" if not left else f"still there: {left}"
         self.report.add("left_no_process", ok, text, exit_codes=codes, processes=len(self._pids), left=left)
 
@@ -225,6 +225,8 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     if options.json:
         print(json.dumps(demo.report.to_json(), indent=2))
+    if demo.report.trouble:
+        print(f"error: {demo.report.trouble}", file=sys.stderr)
     for name in demo.report.missing:
         print(f"did not happen: {name}", file=sys.stderr)
     return 0 if demo.report.ok else 1

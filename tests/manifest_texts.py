@@ -17,7 +17,7 @@ tools: [files.read, terminal.run]
 flags: {self_improvement.auto_apply: false, cache.semantic.threshold: 0.85}
 autonomy: {risk_max_auto: 0.3}
 limits: {timeout_s: 60, budget_usd_per_day: 50}
-"""  # noqa: E501
+"""
 PROMPT = "You are kind.\n"
 
 

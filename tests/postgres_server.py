@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -42,6 +43,15 @@ class Server:
         with psycopg.connect(f"host={self.directory} user=cohort dbname=postgres", autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def empty(self, database: str, tables: list[str], revision: str) -> None:
+        """Delete every row of `tables`, in this order; connections that a test left behind are ended first."""
+        with psycopg.connect(f"host={self.directory} user=cohort dbname={database}") as connection:
+            others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+            connection.execute(others, [database])
+            for table in tables:
+                connection.execute(f"DELETE FROM {table}".encode())
+            connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+
 
 def find_binaries() -> Path | None:
     """The directory with initdb and postgres: PATH first, then Debian's places, newest first."""
@@ -55,7 +65,7 @@ def find_binaries() -> Path | None:
 def running(binaries: Path) -> Iterator[Server]:
     """A server with an empty cluster and the superuser `cohort`, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:  # a socket's path may have 107 bytes
-        directory, user = Path(name), _ordinary_user()
+        directory, user = Path(name), ordinary_user()
         if user is not None:
             shutil.chown(directory, user)
         data = directory / "data"
@@ -66,12 +76,12 @@ def running(binaries: Path) -> Iterator[Server]:
             _wait_until_ready(process, directory)
             yield Server(directory, process.pid)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # ends the connections that are still open
             process.wait(START_WAIT_S)
 
 
-def _ordinary_user() -> str | None:
-    """Whom the server runs as: ourselves, or as root (which Postgres refuses) the first of these that exists."""
+def ordinary_user() -> str | None:
+    """Whom the server runs as: None for ourselves, or when we are root (which Postgres refuses) the first of these that exists."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

@@ -291,6 +291,10 @@ class MemoryAccess:
     def session(self, cookie: str) -> MemorySession | None:
         return self._sessions.get(cookie)
 
+    def restore(self, cookie: str, session: MemorySession) -> None:
+        """Undo a sign-out."""
+        self._sessions[cookie] = session
+
     def sign_out(self, cookie: str) -> None:
         self._sessions.pop(cookie, None)
 
@@ -310,8 +314,8 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     """A house with a running rollout, an ended one of each kind, and a service that nobody has called."""
     running = views.rollout()
     hour = 3600 * views.SECOND_US
-    ended = replace(views.harmful(), created_us=views.NOW_US - hour)
-    passed = replace(views.promoted(), created_us=views.NOW_US - 2 * hour)
+    ended = replace(views.harmful(), created_us=views.NOW_US - 151 * views.SECOND_US)
+    passed = replace(views.promoted(), created_us=views.NOW_US - hour)
     registry = MemoryRegistry(
         [views.release("support", "v2"), views.release("support", "v1", stable=True), views.release("billing", "v1", stable=True)]
     )

@@ -47,7 +47,13 @@ def table(version: int, releases: list[dict[str, Any]], services: dict[str, Any]
     entries = {
         name: {"name": name, "stable": entry} if isinstance(entry, str) else {"name": name, **entry} for name, entry in named.items()
     }
-    return {"version": version, "issued_us": 1_700_000_000_000_000, "contract": 1, "services": entries, "releases": {r["digest"]: r for r in releases}}
+    return {
+        "version": version,
+        "issued_us": 1_700_000_000_000_000,
+        "contract": 1,
+        "services": entries,
+        "releases": {r["digest"]: r for r in releases},
+    }
 
 
 def split(candidate: str, share: float = 0.0, shadow_share: float = 0.0, **extra: Any) -> dict[str, Any]:
@@ -135,7 +141,9 @@ class GatewayProcess:
 
     def records(self, count: int, kind: str = "call") -> list[Call]:
         """All records of a kind, once there are `count`."""
-        return until(lambda: found if len(found := [r for r in self.all_records() if r.kind == kind]) >= count else None, f"{count} {kind} records")
+        return until(
+            lambda: found if len(found := [r for r in self.all_records() if r.kind == kind]) >= count else None, f"{count} {kind} records"
+        )
 
     def all_records(self) -> list[Call]:
         found: list[Call] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 from cohort.base.ids import ReleaseDigest, RolloutId
@@ -284,13 +285,18 @@ def harmful(rollout_id: str = "ro_h7w2p9d4s6f3j8ka", service: str = "support") -
         reason=reason,
         events=events(*ended),
         stages=stages(1, ended=True),
+        arms=(arms()[0], replace(arms()[1], release=ref(service, "v3"), units=171, units_failed=14)),
         summary={
-            "units_candidate": 171,
-            "units_failed_candidate": 14,
-            "units_to_verdict": 171,
-            "verdict_to_last_assignment_ms": 143.0,
-            "took_s": 61.5,
-            "serving": "v1",
+            "verified": True,
+            "verdict_us": end - 700_000,
+            "traffic_moved_ms": 41.2,
+            "verdict_to_last_candidate_ms": 38.9,
+            "serving": digest(f"{service}@v1"),
+            "candidate_units": 171,
+            "candidate_units_failed": 14,
+            "candidate_calls": 402,
+            "candidate_calls_failed": 31,
+            "settled": True,
         },
     )
 
@@ -322,7 +328,7 @@ def promoted(rollout_id: str = "ro_b2c4d6e8f3g5h7jk", service: str = "support") 
         floor_left_s=0.0,
         ended_us=NOW_US - 100 * SECOND_US,
         reason="every stage passed",
-        summary={"took_s": 200.0, "units_candidate": 9_120, "units_failed_candidate": 74},
+        summary={"verified": True, "traffic_moved_ms": 22.0, "candidate_units": 9_120, "candidate_units_failed": 74, "settled": True},
     )
 
 

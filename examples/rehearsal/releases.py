@@ -35,7 +35,7 @@ FIRST = Candidate("1.0.0", "a", "standin-large", "the release that serves at the
 BETTER = Candidate("1.1.0", "b", "standin-next", "another vendor: fails less, answers sooner", 0.01)
 HARMFUL = Candidate("1.2.0", "a", "standin-hasty", "fails eight times as often", 0.08)
 SLOW_TAIL = Candidate(
-    "1.3.0", "b", "standin-tail", "as fast as stable, but one call in seven takes four times as long", 0.01, 60.0, 0.15, 4.0
+    "1.3.0", "b", "standin-tail", "as fast as stable, but for one call in seven three times slower", 0.01, 60.0, 0.15, 3.0
 )
 EQUAL = Candidate("1.4.0", "a", "standin-equal", "as good as stable, released into an incident", 0.01)
 RELEASES = (FIRST, BETTER, HARMFUL, SLOW_TAIL, EQUAL)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import openai
 import pytest
-from support_gateway import UNIT_KEY, GatewayProcess, release, split, table
-from support_upstream import ANSWER, BEHAVIOURS, STREAM, Upstream
 
 from cohort.gateway.contract import Arm, Call, Result, bucket, pseudonym
+from support_gateway import UNIT_KEY, GatewayProcess, release, split, table
+from support_upstream import ANSWER, BEHAVIOURS, STREAM, Upstream
 
 KEY = bytes.fromhex(UNIT_KEY)
 SECRET = "sk-upstream-secret"
@@ -29,7 +29,9 @@ def gateway(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     process = GatewayProcess(tmp_path_factory.mktemp("gateway"), environment={"MAIN_KEY": SECRET})
     releases = [release(name, upstream.base_url) for name in BEHAVIOURS]
     priced = {"api_key": "env:MAIN_KEY", "price": {"input_usd_per_mtok": 2.5, "output_usd_per_mtok": 10}}
-    rich = release("well", upstream.base_url, "rel_rich", route=priced, prompt="Be kind.", parameters={"temperature": 0.2, "max_output_tokens": 800})
+    rich = release(
+        "well", upstream.base_url, "rel_rich", route=priced, prompt="Be kind.", parameters={"temperature": 0.2, "max_output_tokens": 800}
+    )
     keyless = release("well", upstream.base_url, "rel_keyless", route={"api_key": "env:NOT_THERE"})
     services = {
         **{name: f"rel_{name}" for name in BEHAVIOURS},
@@ -276,7 +278,13 @@ def test_a_wrong_path_or_method_is_answered_with_the_right_ones(gateway: Gateway
 
 def test_the_side_door_does_not_exist_without_the_token(gateway: GatewayProcess) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        for method, path in (("PUT", "/-/routing"), ("GET", "/-/state"), ("GET", "/-/outcomes"), ("POST", "/-/outcomes/ack"), ("GET", "/-/x")):
+        for method, path in (
+            ("PUT", "/-/routing"),
+            ("GET", "/-/state"),
+            ("GET", "/-/outcomes"),
+            ("POST", "/-/outcomes/ack"),
+            ("GET", "/-/x"),
+        ):
             assert gateway.request(method, path, b"{}", **headers)[0] == 404
 
 
@@ -294,7 +302,10 @@ def test_only_newer_tables_are_taken_and_broken_ones_refused(tmp_path: Path, ups
             "unknown provider": (table(9, [release("well", upstream.base_url, route={"provider": "acme"})]), 422),
             "no address": (table(9, [release("well", "ftp://x")]), 422),
             "missing release": (table(9, [], {"s": "rel_gone"}), 422),
-            "odd salt": (table(9, [release("well", upstream.base_url)], {"s": {"stable": "rel_well", "split": split("rel_well", salt="zz")}}), 422),
+            "odd salt": (
+                table(9, [release("well", upstream.base_url)], {"s": {"stable": "rel_well", "split": split("rel_well", salt="zz")}}),
+                422,
+            ),
             "odd prompt": (table(9, [release("well", upstream.base_url, prompt=7)]), 422),
             "odd time": (table(9, [release("well", upstream.base_url, timeout_s="soon")]), 422),
         }

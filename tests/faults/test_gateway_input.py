@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+
 from support_gateway import GatewayProcess, release, table
 from support_upstream import Upstream
 
@@ -139,7 +140,9 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("request_bytes", SMUGGLED.values(), ids=SMUGGLED.keys())
-def test_what_smuggling_is_made_of_is_refused_and_the_connection_closed(gateway: GatewayProcess, upstream: Upstream, request_bytes: bytes) -> None:
+def test_what_smuggling_is_made_of_is_refused_and_the_connection_closed(
+    gateway: GatewayProcess, upstream: Upstream, request_bytes: bytes
+) -> None:
     before = len(upstream.seen)
     answer = exchange(gateway, request_bytes + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status_and_error(answer)[0] == 400
@@ -192,7 +195,9 @@ def test_an_idle_connection_is_closed(gateway: GatewayProcess) -> None:
 
 def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> None:
     chat = PATH + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
-    answer = exchange(gateway, chat + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + chat + b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = exchange(
+        gateway, chat + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + chat + b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
     assert [int(part.split()[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 200, 404]
 
 
@@ -223,3 +228,9 @@ def test_a_client_of_http_1_0_gets_a_stream_that_ends_with_the_connection(gatewa
     answer = exchange(gateway, PATH.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert b"transfer-encoding" not in answer.lower()
     assert answer.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_head_request_gets_no_body(gateway: GatewayProcess) -> None:
+    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_processes import alive, kill, ready_file, said, start_house, until
 
 from cohort.base.errors import CohortError
 from cohort.base.settings import DataDir
 from cohort.ops import house
 from cohort.ops.lock import held
+from support_processes import alive, kill, ready_file, said, start_house, until
 
 NAMES = ("control", "gateway")
 
@@ -69,6 +69,18 @@ def test_an_adopted_child_that_dies_is_started_again(folder: Path) -> None:
     adopted = said(ready_file(folder, "control"))
     kill(adopted)
     until(lambda: said(ready_file(folder, "control")) != adopted and alive(said(ready_file(folder, "control"))))
+
+
+def test_a_supervisor_that_cannot_write_its_account_goes_on_looking_after_its_children(folder: Path) -> None:
+    start_house(folder)
+    DataDir(folder).state.unlink()
+    DataDir(folder).state.mkdir()
+    control = said(ready_file(folder, "control"))
+    kill(control)
+    until(lambda: said(ready_file(folder, "control")) != control and alive(said(ready_file(folder, "control"))))
+    DataDir(folder).state.rmdir()
+    kill(said(ready_file(folder, "control")))
+    assert until(lambda: house.running(DataDir(folder)))
 
 
 def test_orphans_with_another_configuration_are_ended_and_started_afresh(folder: Path) -> None:

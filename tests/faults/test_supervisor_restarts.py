@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
-from support_processes import alive, child_spec, environment, kill, ready_file, said, until
 
 from cohort.base.errors import CohortError
 from cohort.ops.supervisor import Phase, ProcessSpec, Supervisor
+from support_processes import alive, child_spec, environment, kill, ready_file, said, until
 
 
 @pytest.fixture
@@ -26,6 +27,11 @@ def look_after(started: list[Supervisor], *specs: ProcessSpec, lines: list[str] 
     supervisor = Supervisor(specs, (lines if lines is not None else []).append)
     started.append(supervisor)
     return supervisor
+
+
+def patiently(timeout_s: float) -> bool:
+    """Waits as told; nothing ever asks to stop."""
+    return Event().wait(timeout_s)
 
 
 def step_until_ready(supervisor: Supervisor) -> None:
@@ -48,12 +54,12 @@ def test_a_child_killed_with_sigkill_is_started_again_and_its_sibling_is_left_al
     assert after[1].pid == gateway
 
 
-def test_a_child_that_keeps_dying_at_start_is_given_up_with_the_end_of_its_log(tmp_path: Path, started: list[Supervisor]) -> None:
+def test_a_child_that_ends_twice_at_the_start_fails_it_with_the_end_of_its_log(tmp_path: Path, started: list[Supervisor]) -> None:
     supervisor = look_after(started, child_spec(tmp_path, "control", exit=7), child_spec(tmp_path, "gateway"))
     with pytest.raises(CohortError) as caught:
-        until(lambda: supervisor.wait_ready(lambda _: False))
+        supervisor.wait_ready(patiently)
     assert caught.value.code == "PROCESS_FAILED"
-    assert "control ended 5 times in a row" in caught.value.message
+    assert "control ended 2 times in a row" in caught.value.message
     assert "the database is away" in caught.value.message
     assert caught.value.details["log"] == str(tmp_path / "logs" / "control.log")
 
@@ -62,7 +68,7 @@ def test_a_child_that_is_not_ready_in_time_fails_the_start(tmp_path: Path, start
     spec = child_spec(tmp_path, "control")
     supervisor = look_after(started, ProcessSpec(spec.name, spec.argv, spec.log, lambda: False))
     with pytest.raises(CohortError) as caught:
-        supervisor.wait_ready(lambda _: False, within_s=0.1)
+        supervisor.wait_ready(patiently, within_s=0.1)
     assert "was not ready within 0.1 s" in caught.value.message
 
 
@@ -70,7 +76,7 @@ def test_after_the_start_a_child_that_is_given_up_leaves_the_others_running(tmp_
     lines: list[str] = []
     control = child_spec(tmp_path, "control")
     supervisor = look_after(started, control, child_spec(tmp_path, "gateway"), lines=lines)
-    assert supervisor.wait_ready(lambda _: False)
+    assert supervisor.wait_ready(patiently)
     gateway = supervisor.states()[1].pid
     child_spec(tmp_path, "control", exit=7)  # from now on it fails at start
     kill(said(ready_file(tmp_path, "control")))
@@ -95,3 +101,13 @@ def test_a_stop_while_starting_is_not_a_failure(tmp_path: Path, started: list[Su
     spec = child_spec(tmp_path, "control")
     supervisor = look_after(started, ProcessSpec(spec.name, spec.argv, spec.log, lambda: False))
     assert supervisor.wait_ready(lambda _: True) is False
+
+
+def test_a_program_that_is_not_there_is_a_failure_of_the_start_and_not_of_the_supervisor(tmp_path: Path, started: list[Supervisor]) -> None:
+    spec = child_spec(tmp_path, "control")
+    lines: list[str] = []
+    supervisor = look_after(started, ProcessSpec(spec.name, ("/no/such/program",), spec.log, lambda: True), lines=lines)
+    with pytest.raises(CohortError) as caught:
+        supervisor.wait_ready(patiently)
+    assert caught.value.code == "PROCESS_FAILED"
+    assert "could not be started" in lines[0]

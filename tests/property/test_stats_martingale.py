@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from cohort.stats import LabelBinary, LabelFailures, LabelOrdered, LabelSign, LimitCertificate, OneSample, SafetyCertificate, SplitAudit
 
+patient = settings(deadline=None, max_examples=60)  # no deadline: other work may share the machine
+
 shares = st.floats(0.001, 0.999)
 arms = st.integers(0, 1)
 rates = st.floats(0.0, 1.0)
@@ -34,6 +36,7 @@ def after(process, events):
     return process
 
 
+@patient
 @given(labelled, shares, st.floats(0.2, 5.0))
 def test_failures_expect_exactly_one_at_the_margin(past, share, margin):
     process = after(LabelFailures(margin), past)
@@ -41,6 +44,7 @@ def test_failures_expect_exactly_one_at_the_margin(past, share, margin):
     assert candidate * growth(process, 1, share) + (1 - candidate) * growth(process, 0, share) == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(labelled, shares, st.floats(0.2, 5.0), rates)
 def test_failures_expect_no_growth_when_the_candidate_is_better_than_the_margin(past, share, margin, part):
     process = after(LabelFailures(margin), past)
@@ -48,6 +52,7 @@ def test_failures_expect_no_growth_when_the_candidate_is_better_than_the_margin(
     assert candidate * growth(process, 1, share) + (1 - candidate) * growth(process, 0, share) <= 1 + TOLERANCE
 
 
+@patient
 @given(labelled, shares, st.floats(1.05, 20.0), st.floats(1.0, 50.0))
 def test_the_certificate_expects_no_growth_when_the_candidate_is_at_least_as_bad_as_its_ratio(past, share, ratio, worse):
     process = after(SafetyCertificate(ratio), past)
@@ -58,12 +63,14 @@ def test_the_certificate_expects_no_growth_when_the_candidate_is_at_least_as_bad
         assert not exact or expected == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, st.booleans(), st.floats(0.001, 0.999))
 def test_failures_and_successes_expect_exactly_one_for_each_outcome(past, share, failed, prior):
     process = after(LabelBinary(prior_rate=prior), past)
     assert share * growth(process, 1, share, failed) + (1 - share) * growth(process, 0, share, failed) == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(st.lists(st.tuples(arms, shares, st.booleans()), max_size=30), shares, rates, rates, st.floats(0.001, 0.999))
 def test_failures_and_successes_expect_no_growth_when_the_candidate_fails_less(past, share, stable, part, prior):
     process = after(LabelBinary(prior_rate=prior), past)
@@ -73,6 +80,7 @@ def test_failures_and_successes_expect_no_growth_when_the_candidate_fails_less(p
     assert expected <= 1 + TOLERANCE
 
 
+@patient
 @given(st.lists(st.tuples(arms, shares, values), max_size=30), shares, values, st.booleans())
 def test_ordered_outcomes_expect_exactly_one_for_each_value(past, share, value, lower_is_worse):
     process = after(LabelOrdered(lower_is_worse=lower_is_worse), past)
@@ -95,6 +103,7 @@ def no_worse(draw):
     return list(zip(points, stable, candidate, strict=True))
 
 
+@patient
 @given(st.lists(st.tuples(arms, shares, values), max_size=20), shares, no_worse(), st.booleans(), st.floats(1.0, 2.0))
 def test_ordered_outcomes_expect_no_growth_when_the_candidate_is_stochastically_no_worse(past, share, law, lower_is_worse, margin):
     process = after(LabelOrdered(margin, lower_is_worse), past)
@@ -106,6 +115,7 @@ def test_ordered_outcomes_expect_no_growth_when_the_candidate_is_stochastically_
     assert expected <= 1 + TOLERANCE
 
 
+@patient
 @given(st.lists(st.booleans(), max_size=30), st.floats(0.001, 0.9), rates)
 def test_a_limit_expects_no_growth_at_or_below_it(past, limit, part):
     process = OneSample(limit)
@@ -116,6 +126,7 @@ def test_a_limit_expects_no_growth_at_or_below_it(past, limit, part):
     assert limit * growth(process, True) + (1 - limit) * growth(process, False) == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(st.lists(st.booleans(), max_size=30), st.floats(0.001, 0.9), rates)
 def test_a_limit_certificate_expects_no_growth_at_or_above_it(past, limit, part):
     process = LimitCertificate(limit)
@@ -126,12 +137,14 @@ def test_a_limit_certificate_expects_no_growth_at_or_above_it(past, limit, part)
     assert limit * growth(process, True) + (1 - limit) * growth(process, False) == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(labelled, shares)
 def test_the_split_audit_expects_exactly_one_for_a_sound_split(past, share):
     process = after(SplitAudit(), past)
     assert share * growth(process, 1, share) + (1 - share) * growth(process, 0, share) == pytest.approx(1.0, rel=TOLERANCE)
 
 
+@patient
 @given(st.lists(st.booleans(), max_size=30), st.floats(0.0, 0.5))
 def test_signs_expect_no_growth_when_the_candidate_is_worse_in_at_most_half_of_the_pairs(past, rate):
     process = LabelSign()
@@ -140,13 +153,14 @@ def test_signs_expect_no_growth_when_the_candidate_is_worse_in_at_most_half_of_t
     assert rate * growth(process, True) + (1 - rate) * growth(process, False) <= 1 + TOLERANCE
 
 
+@patient
 @given(labelled, st.floats(0.3, 3.0), st.floats(1.0, 3.0))
 def test_a_larger_margin_never_finds_more_harm(events, margin, more):
     assert after(LabelFailures(margin * more), events).log_e <= after(LabelFailures(margin), events).log_e + TOLERANCE
 
 
+@patient
 @given(st.lists(st.tuples(arms, shares, st.booleans()), min_size=1, max_size=30))
-@settings(max_examples=50)
 def test_a_failure_of_the_candidate_never_speaks_for_it(events):
     process = after(LabelBinary(), events)
     share = events[-1][1]

@@ -2,7 +2,7 @@
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.stats import (
@@ -19,6 +19,8 @@ from cohort.stats import (
     SplitAudit,
 )
 
+patient = settings(deadline=None, max_examples=60)  # no deadline: other work may share the machine
+
 arms = st.integers(0, 1)
 shares = st.one_of(st.sampled_from([0.0, 0.05, 0.25, 1.0]), st.floats(0.0, 1.0))
 fails = st.booleans()
@@ -33,6 +35,7 @@ failed = st.tuples(fails)
 CASES = {
     "LabelFailures": (lambda: LabelFailures(1.05), label),
     "LabelBinary": (LabelBinary, label_failed),
+    "LabelBinary, prior rate": (lambda: LabelBinary(prior_rate=0.2), label_failed),
     "LabelOrdered": (LabelOrdered, label_value),
     "LabelOrdered, scores": (lambda: LabelOrdered(1.02, lower_is_worse=True), label_value),
     "LabelSign": (LabelSign, failed),
@@ -61,6 +64,7 @@ def restored(process):
 
 
 @cases
+@patient
 @given(data=st.data())
 def test_a_restored_test_goes_on_bit_for_bit(make, events, data):
     before, further = data.draw(st.lists(events, max_size=25)), data.draw(st.lists(events, max_size=25))
@@ -70,6 +74,7 @@ def test_a_restored_test_goes_on_bit_for_bit(make, events, data):
 
 
 @cases
+@patient
 @given(data=st.data())
 def test_saving_changes_nothing(make, events, data):
     process = feed(make(), data.draw(st.lists(events, max_size=25)))
@@ -91,6 +96,7 @@ CERTAIN = {name: case for name, case in CASES.items() if case[1] in (label, labe
 
 
 @pytest.mark.parametrize(("make", "events"), CERTAIN.values(), ids=CERTAIN.keys())
+@patient
 @given(data=st.data())
 def test_an_assignment_that_was_certain_changes_nothing(make, events, data):
     process = feed(make(), data.draw(st.lists(events, max_size=15)))
@@ -100,6 +106,7 @@ def test_an_assignment_that_was_certain_changes_nothing(make, events, data):
     assert saved(process) == before
 
 
+@patient
 @given(st.lists(label_value, max_size=40))
 def test_the_peak_is_the_largest_evidence_so_far(events):
     process, top = LabelOrdered(), 0.0
@@ -109,6 +116,7 @@ def test_the_peak_is_the_largest_evidence_so_far(events):
         assert process.peak_log_e == top
 
 
+@patient
 @given(st.lists(values, max_size=40), st.lists(values, max_size=40))
 def test_a_restored_sketch_goes_on_bit_for_bit(before, further):
     straight, first = Sketch(), Sketch()

@@ -8,6 +8,7 @@ from collections import deque
 from typing import cast
 
 import httptools
+
 from standin.protocol import Step, error_body, json_response
 from standin.vendor import Vendor
 

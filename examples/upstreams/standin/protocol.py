@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
 from standin.answers import Question, Reply, usage_of
 from standin.behaviour import Behaviour, Fate
 

@@ -6,6 +6,7 @@ says how to write what was meant. JSON is read as it is.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ Path = tuple[str | int, ...]
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_ESCAPED_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _WORDS |= dict.fromkeys(("", "~", "null", "Null", "NULL"))  # type: ignore[arg-type]
 _SURPRISES = (
@@ -27,7 +29,7 @@ _SURPRISES = (
     (re.compile(r"[-+]?0[0-9_]+|[-+]?0o[0-7_]+"), "older YAML reads it as an octal number"),
     (re.compile(r"[-+]?0[xX][0-9a-fA-F_]+|[-+]?0[bB][01_]+"), "it is a number in another base"),
     (re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"), "older YAML reads it as a number of base 60"),
-    (re.compile(r"[-+]?[0-9]+(_[0-9_]*)+(\.[0-9_]*)?|[-+]?[0-9]*\.[0-9]*_[0-9_]*"), "older YAML reads it as a number"),
+    (re.compile(r"[-+]?[0-9]+_[0-9_]*(\.[0-9_]*)?|[-+]?[0-9]*\.[0-9]*_[0-9_]*"), "older YAML reads it as a number"),
     (re.compile(r"[-+]?\.(?i:inf)|\.(?i:nan)"), "it is not a finite number"),
 )
 
@@ -50,7 +52,7 @@ def read(text: str) -> tuple[Any, dict[Path, int]]:
         TextError: not in the subset.
     """
     if text.lstrip().startswith("{"):
-        text = text.replace("\t", " ")  # JSON may be indented by tabs, and holds none inside its strings
+        text = _json_as_yaml(text)
     reader = _Reader(yaml.parse(text, Loader=_LOADER))
     try:
         return reader.document(), reader.lines
@@ -59,6 +61,11 @@ def read(text: str) -> tuple[Any, dict[Path, int]]:
         line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise TextError(line, f"not valid YAML: {problem}") from error
+
+
+def _json_as_yaml(text: str) -> str:
+    """JSON may be indented by tabs (and holds none inside its strings), and may write one character as two escapes."""
+    return _ESCAPED_PAIR.sub(lambda found: found[1] + json.loads(f'"{found[2]}"'), text.replace("\t", " "))
 
 
 class _Reader:

@@ -20,6 +20,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, short
 from cohort.delivery import manifests
 from cohort.delivery.face import Bundle, Created
+from cohort.delivery.manifest_fields import STABLE
 from cohort.delivery.manifests import FILE_DIGEST_PREFIX, Manifest
 from cohort.delivery.model import Release
 from cohort.storage import blobs
@@ -30,7 +31,6 @@ LIST_MAX = 1000
 PART_BYTES_MIN = 256
 PREFIX_DIGITS_MIN = 8
 VERSIONS_NAMED_MAX = 5
-STABLE = "stable"
 _RECORD_FIELDS = {"created_by", "created_us", "manifest", "parts"}
 _DIGITS = frozenset("0123456789abcdef")
 

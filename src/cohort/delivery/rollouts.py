@@ -85,9 +85,8 @@ class SqlRollouts:
             row = self._service_row(connection, name)
             active = next(iter(self._store.active(connection, name)), None)
             traffic = self._store.traffic(connection, name, now_us - max(WARM_US, DAY_US))
-            releases = self._store.versions_of(connection, [name])
-        versions = {str(release.digest): release.version for release in releases}
-        return service_view(row, active, traffic, releases, versions, self._agrees(name, row["stable"]), now_us)
+            versions = self._store.versions(connection, [name])
+        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), now_us)
 
     def plans(self) -> Sequence[Plan]:
         return list(PRESETS.values())
@@ -364,8 +363,9 @@ class SqlRollouts:
         return row
 
     def _versions(self, services: set[str]) -> dict[str, str]:
+        """Digest -> version, without reading the releases: a damaged one must not hide the page that says so."""
         with self._store.database.read() as connection:
-            return {str(release.digest): release.version for release in self._store.versions_of(connection, services)}
+            return self._store.versions(connection, sorted(services))
 
     def _versions_or_none(self, service: str) -> dict[str, str]:
         try:

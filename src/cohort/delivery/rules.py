@@ -145,11 +145,11 @@ def _certificate_finding(stage: Stage, beta: float, seen: Evidence | None) -> Fi
     what = certificate_text(stage)
     if seen is None or seen.certificate is None:
         why = "no baseline of stable to compare with" if seen is not None else "nothing measured in this stage yet"
-        return Finding("certificate", Verdict.NOT_YET, f"the certificate ({what}): {why}", blocks=True)
+        return Finding("certificate", Verdict.NOT_YET, f"a certificate against {what}: {why}", blocks=True)
     if seen.certified:
         return Finding("certificate", Verdict.SAFE, f"ruled out: {what}", blocks=False)
     done = max(seen.certificate.log_e, 0.0) / log_threshold(beta)
-    return Finding("certificate", Verdict.NOT_YET, f"the certificate ({what}): {done:.0%} of the evidence", blocks=True)
+    return Finding("certificate", Verdict.NOT_YET, f"a certificate against {what}: {done:.0%} of the evidence", blocks=True)
 
 
 def certificate_text(stage: Stage) -> str:
@@ -157,11 +157,11 @@ def certificate_text(stage: Stage) -> str:
     if stage.certificate is None:
         return "no certificate asked"
     ratio, limit = stage.certificate.ratio, stage.certificate.limit
-    against = "stable's" if stage.traffic_pct < 100 else "the frozen baseline's"
-    parts = [f"{ratio:g} times {against} failure rate"] if ratio is not None else []
-    if limit is not None:
-        parts.append(f"a failure rate above {limit:.2%}")
-    return " and ".join(parts)
+    if ratio is None:
+        return f"failing at a rate above {limit:.2%}" if limit is not None else "nothing"
+    against = "stable" if stage.traffic_pct < 100 else "the frozen baseline of stable"
+    floor = f", at a rate above {limit:.2%}" if limit is not None else ""
+    return f"failing {ratio:g} times as often as {against}{floor}"
 
 
 def candidate_units(evidence: Evidence) -> int:

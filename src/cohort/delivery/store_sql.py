@@ -16,7 +16,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
 from cohort.delivery.evidence import Key, Seen, Unit
 from cohort.delivery.lifecycle import Event
-from cohort.delivery.model import ReleaseRef, Rollout, State, Transition
+from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
 from cohort.gateway.contract import Arm, Call, Cursor, Result, failed
 from cohort.stats import Sketch
@@ -270,11 +270,13 @@ class RolloutStore:
     def stable_of(self, connection: Connection) -> dict[str, str]:
         return {row.name: row.stable for row in connection.execute(select(t.services.c.name, t.services.c.stable))}
 
-    def versions_of(self, connection: Connection, services: Iterable[str]) -> list[ReleaseRef]:
-        """Every release of these services, newest first, by its row alone: a damaged release has a name too."""
-        query = select(t.releases.c.digest, t.releases.c.version).where(t.releases.c.service.in_(list(services)))
-        found = connection.execute(query.order_by(t.releases.c.created_us.desc(), t.releases.c.digest))
-        return [ReleaseRef(ReleaseDigest(row.digest), row.version) for row in found]
+    def versions(self, connection: Connection, services: Sequence[str]) -> dict[str, str]:
+        """Digest -> version of the releases of these services, newest first."""
+        query = select(t.releases.c.digest, t.releases.c.version).where(t.releases.c.service.in_(services))
+        return {
+            row.digest: row.version
+            for row in connection.execute(query.order_by(t.releases.c.created_us.desc(), t.releases.c.version.desc()))
+        }
 
     def rolled_back_with(self, connection: Connection, service: str, idempotency_key: str | None) -> RolloutId | None:
         """The rollout of this service on which an act with this key was recorded."""

@@ -7,11 +7,12 @@ import asyncio
 from cohort.gateway import openai
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadlines
-from cohort.gateway.http_client import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError, Upstreams
-from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.records import Ongoing, Recorder, cost_usd_micro
 from cohort.gateway.table import Target
+from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
+from cohort.gateway.upstreams import Upstreams
 
 FORWARDED = (b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id")
 _WITHHELD = frozenset(
@@ -51,10 +52,10 @@ class Answering:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
                 raise
             words = f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
-            _fail(ongoing, reply, 504, "upstream_timeout", words, Result.TIMEOUT)
+            self._fail(ongoing, reply, 504, "upstream_timeout", words, Result.TIMEOUT)
         except (UpstreamError, KeyMissing) as error:
             status, code, result = _FAILURES[type(error)]
-            _fail(ongoing, reply, status, code, f"release {ongoing.target.version}, route {ongoing.target.route}: {error}", result)
+            self._fail(ongoing, reply, status, code, f"release {ongoing.target.version}, route {ongoing.target.route}: {error}", result)
         finally:
             self._deadlines.end()
 
@@ -72,6 +73,17 @@ class Answering:
             ongoing.result = Result.INTERRUPTED if isinstance(error, Broken) else _FAILURES[type(error)][2]
         finally:
             self._deadlines.end()
+
+    def _fail(self, ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
+        if reply.started:
+            ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
+            self._recorder.end(ongoing)
+            reply.break_off(openai.stream_error(words, "upstream_stream_interrupted"))
+            return
+        ongoing.result, ongoing.status = result, status
+        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        self._recorder.end(ongoing)
+        reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
 
     async def _forward(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
         connection = await self._upstreams.exchange(ongoing.target.origin, self._message(ongoing.target, body, request))
@@ -98,6 +110,7 @@ class Answering:
                 await reply.drain()
             chunk = await connection.chunk()
         _judge_stream(ongoing, connection, tail)
+        self._recorder.end(ongoing)
         reply.finish()
 
     async def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
@@ -114,6 +127,7 @@ class Answering:
         cost = cost_usd_micro(ongoing.target.price, ongoing.usage)
         if cost is not None:
             headers += b"x-cohort-cost-usd: %.6f\r\n" % (cost / 1e6)
+        self._recorder.end(ongoing)
         reply.send(status, body, headers, content_type)
 
     async def _discard(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
@@ -165,16 +179,6 @@ def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai
         ongoing.result = Result.UPSTREAM_ERROR
     elif connection.delimited_by_close and not tail.done:
         raise Broken("the stream ended without its end mark")
-
-
-def _fail(ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
-    if reply.started:
-        ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
-        reply.break_off(openai.stream_error(words, "upstream_stream_interrupted"))
-        return
-    ongoing.result, ongoing.status = result, status
-    retry = b"retry-after: 1\r\n" if status == 503 else b""
-    reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
 
 
 def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cohort.gateway.contract import Arm, Split, bucket
 
-UNIT_BYTES_MAX = 1024
+UNIT_CHARS_MAX = 1024
 SHADOW = b"shadow"
 
 
@@ -29,7 +29,7 @@ def salts(split: Split) -> Salts:
 def raw_unit(header: bytes | None, fields: Mapping[str, Any]) -> str | None:
     """The unit as the client names it: the `X-Cohort-Unit` header, the conversation, the user. None: the request is its own unit."""
     if header:
-        return header.decode("utf-8", "replace")
+        return header.decode("utf-8", "replace")[:UNIT_CHARS_MAX]
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and (found := _name(metadata.get("conversation_id"))):
         return found
@@ -53,4 +53,4 @@ def is_shadowed(split: Split, salt: Salts, unit: str) -> bool:
 
 
 def _name(value: Any) -> str | None:
-    return value[:UNIT_BYTES_MAX] if isinstance(value, str) and value else None
+    return value[:UNIT_CHARS_MAX] if isinstance(value, str) and value else None

@@ -9,7 +9,7 @@ from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, pseudonym
-from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Chat, Refused
@@ -62,7 +62,7 @@ class ChatDoor:
             await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
         finally:
             self.in_flight -= 1
-            self._settle(ongoing)
+            self._recorder.end(ongoing)
 
     async def close(self) -> None:
         """End the copies still running."""
@@ -77,10 +77,6 @@ class ChatDoor:
     def _unit(self, request: Request, chat: Chat) -> str:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
         return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
-
-    def _settle(self, ongoing: Ongoing) -> None:
-        self._recorder.end(ongoing)
-        self._metrics.called(ongoing.service.name, ongoing.target.version, ongoing.arm, ongoing.result, ongoing.total_us or 0)
 
     # --- shadow ----------------------------------------------------------------------------------------------------------------
 
@@ -100,7 +96,7 @@ class ChatDoor:
         try:
             await self._answering.rehearse(shadow, shadow.target.rewriting.apply(chat), request)
         finally:
-            self._settle(shadow)
+            self._recorder.end(shadow)
 
     def _shadow_done(self, task: asyncio.Task[None]) -> None:
         self._shadows.discard(task)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Coroutine
+from urllib.parse import unquote
 
 import orjson
 
 from cohort.gateway import metrics as prometheus
 from cohort.gateway import openai
-from cohort.gateway.assignment import UNIT_BYTES_MAX
+from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
-from cohort.gateway.http_client import Upstreams
-from cohort.gateway.http_server import Reply, Request, Server
+from cohort.gateway.http_messages import Reply, Request
+from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Refused
 from cohort.gateway.records import Recorder
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
+from cohort.gateway.upstreams import Upstreams
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
@@ -70,7 +72,7 @@ class Doors:
         if found is None:
             self._model_or_nothing(path, request, reply)
             return None
-        if found[0] != request.method:
+        if found[0] != request.method and (found[0], request.method) != (b"GET", b"HEAD"):
             words = f"{path.decode()} takes {found[0].decode()}, not {request.method.decode()}"
             self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n")
             return None
@@ -86,7 +88,7 @@ class Doors:
     def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
         try:
             if request.method == b"GET" and path.startswith(b"/v1/models/"):
-                name = path.removeprefix(b"/v1/models/").decode("utf-8", "replace")
+                name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
                 reply.send(200, orjson.dumps(self._model(find_service(self._table, name).name)))
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
@@ -128,7 +130,7 @@ class Doors:
         raw = fields.get("unit") or request.headers.get(b"x-cohort-unit", b"").decode("utf-8", "replace")
         if not isinstance(raw, str) or not raw:
             raise Refused(400, "`unit` is missing: name the conversation, as in the request it judges", "unit_missing", "unit")
-        return pseudonym(self._unit_key, raw[:UNIT_BYTES_MAX])
+        return pseudonym(self._unit_key, raw[:UNIT_CHARS_MAX])
 
     # --- operators -------------------------------------------------------------------------------------------------------------
 

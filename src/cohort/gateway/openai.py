@@ -115,7 +115,7 @@ class Tail:
     @property
     def failed(self) -> bool:
         """The upstream reported an error as an event."""
-        return b'data: {"error"' in self._bytes
+        return b'data: {"error"' in self._bytes or b'data:{"error"' in self._bytes
 
     def usage(self) -> Usage:
         at = self._bytes.rfind(b'"usage":{')

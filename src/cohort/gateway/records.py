@@ -10,6 +10,7 @@ import orjson
 from cohort.base.clock import Clock
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.contract import Arm, Price, Result
+from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Usage
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
@@ -37,10 +38,11 @@ class Ongoing:
 class Recorder:
     """Gives sequence numbers and times, both strictly increasing, and writes every record of this process."""
 
-    def __init__(self, gateway: str, epoch: int, spool: Spool, clock: Clock, rollouts_remembered: int) -> None:
+    def __init__(self, gateway: str, epoch: int, spool: Spool, metrics: Metrics, clock: Clock, rollouts_remembered: int) -> None:
         self._gateway = gateway
         self._epoch = epoch
         self._spool = spool
+        self._metrics = metrics
         self._clock = clock
         self._rollouts_remembered = rollouts_remembered
         self._seq = 0
@@ -73,11 +75,17 @@ class Recorder:
         ongoing.first_us = self._since(ongoing)
 
     def end(self, ongoing: Ongoing) -> None:
-        """The call is over; `result`, `status` and `usage` say how."""
+        """The call is over; `result`, `status` and `usage` say how. The first word counts: ending a call again does nothing.
+
+        A call is ended before the client gets the last byte of its answer: what a client has met is on disk.
+        """
+        if ongoing.total_us is not None:
+            return
         ongoing.total_us = self._since(ongoing)
         if ongoing.first_us is None and ongoing.result is Result.OK:
             ongoing.first_us = ongoing.total_us
         self._write("call", ongoing, _ending(ongoing))
+        self._metrics.called(ongoing.service.name, ongoing.target.version, ongoing.arm, ongoing.result, ongoing.total_us)
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
         """What a client says of a unit; False when it could not be kept."""

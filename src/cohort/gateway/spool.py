@@ -22,6 +22,7 @@ from cohort.gateway.settings import Limits
 
 _NAME = re.compile(r"(\d{10})\.log")
 HEADER_BYTES_MAX = 4096
+TAIL_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -40,6 +41,22 @@ class _Segment:
     epoch: int | None
 
 
+def epoch_after(directory: Path, now_us: int) -> int:
+    """The epoch of a process that starts now: later than everything in the spool, even when the clock was set back.
+
+    Evidence is taken in the order of assignment, so a record must never seem older than one that was written before it.
+    """
+    names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name)) if directory.exists() else []
+    for name in reversed(names):
+        path = directory / name
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+            newest = segments.newest_us(file.read())
+        if newest:
+            return max(now_us, newest + 1)
+    return now_us
+
+
 class Spool:
     """One writer (this process), one reader (control). Not for threads, except `sync`."""
 
@@ -56,6 +73,7 @@ class Spool:
         self._waiters: set[asyncio.Future[None]] = set()
         self._fd = -1
         self._current = 0
+        self._begun = False
         self.bytes = 0
         self.written = 0
         self.dropped = 0
@@ -147,6 +165,9 @@ class Spool:
             os.close(fd)
         if self._fd >= 0:
             os.fsync(self._fd)
+        if self._begun:
+            self._begun = False
+            sync_directory(self._directory)
 
     def close(self) -> None:
         if self._gap is not None:
@@ -161,7 +182,7 @@ class Spool:
         fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         if self._fd >= 0:
             self._unsynced.append(self._fd)
-        self._fd, self._current = fd, number
+        self._fd, self._current, self._begun = fd, number, True
         self._segments[number] = _Segment(0, self._epoch)
         failure = self._write(segments.frame(segments.header(self._gateway, self._epoch, number)))
         if failure is not None:
@@ -292,6 +313,15 @@ class Spool:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:010d}.log"
+
+
+def sync_directory(directory: Path) -> None:
+    """Force the names in a directory to the disk."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _epoch_of(path: Path) -> int | None:

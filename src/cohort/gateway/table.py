@@ -17,6 +17,7 @@ from cohort.gateway.assignment import Salts, salts
 from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
 from cohort.gateway.log import Log
 from cohort.gateway.rewriting import Rewriting, rewriting
+from cohort.gateway.spool import sync_directory
 
 PROVIDERS = ("openai",)
 RESERVE_BYTES = 1 << 20
@@ -144,11 +145,7 @@ class Table:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._path.parent)
 
     def _keep_reserve(self) -> None:
         if self._reserve.exists():

@@ -22,6 +22,8 @@ IDLE_TICK_S = 0.5
 LOG_CHECK_S = 30.0
 READY_S = 60.0
 """How long the first start may take before it counts as failed."""
+START_DEATHS_MAX = 2
+"""A process that ends so often in a row before all were ready once fails the start: its causes are mostly for a person to mend."""
 
 
 class Phase(StrEnum):
@@ -128,15 +130,16 @@ class Supervisor:
         """Step until all are ready. False when `wakeup` said stop.
 
         Raises:
-            CohortError PROCESS_FAILED: one was given up, or was not ready in time; its last log lines are in the details. The others still run.
+            CohortError PROCESS_FAILED: one kept ending, or was not ready in time; its last log lines are in the details. The others still run.
         """
         deadline_s = time.monotonic() + within_s
         while not self.ready:
             self.step()
             late = time.monotonic() >= deadline_s
             for member in self._members:
-                if member.phase is Phase.FAILED or (late and member.phase is not Phase.READY):
-                    raise self._failure(member, within_s if member.phase is not Phase.FAILED else None)
+                dead = member.quick_deaths >= START_DEATHS_MAX
+                if dead or (late and member.phase is not Phase.READY):
+                    raise self._failure(member, None if dead else within_s)
             if not self.ready and wakeup(TICK_S):
                 return False
         self._was_ready = True
@@ -159,7 +162,7 @@ class Supervisor:
         if member.handle is not None:
             status = member.handle.poll()
             if status is not None:
-                self._died(member, status, now_s)
+                self._ended(member, status, now_s)
             elif member.phase is Phase.STARTING and member.spec.ready():
                 member.phase = Phase.READY
                 self._say(f"{member.spec.name}: ready, process {member.handle.pid}, {now_s - member.started_s:.2f} s")
@@ -169,17 +172,23 @@ class Supervisor:
             self._start(member, now_s)
 
     def _start(self, member: _Member, now_s: float) -> None:
-        cap_log(member.spec.log)
-        member.handle, member.adopted = start(member.spec.argv, member.spec.log), False
-        member.phase, member.started_s = Phase.STARTING, now_s
+        member.phase, member.adopted, member.started_s = Phase.STARTING, False, now_s
+        try:
+            cap_log(member.spec.log)
+            member.handle = start(member.spec.argv, member.spec.log)
+        except OSError as error:
+            self._died(member, f"could not be started: {error}", now_s)
 
-    def _died(self, member: _Member, status: int, now_s: float) -> None:
+    def _ended(self, member: _Member, status: int, now_s: float) -> None:
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        self._died(member, "ended" if member.adopted else how, now_s)
+
+    def _died(self, member: _Member, how: str, now_s: float) -> None:
         restart = after_death(now_s - member.started_s, member.quick_deaths)
         member.handle, member.due_s = None, now_s + restart.delay_s
         member.deaths += 1
         member.quick_deaths = restart.quick_deaths
         member.phase = Phase.FAILED if restart.given_up else Phase.WAITING
-        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
         self._say(f"{member.spec.name}: {how}; starting again in {restart.delay_s:g} s")
         if self._was_ready and restart.quick_deaths == QUICK_DEATHS_MAX:
             tail = "\n".join(f"  {line}" for line in last_lines(member.spec.log))

@@ -143,7 +143,9 @@ def nice_top(value: float) -> tuple[float, int]:
     return step * steps, steps
 
 
-def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span, view: RolloutView, words: Words, tick: Words | None = None) -> Chart:
+def _chart(
+    name: str, title: str, unit: str, series: list[_Series], span: _Span, view: RolloutView, words: Words, tick: Words | None = None
+) -> Chart:
     measured = [value for one in series for value in one.values.values() if value is not None]
     top, steps = nice_top(max(measured, default=0.0))
     lines = tuple(Line(one.arm, one.style, _path(one.values, span, top), one.label) for one in series) if measured else ()
@@ -152,7 +154,9 @@ def _chart(name: str, title: str, unit: str, series: list[_Series], span: _Span,
         title=title,
         unit=unit,
         text=_text(title, series, words) if measured else f"{title}: nothing was measured yet.",
-        y_ticks=tuple(Tick(PLOT_HEIGHT * (1 - index / steps), (tick or words)(top * index / steps) if index else "0") for index in range(steps + 1)),
+        y_ticks=tuple(
+            Tick(PLOT_HEIGHT * (1 - index / steps), (tick or words)(top * index / steps) if index else "0") for index in range(steps + 1)
+        ),
         x_ticks=_x_ticks(span),
         stages=tuple(
             Tick(round(100 * span.part(stage.entered_us), 2), stage.name)

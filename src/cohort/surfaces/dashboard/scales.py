@@ -26,12 +26,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Evidence from the middle outwards, in percent of the width; `tip` is its outer end. `part`: percent of the way to the threshold."""
+    """Evidence from the middle outwards, in percent of the width; `tip` is its outer end. `odds`: what it stands for ("9 to 1")."""
 
     left: float
     width: float
     tip: float
-    part: int
+    full: bool
+    odds: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def _scale(gate: GateView, left: float, right: float) -> EvidenceScale:
 
 
 def _bar(tip: float, middle: float, scale: ScaleView) -> Bar:
-    return Bar(round(min(tip, middle), 2), round(abs(tip - middle), 2), tip, round(100 * scale.part))
+    return Bar(round(min(tip, middle), 2), round(abs(tip - middle), 2), tip, scale.log_e >= scale.threshold, odds(scale.log_e))
 
 
 def _text(gate: GateView) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 
+import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -21,6 +22,9 @@ from cohort.surfaces.http.ports import ControlFace
 router = APIRouter(include_in_schema=False)
 
 ROLLOUT_FRAGMENTS = ("headline", "ladder", "evidence", "waiting", "actions", "arms", "charts", "events")
+SETTLES_US = 120_000_000
+PAUSE_S = 0.5
+"""Between two renderings of one page, however fast things change."""
 MOVING_TIME = re.compile(r"(<time[^>]*>)[^<]*")
 
 Look = Callable[[], tuple[dict[str, str], bool]]
@@ -53,9 +57,12 @@ def service_fragments(control: ControlFace, caller: Caller, name: str) -> dict[s
 
 
 def rollout_fragments(control: ControlFace, caller: Caller, rollout: str) -> tuple[dict[str, str], bool]:
+    """Final once a rollout has been over for a while: its last figures come in after its end."""
     view = control.rollouts.show(rollout)
     shown = {"view": view, "now_us": view.now_us, "visitor": caller}
-    return {name: render(f"fragments/{name}.html", **shown) for name in ROLLOUT_FRAGMENTS}, view.state.ended
+    return {
+        name: render(f"fragments/{name}.html", **shown) for name in ROLLOUT_FRAGMENTS
+    }, view.ended_us is not None and view.now_us - view.ended_us > SETTLES_US
 
 
 def _stream(request: Request, control: ControlFace, caller: Caller, look: Look) -> Response:
@@ -78,6 +85,7 @@ async def _fragments(feed: Feed, look: Look, still_signed_in: Callable[[], bool]
         if final:
             yield event("end", b"{}")
             return
+        await anyio.sleep(PAUSE_S)
         if not await feed.changed(turn, HEARTBEAT_S):
             yield b": still here\n\n"
 

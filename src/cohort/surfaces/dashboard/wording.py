@@ -5,12 +5,12 @@ A space that must not break stands before a unit. `None` is "no data" and never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cohort.delivery.model import GateKind, GateView, Metric, RolloutRow, RolloutView, StageView, State, Verdict
+from cohort.delivery.model import ArmView, GateKind, GateView, Metric, RolloutRow, RolloutView, StageView, State, Verdict
 
 GAP = "\u00a0"
 NO_DATA = "no data"
@@ -156,13 +156,19 @@ def headline(view: RolloutView) -> str:
         return f"Paused: {new} stays on {reach}, {done}"
     if view.state is State.AWAITING_APPROVAL:
         return f"{new} is on {reach} and waits for a person’s approval, {done}"
-    return f"Rolling out {new} to {reach}: {done}"
+    trying = view.stages[view.stage].traffic_pct == 0 and view.stages[view.stage].shadow_pct > 0
+    return f"Trying {new} on {reach}: {done}" if trying else f"Rolling out {new} to {reach}: {done}"
 
 
 def reached(stage: StageView, service: str) -> str:
-    if stage.traffic_pct == 0 and stage.shadow_pct > 0:
-        return f"copies of {share(stage.shadow_pct)} of {service}"
+    if stage.traffic_pct == 0:
+        return f"copies of {share(stage.shadow_pct)} of {service}" if stage.shadow_pct > 0 else f"nobody yet, of {service}"
     return f"{share(stage.traffic_pct)} of {service}"
+
+
+def arms_in_order(arms: Sequence[ArmView]) -> list[ArmView]:
+    """Stable first."""
+    return sorted(arms, key=lambda arm: arm.arm != "stable")
 
 
 def row_sentence(row: RolloutRow) -> str:
@@ -221,7 +227,13 @@ class Figure:
     value: str
 
 
-SUFFIXES = (
+SUMMARY_LABELS = {
+    "traffic_moved_ms": "Verdict to traffic moved",
+    "verdict_to_last_candidate_ms": "Verdict to the last unit on the candidate",
+    "verified": "The gateway confirmed it",
+}
+SUMMARY_SILENT = ("serving", "settled", "verdict_us")
+SUFFIXES: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("_us", lambda value: absolute(int(value))),
     ("_ms", millis),
     ("_s", duration),
@@ -232,20 +244,32 @@ SUFFIXES = (
 
 
 def figures(values: Mapping[str, Any]) -> list[Figure]:
-    """The plain figures of a summary, named by their keys; the ending of a key is its unit. Nested values are left out."""
-    return [_figure(key, value) for key, value in values.items() if isinstance(value, (bool, int, float, str)) and value != ""]
+    """A summary for people: what users met first, then how fast it went; figures that this does not know are named by their keys."""
+    found = [_users_met(values)] if "candidate_units" in values else []
+    found += [Figure(label, _words(key, values[key])) for key, label in SUMMARY_LABELS.items() if values.get(key) is not None]
+    known = {*SUMMARY_LABELS, *SUMMARY_SILENT}
+    rest = {key: value for key, value in values.items() if key not in known and not key.startswith(("candidate_", "stable_", "shadow_"))}
+    return found + [Figure(_label(key), _words(key, value)) for key, value in rest.items() if isinstance(value, (bool, int, float, str))]
 
 
-def _figure(key: str, value: bool | int | float | str) -> Figure:
+def _users_met(values: Mapping[str, Any]) -> Figure:
+    failed = values.get("candidate_units_failed")
+    return Figure("Units that met a failure of the candidate", f"{count(failed)} of {count(values['candidate_units'])}")
+
+
+def _words(key: str, value: bool | int | float | str) -> str:
+    """The ending of a key is its unit."""
     if isinstance(value, bool):
-        return Figure(_label(key), "yes" if value else "no")
+        return "yes" if value else "no"
     if isinstance(value, str):
-        return Figure(_label(key), value)
+        return value
     for suffix, words in SUFFIXES:
         if key.endswith(suffix):
-            return Figure(_label(key.removesuffix(suffix)), words(value))
-    return Figure(_label(key), count(value) if isinstance(value, int) else number(value))
+            return words(value)
+    return count(value) if isinstance(value, int) else number(value)
 
 
 def _label(key: str) -> str:
+    for suffix, _ in SUFFIXES:
+        key = key.removesuffix(suffix)
     return key.replace("_", " ").strip().capitalize()

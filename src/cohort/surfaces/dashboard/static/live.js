@@ -28,7 +28,10 @@
       if (again) again.focus({ preventScroll: true });
     }
     const title = place.querySelector("[data-title]");
-    if (title) document.title = title.dataset.title;
+    if (title && document.title !== title.dataset.title) {
+      document.title = title.dataset.title;
+      document.getElementById("announce").textContent = title.textContent;
+    }
     tick();
     if (pointer && place.querySelector(".hit")) readOut(document.elementFromPoint(pointer.x, pointer.y));
   }

@@ -1,0 +1,206 @@
+"""Keys and sessions, on each store."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sqlalchemy import select
+
+from cohort.base.errors import CohortError, Retry
+from cohort.kernel import access as module
+from cohort.kernel import attempts
+from cohort.kernel.access import Access, Role, fingerprint, new_key_text
+from cohort.storage.schema import keys, sessions
+
+HOUR_S = 3600
+
+
+@pytest.fixture
+def access(database, clock) -> Access:
+    return Access(database, clock)
+
+
+def error_of(call, *arguments):
+    with pytest.raises(CohortError) as caught:
+        call(*arguments)
+    return caught.value
+
+
+def everything_stored(database) -> str:
+    with database.read() as connection:
+        return repr([connection.execute(select(table)).all() for table in (keys, sessions)])
+
+
+def test_a_new_key_opens_and_another_does_not(access):
+    new = access.create_key("laptop", Role.OPERATOR)
+    assert re.fullmatch(r"ck_[A-Za-z0-9_-]{43}", new.text)
+    principal = access.check_key(new.text)
+    assert (principal.key_id, principal.name, principal.role) == (new.key.id, "laptop", Role.OPERATOR)
+    for wrong in ("", "ck_", new.text[:-1], new.text + "x", new.text.upper(), new_key_text(), "x" * 10_000, "\ud800"):
+        assert access.check_key(wrong) is None
+
+
+def test_no_secret_is_stored_or_shown(access, database):
+    new = access.create_key("laptop", Role.ADMIN)
+    session = access.sign_in(new.text)
+    stored = everything_stored(database)
+    assert new.text not in stored
+    assert session.cookie not in stored
+    assert new.text not in repr(new)
+    assert session.cookie not in repr(session)
+    assert session.csrf not in repr(session)
+
+
+def test_a_key_made_elsewhere_is_taken_in_once(access):
+    text = new_key_text()
+    first = access.import_key("first", Role.ADMIN, fingerprint(text))
+    assert access.import_key("again", Role.VIEWER, fingerprint(text)) == first
+    assert access.check_key(text).name == "first"
+    assert access.check_key(text).role is Role.ADMIN
+    assert [key.id for key in access.list_keys()] == [first]
+
+
+@pytest.mark.parametrize("sha256", ["", "ck_" + "x" * 43, "A" * 64, "0" * 63])
+def test_only_a_fingerprint_can_be_taken_in(access, sha256):
+    error = error_of(access.import_key, "first", Role.ADMIN, sha256)
+    assert (error.code, error.field) == ("FIELD_INVALID", "sha256")
+    assert sha256 == "" or sha256 not in error.message
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "a\nb"])
+def test_a_key_needs_a_name_that_can_be_shown(access, name):
+    assert error_of(access.create_key, name, Role.VIEWER).field == "name"
+
+
+def test_a_revoked_key_is_nobodys_at_once_and_stays_so(access, clock):
+    new = access.create_key("laptop", Role.ADMIN)
+    session = access.sign_in(new.text)
+    assert access.check_key(new.text) is not None
+    clock.advance(1)
+    access.revoke_key(new.key.id)
+    assert access.check_key(new.text) is None
+    assert access.session(session.cookie) is None
+    assert error_of(access.sign_in, new.text).code == "KEY_INVALID"
+    access.import_key("laptop", Role.ADMIN, fingerprint(new.text))
+    assert access.check_key(new.text) is None
+    assert access.list_keys()[0].revoked_us == clock.now_us()
+    clock.advance(1)
+    access.revoke_key(new.key.id)
+    assert access.list_keys()[0].revoked_us == clock.now_us() - 1_000_000
+    assert error_of(access.revoke_key, "key_none").code == "NOT_FOUND"
+
+
+def test_a_key_revoked_by_another_process_ends_within_seconds(access, database, clock):
+    new = access.create_key("laptop", Role.ADMIN)
+    assert access.check_key(new.text) is not None
+    Access(database, clock).revoke_key(new.key.id)
+    clock.advance(module.VERDICT_LIFE_S)
+    assert access.check_key(new.text) is None
+
+
+def test_a_busy_client_does_not_cost_a_query_per_call(access, database, clock):
+    new = access.create_key("laptop", Role.ADMIN)
+    access.check_key(new.text)
+    with database.write() as connection:
+        connection.execute(keys.update().values(name="renamed"))
+    assert access.check_key(new.text).name == "laptop"
+    clock.advance(module.VERDICT_LIFE_S)
+    assert access.check_key(new.text).name == "renamed"
+
+
+def test_signing_in_gives_a_session_and_signing_out_ends_it(access):
+    new = access.create_key("laptop", Role.OPERATOR)
+    session = access.sign_in(f" {new.text}\n", "127.0.0.1")
+    found = access.session(session.cookie)
+    assert found == session
+    assert found.principal.role is Role.OPERATOR
+    assert found.accepts(session.csrf)
+    assert not found.accepts("")
+    assert not found.accepts(session.csrf + "x")
+    access.sign_out(session.cookie)
+    assert access.session(session.cookie) is None
+    access.sign_out(session.cookie)
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "x" * 10_000, "\ud800", "' OR 1=1"])
+def test_an_unknown_cookie_is_no_session(access, cookie):
+    assert access.session(cookie) is None
+
+
+def test_an_idle_session_ends(access, clock):
+    session = access.sign_in(access.create_key("laptop", Role.ADMIN).text)
+    clock.advance(12 * HOUR_S - 1)
+    assert access.session(session.cookie) is not None
+    clock.advance(12 * HOUR_S)
+    assert access.session(session.cookie) is None
+
+
+def test_a_session_in_use_lasts_a_week_and_not_longer(access, clock):
+    session = access.sign_in(access.create_key("laptop", Role.ADMIN).text)
+    hours = 0
+    while access.session(session.cookie) is not None:
+        clock.advance(HOUR_S)
+        hours += 1
+    assert hours == 7 * 24
+
+
+def test_a_page_a_second_does_not_write_a_second(access, database, clock):
+    session = access.sign_in(access.create_key("laptop", Role.ADMIN).text)
+
+    def ends():
+        with database.read() as connection:
+            return connection.execute(select(sessions.c.expires_us)).scalar_one()
+
+    before = ends()
+    for _ in range(59):
+        clock.advance(1)
+        access.session(session.cookie)
+    assert ends() == before
+    clock.advance(1)
+    assert access.session(session.cookie).expires_us == ends() == before + 60_000_000
+
+
+def test_sessions_of_one_key_are_limited_and_expired_ones_go(access, database, clock):
+    new = access.create_key("laptop", Role.ADMIN)
+    opened = []
+    for _ in range(module.SESSIONS_PER_KEY_MAX + 2):
+        clock.advance(1)
+        opened.append(access.sign_in(new.text))
+    assert access.session(opened[1].cookie) is None
+    assert access.session(opened[2].cookie) is not None
+    clock.advance(13 * HOUR_S)
+    access.sign_in(new.text)
+    with database.read() as connection:
+        assert len(connection.execute(select(sessions)).all()) == 1
+
+
+def test_a_source_that_keeps_guessing_is_refused_for_a_while_and_others_are_not(access, clock):
+    new = access.create_key("laptop", Role.ADMIN)
+    for _ in range(attempts.FAILURES_MAX):
+        assert error_of(access.sign_in, "ck_guess", "10.0.0.1").code == "KEY_INVALID"
+    error = error_of(access.sign_in, new.text, "10.0.0.1")
+    assert (error.code, error.retry, error.details["wait_s"]) == ("TOO_MANY_ATTEMPTS", Retry.SAFE, 60)
+    assert access.sign_in(new.text, "10.0.0.2") is not None
+    clock.advance(attempts.LOCK_S)
+    assert access.sign_in(new.text, "10.0.0.1") is not None
+    assert error_of(access.sign_in, "ck_guess", "10.0.0.1").code == "KEY_INVALID"
+
+
+def test_a_wrong_key_is_never_repeated_in_an_error(access):
+    error = error_of(access.sign_in, "ck_mistyped")
+    assert "ck_mistyped" not in str(error.problem())
+
+
+@pytest.mark.parametrize(
+    ("role", "needed", "allowed"),
+    [
+        (Role.VIEWER, Role.VIEWER, True),
+        (Role.VIEWER, Role.OPERATOR, False),
+        (Role.OPERATOR, Role.VIEWER, True),
+        (Role.OPERATOR, Role.ADMIN, False),
+        (Role.ADMIN, Role.OPERATOR, True),
+    ],
+)
+def test_a_higher_role_includes_the_lower(role, needed, allowed):
+    assert role.allows(needed) is allowed

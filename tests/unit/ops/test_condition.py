@@ -1,0 +1,102 @@
+"""What `status` concludes, and what `doctor` finds."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from cohort.base.settings import ControlSettings, DatabaseSettings, GatewaySettings, Settings
+from cohort.ops.condition import Health, Part, judge, look
+from cohort.ops.doctor import Check, Grade, Program, _program, examine
+from cohort.ops.house import Running
+from support_processes import free_ports
+
+NOW = Running(1, 2, 3, "/d", "http://127.0.0.1:1", "http://127.0.0.1:2", ())
+
+
+def part(name: str = "control", phase: str = "ready", ready: int | None = 200) -> Part:
+    return Part(name, "http://127.0.0.1:1", phase, 5, 0, 200, ready)
+
+
+@pytest.mark.parametrize(
+    ("now", "parts", "health"),
+    [
+        (None, (), Health.UNKNOWN),
+        (NOW, (), Health.UNHEALTHY),
+        (NOW, (part(), part("gateway")), Health.HEALTHY),
+        (NOW, (part(), part("gateway", ready=503)), Health.UNHEALTHY),
+        (NOW, (part(), part("gateway", ready=None)), Health.UNHEALTHY),
+        (NOW, (part(phase="waiting"), part("gateway")), Health.UNHEALTHY),
+        (None, (part(phase="unsupervised"), part("gateway", phase="unsupervised")), Health.UNHEALTHY),
+    ],
+)
+def test_only_a_supervised_house_in_which_everything_is_ready_is_healthy(
+    now: Running | None, parts: tuple[Part, ...], health: Health
+) -> None:
+    assert judge(now, parts) is health
+
+
+def settings(folder: Path, url: str | None = None) -> Settings:
+    gateway, control = free_ports(2)
+    return Settings(folder / "data", GatewaySettings(port=gateway), ControlSettings(port=control), DatabaseSettings(url))
+
+
+def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_nothing_running_is_no_answer_and_creates_nothing(tmp_path: Path) -> None:
+    assert look(settings(tmp_path)).health is Health.UNKNOWN
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_this_machine_nothing_needed_is_missing(tmp_path: Path) -> None:
+    checks = by_name(examine(settings(tmp_path), {}))
+    needed = ("Python", "uvloop", "httptools", "data directory", "disk", "gateway port", "control port", "database", "clock")
+    assert {name: checks[name].grade for name in needed} == dict.fromkeys(needed, Grade.GOOD)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_is_not_good_comes_with_what_it_means_and_a_fix(tmp_path: Path) -> None:
+    checks = examine(settings(tmp_path, "postgresql://u:hush@127.0.0.1:1/x"), {})
+    assert by_name(checks)["database"].grade is Grade.BROKEN
+    assert not [check for check in checks if check.grade is not Grade.GOOD and not (check.without and check.fix)]
+    assert "hush" not in repr(checks)
+
+
+def test_a_database_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    check = by_name(examine(settings(tmp_path, "env:NOT_SET"), {}))["database"]
+    assert (check.grade, "NOT_SET" in check.found) == (Grade.BROKEN, True)
+
+
+def test_a_port_in_use_is_found(tmp_path: Path) -> None:
+    wanted = settings(tmp_path)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", wanted.gateway.port))
+        listener.listen()
+        assert by_name(examine(wanted, {}))["gateway port"].grade is Grade.BROKEN
+
+
+def test_a_program_that_is_not_there_names_its_package() -> None:
+    check = _program(Program("Nothing", ("no-such-program",), "all works", "no-such-package"))
+    assert (check.grade, check.fix) == (Grade.MISSING, "apt-get install no-such-package")
+
+
+def test_keys_that_releases_name_are_looked_for_and_never_shown(tmp_path: Path) -> None:
+    wanted = settings(tmp_path)
+    wanted.data.gateway.mkdir(parents=True)
+    routes = [{"api_key": "env:FIRST_KEY"}, {"api_key": "env:SECOND_KEY"}, {"api_key": None}, {"api_key": "file:/x"}]
+    (wanted.data.gateway / "routing.json").write_text(json.dumps({"releases": {"rel_1": {"routes": routes}}}))
+    checks = by_name(examine(wanted, {"FIRST_KEY": "hush"}))
+    assert checks["key FIRST_KEY"].grade is Grade.GOOD
+    assert checks["key SECOND_KEY"].grade is Grade.MISSING
+    assert "hush" not in repr(checks)
+
+
+def test_postgres_is_reached_by_the_url_of_the_product(tmp_path: Path, postgres_url: str) -> None:
+    check = by_name(examine(settings(tmp_path, "env:DB"), {"DB": postgres_url}))["database"]
+    assert check.grade is Grade.GOOD, check
+    assert check.found.startswith("Postgres ")
