@@ -20,7 +20,7 @@ from cohort.delivery.processes import Baseline
 from cohort.delivery.routing import build_table
 from cohort.delivery.rules import Decision, Finding, Step, decide, findings_of
 from cohort.gateway.contract import Arm, Call, ReleaseRoute, Result, Route, bucket
-from support_calls import SALT, assigned, name, rollout_of, take
+from support_calls import SALT, assigned, rollout_of, take
 
 QUICK = settings(max_examples=60, deadline=None)
 FORWARD = (Step.ADVANCE, Step.PROMOTE, Step.ASK)
@@ -82,7 +82,9 @@ moments = st.integers(0, 10**16)
 def test_no_evidence_never_goes_forward(plan, data, state, now_us, approved):
     stage = data.draw(st.integers(0, len(plan.stages) - 1))
     warm = data.draw(st.none() | st.builds(Baseline, calls=st.integers(0, 10_000), failed=st.integers(0, 5)))
-    rollout = rollout_of(plan, stage=stage, stage_run=stage + 1, state=state, approved=approved, paused_since_us=0 if state is State.PAUSED else None)
+    rollout = rollout_of(
+        plan, stage=stage, stage_run=stage + 1, state=state, approved=approved, paused_since_us=0 if state is State.PAUSED else None
+    )
     findings = findings_of(rollout, Evidence(plan, warm), None)
     assert decide(rollout, findings, False, now_us).step is Step.WAIT
 
@@ -167,13 +169,17 @@ def history(seed: int, count: int = 260) -> list[Call]:
     for index in range(count):
         run, share = (1, 0.25) if index < count // 2 else (2, 0.75)
         number, at_us = chance.randrange(count // 3), 1000 + index * 10_000
-        call = assigned(at_us, number, share, run=run, bad=list(Arm) if chance.random() < 0.15 else [], total_us=chance.randrange(10_000, 900_000))
+        call = assigned(
+            at_us, number, share, run=run, bad=list(Arm) if chance.random() < 0.15 else [], total_us=chance.randrange(10_000, 900_000)
+        )
         records.append(call)
         if call.arm is Arm.STABLE and run == 1 and bucket(SALT + b"s", call.unit) < 0.5:
             result = Result.UPSTREAM_ERROR if chance.random() < 0.2 else Result.OK
             records.append(replace(call, arm=Arm.SHADOW, share=0.5, result=result, total_us=chance.randrange(10_000, 900_000)))
         if chance.random() < 0.2:
-            records.append(replace(call, kind="feedback", seq=call.seq + 1, at_us=at_us + 1, negative=chance.random() < 0.5, result=Result.OK))
+            records.append(
+                replace(call, kind="feedback", seq=call.seq + 1, at_us=at_us + 1, negative=chance.random() < 0.5, result=Result.OK)
+            )
     return records
 
 
