@@ -19,7 +19,10 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # its neighbours, however it is started
 
 try:
     import numpy as np
