@@ -381,7 +381,7 @@ def summary(results: dict[str, list[Row]]) -> list[Row]:
 def _worst(target: str, rows: list[Row], column: str, name: str) -> Row:
     worst = max(rows, key=lambda row: float(row[column]))
     missed = sum(row[column] > float(target.rsplit("<=")[1]) for row in rows) if "<=" in target else None
-    where = str(worst[name]) + (f" (missed by {missed} of {len(rows)})" if missed else "")
+    where = str(worst[name]) + (f" (missed in {missed} of {len(rows)})" if missed else "")
     return {"target": target, "measured": worst[column], "where": where}
 
 
