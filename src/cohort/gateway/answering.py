@@ -117,7 +117,7 @@ class Answering:
         body = await self._read(connection)
         status = connection.status
         if 200 <= status < 300:
-            ongoing.usage = openai.usage_of(body)
+            ongoing.result, ongoing.usage = Result.OK, openai.usage_of(body)
             content_type = _header(connection, b"content-type") or b"application/json"
         else:
             ongoing.result = Result.UPSTREAM_ERROR
@@ -134,12 +134,12 @@ class Answering:
         message = self._message(ongoing.target, body, request)
         connection = await self._upstreams.exchange(ongoing.target.origin, message, patient=False)
         try:
-            if not 200 <= connection.status < 300:
-                ongoing.result = Result.UPSTREAM_ERROR
-            if ongoing.stream and ongoing.result is Result.OK:
+            well = 200 <= connection.status < 300
+            if ongoing.stream and well:
                 await self._discard_stream(ongoing, connection)
             else:
                 ongoing.usage = openai.usage_of(await self._read(connection))
+                ongoing.result = Result.OK if well else Result.UPSTREAM_ERROR
         finally:
             self._upstreams.finish(connection)
 
@@ -175,10 +175,9 @@ class Answering:
 def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:
     """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
     ongoing.usage = tail.usage()
-    if tail.failed:
-        ongoing.result = Result.UPSTREAM_ERROR
-    elif connection.delimited_by_close and not tail.done:
+    if connection.delimited_by_close and not tail.done and not tail.failed:
         raise Broken("the stream ended without its end mark")
+    ongoing.result = Result.UPSTREAM_ERROR if tail.failed else Result.OK
 
 
 def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:
