@@ -59,18 +59,25 @@ class Answering:
         finally:
             self._deadlines.end()
 
+    def has_room(self, target: Target) -> bool:
+        """A call of `target` would not have to wait for a connection."""
+        return self._upstreams.has_room(target.origin)
+
     async def rehearse(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
-        """Ask like `answer`, for nobody: the answer is read and thrown away."""
+        """Ask like `answer`, for nobody: the answer is read and thrown away.
+
+        What the gateway itself cuts short (it stops, it has no connection left) counts as a client that left, not against the candidate.
+        """
         self._deadlines.begin(ongoing.target.timeout_s)
         try:
             await self._discard(ongoing, body, request)
         except asyncio.CancelledError:
             if not self._deadlines.end():
-                ongoing.result = Result.LOST
+                ongoing.result = Result.CLIENT_GONE
                 raise
             ongoing.result = Result.TIMEOUT
         except (UpstreamError, KeyMissing) as error:
-            ongoing.result = Result.INTERRUPTED if isinstance(error, Broken) else _FAILURES[type(error)][2]
+            ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
         finally:
             self._deadlines.end()
 
