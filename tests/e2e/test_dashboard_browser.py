@@ -161,11 +161,11 @@ def test_a_page_outlives_a_restart_of_control(browser: Any) -> None:
         page.fill("#key", ADMIN_KEY)
         page.click("main button")
         page.goto(f"{url}/rollouts/{RUNNING}")
-        page.wait_for_function("document.getElementById('link').textContent === 'Live'")
-    page.wait_for_function("document.getElementById('link').textContent.startsWith('Connection lost')")
+        page.wait_for_function("() => document.getElementById('link').textContent === 'Live'")
+    page.wait_for_function("() => document.getElementById('link').textContent.startsWith('Connection lost')")
     home.rollouts.put(replace(home.rollouts.show(RUNNING), state=State.PAUSED, revision=5))
     with serving(home.control, int(url.rpartition(":")[2])):
-        page.wait_for_function("document.querySelector('h1').textContent.startsWith('Paused')")
+        page.wait_for_function("() => document.querySelector('h1').textContent.startsWith('Paused')")
         assert page.inner_text("#link") == "Live"
         context.close()
 
