@@ -30,6 +30,8 @@ CONTROL_STOP_S = 15.0
 GATEWAY_DRAIN_S = 30.0
 """The gateway's own default for how long calls in flight may go on."""
 STOP_MARGIN_S = 10.0
+ADOPT_S = 5.0
+"""How long a process that was left behind may take to say that it is ready before it is replaced."""
 POLL_S = 0.05
 
 
@@ -275,11 +277,21 @@ def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callabl
         found = orphaned.get(spec.name)
         if found is None:
             continue
-        if found.argv == spec.argv and spec.ready():
+        if found.argv == spec.argv and _answers(spec, Adopted(found)):
             supervisor.adopt(spec.name, found)
         else:
             say(f"{spec.name}: process {found.pid} was left with another configuration or does not answer; ending it")
             end(Adopted(found), spec.stop_s)
+
+
+def _answers(spec: ProcessSpec, handle: Adopted) -> bool:
+    """Whether it says that it is ready, within ADOPT_S; a busy machine may be slow to answer."""
+    deadline_s = time.monotonic() + ADOPT_S
+    while not spec.ready():
+        if handle.poll() is not None or time.monotonic() >= deadline_s:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 # --- down, status --------------------------------------------------------------------------------------------------------------
