@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`.
 
 ARGS ?=
+BENCH ?= $(filter gates gateway,$(basename $(notdir $(wildcard bench/*.py))))
 PYTHON := .venv/bin/python
 
 .PHONY: help demo test check bench docs lock clean
@@ -25,10 +26,10 @@ check:
 	@scripts/venv dev
 	@scripts/check
 
-#: make bench                         how fast, as ratios to peers in the same run
+#: make bench [BENCH=gates]           how fast and how good, beside peers in the same run
 bench:
 	@scripts/venv dev
-	@$(PYTHON) -m bench $(ARGS)
+	@for name in $(BENCH); do $(PYTHON) bench/$$name.py $(ARGS) || exit 1; done
 
 #: make docs                          write the generated pages of docs/reference again
 docs:

@@ -103,14 +103,14 @@ def reference_cells(quick: bool) -> list[Row]:
             {
                 "cell": f"{base:.0%} -> {base * ratio:.0%}, w = {share:.0%}",
                 "bound": bound,
-                "(ref.)": bound_ref,
-                "oracle, failures": oracle,
-                "(ref.) ": oracle_ref,
-                "oracle, all outcomes": every,
+                "bound, ref.": bound_ref,
+                "oracle of failures": oracle,
+                "oracle, ref.": oracle_ref,
+                "oracle of all outcomes": every,
                 "6.2": ours,
-                "(ref.)  ": ours_ref,
-                "6.2 / oracle, failures": ours / oracle,
-                "6.2 / oracle, all": ours / every,
+                "6.2, ref.": ours_ref,
+                "6.2 / oracle of failures": ours / oracle,
+                "6.2 / oracle of all": ours / every,
                 "6.2 / bound": ours / bound,
             }
         )
@@ -150,12 +150,16 @@ def latency_shapes(quick: bool) -> list[Row]:
             {
                 "shape": shape.name,
                 "oracle": oracle,
-                "oracle, reference": shape.reference[0],
-                "6.4": ours,
-                "6.4, reference": shape.reference[1],
+                "oracle, ref.": shape.reference[0],
+                "process": "6.4",
+                "units": ours,
+                "units, ref.": shape.reference[1],
                 "/ oracle": ours / oracle,
             }
         )
+    oracle, timed_out = rows[-1]["oracle"], SLOWDOWNS[-1].timed_out
+    units = crossing(RATIOS, WEIGHTS, share, 1.0, threshold, 100).mean_labels / timed_out
+    rows.append({"shape": "the same, counted as failures", "oracle": oracle, "process": "6.2", "units": units, "/ oracle": units / oracle})
     return rows
 
 
@@ -350,7 +354,7 @@ def summary(results: dict[str, list[Row]]) -> list[Row]:
         _worst("failures below 5 %: units / bound <= 1.45", low, "/ bound", "cell"),
         _worst("failures from 5 %: units / oracle <= 1.25", high, "/ oracle", "cell"),
         _worst("failures from 5 %: units / bound <= 1.45", high, "/ bound", "cell"),
-        _worst("section 8, against the oracle of all outcomes", reference, "6.2 / oracle, all", "cell"),
+        _worst("section 8, against the oracle of all outcomes", reference, "6.2 / oracle of all", "cell"),
         _worst("latency: units / oracle <= 1.5", shapes, "/ oracle", "shape"),
         _worst("false rollback, exact, % <= 1", exact, "false rollback at 1/alpha = 100, %", "share"),
         _worst("false rollback of 6.3 and 6.4 in drift and incident, % <= 1", drifting, "rolled back, %", "process"),

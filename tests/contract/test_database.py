@@ -108,9 +108,8 @@ def test_many_writers_at_once_lose_nothing(database):
     assert value_of(database, "count") == threads_count * times
 
 
-def test_two_opened_databases_take_turns(database, request):
+def test_two_opened_databases_take_turns(database, url):
     """As two processes would."""
-    url = request.getfixturevalue("sqlite_url" if database.dialect == "sqlite" else "postgres_url")
     other = open_database(url)
     with database.write() as connection:
         put(connection, "count", 0)
@@ -131,8 +130,7 @@ def test_two_opened_databases_take_turns(database, request):
     assert value_of(database, "count") == 40
 
 
-def test_a_writer_that_waits_too_long_is_told_so(database, request):
-    url = request.getfixturevalue("sqlite_url" if database.dialect == "sqlite" else "postgres_url")
+def test_a_writer_that_waits_too_long_is_told_so(database, url):
     impatient = open_database(url, wait_s=0.05)
 
     def wait_for_the_same_lock():

@@ -7,10 +7,10 @@ import threading
 import pytest
 from sqlalchemy import delete, select, update
 
+from cohort.base.canonical import sha256_hex
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
-from cohort.delivery import registry as module
 from cohort.delivery.face import Registry
 from cohort.delivery.registry import SqlRegistry
 from cohort.storage.database import open_database
@@ -173,7 +173,7 @@ def test_a_changed_digest_is_damage_for_whoever_holds_the_true_one(registry, dat
 
 def test_a_missing_part_is_damage_and_the_part_is_named(registry, database):
     release = registry.create(bundle(), "alice").release
-    prompt = module.manifests.sha256_hex(release.prompt.encode())
+    prompt = sha256_hex(release.prompt.encode())
     with database.write() as connection:
         connection.execute(delete(blobs).where(blobs.c.digest == prompt))
     error = error_of(registry.verify, release.digest)
@@ -186,8 +186,7 @@ def test_an_unknown_digest_does_not_verify(registry):
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_two_creators_at_once_are_one_after_the_other(database, request, clock, same):
-    url = request.getfixturevalue("sqlite_url" if database.dialect == "sqlite" else "postgres_url")
+def test_two_creators_at_once_are_one_after_the_other(database, url, clock, same):
     opened = [open_database(url) for _ in range(4)]
     barrier, answers = threading.Barrier(len(opened)), []
 

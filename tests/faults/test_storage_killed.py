@@ -62,12 +62,6 @@ def child(script: str, url: str) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
-@pytest.fixture
-def url(database, request) -> str:
-    """Where `database` is."""
-    return request.getfixturevalue("sqlite_url" if database.dialect == "sqlite" else "postgres_url")
-
-
 @pytest.mark.parametrize("commits", [1, 7, 40])
 def test_a_process_killed_while_writing_leaves_whole_transactions(database, url, commits):
     with child(WRITE_FOR_EVER, url) as process:

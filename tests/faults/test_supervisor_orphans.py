@@ -71,6 +71,18 @@ def test_an_adopted_child_that_dies_is_started_again(folder: Path) -> None:
     until(lambda: said(ready_file(folder, "control")) != adopted and alive(said(ready_file(folder, "control"))))
 
 
+def test_a_supervisor_that_cannot_write_its_account_goes_on_looking_after_its_children(folder: Path) -> None:
+    start_house(folder)
+    DataDir(folder).state.unlink()
+    DataDir(folder).state.mkdir()
+    control = said(ready_file(folder, "control"))
+    kill(control)
+    until(lambda: said(ready_file(folder, "control")) != control and alive(said(ready_file(folder, "control"))))
+    DataDir(folder).state.rmdir()
+    kill(said(ready_file(folder, "control")))
+    assert until(lambda: house.running(DataDir(folder)))
+
+
 def test_orphans_with_another_configuration_are_ended_and_started_afresh(folder: Path) -> None:
     first = start_house(folder)
     children = pids(folder)

@@ -101,3 +101,13 @@ def test_a_stop_while_starting_is_not_a_failure(tmp_path: Path, started: list[Su
     spec = child_spec(tmp_path, "control")
     supervisor = look_after(started, ProcessSpec(spec.name, spec.argv, spec.log, lambda: False))
     assert supervisor.wait_ready(lambda _: True) is False
+
+
+def test_a_program_that_is_not_there_is_a_failure_of_the_start_and_not_of_the_supervisor(tmp_path: Path, started: list[Supervisor]) -> None:
+    spec = child_spec(tmp_path, "control")
+    lines: list[str] = []
+    supervisor = look_after(started, ProcessSpec(spec.name, ("/no/such/program",), spec.log, lambda: True), lines=lines)
+    with pytest.raises(CohortError) as caught:
+        supervisor.wait_ready(patiently)
+    assert caught.value.code == "PROCESS_FAILED"
+    assert "could not be started" in lines[0]

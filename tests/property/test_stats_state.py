@@ -35,6 +35,7 @@ failed = st.tuples(fails)
 CASES = {
     "LabelFailures": (lambda: LabelFailures(1.05), label),
     "LabelBinary": (LabelBinary, label_failed),
+    "LabelBinary, prior rate": (lambda: LabelBinary(prior_rate=0.2), label_failed),
     "LabelOrdered": (LabelOrdered, label_value),
     "LabelOrdered, scores": (lambda: LabelOrdered(1.02, lower_is_worse=True), label_value),
     "LabelSign": (LabelSign, failed),

@@ -78,14 +78,13 @@ class SqlRollouts:
         return [self.service(name) for name in names]
 
     def service(self, name: str) -> ServiceView:
-        releases = self._registry.list(name)
-        versions = {str(release.digest): release.version for release in releases}
         now_us = self._clock.now_us()
         with self._store.database.read() as connection:
             row = self._service_row(connection, name)
             active = next(iter(self._store.active(connection, name)), None)
             traffic = self._store.traffic(connection, name, now_us - max(WARM_US, 86_400_000_000))
-        return service_view(row, active, traffic, releases, versions, self._agrees(name, row["stable"]), now_us)
+            versions = self._store.versions(connection, [name])
+        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), now_us)
 
     def plans(self) -> Sequence[Plan]:
         return list(PRESETS.values())
@@ -340,7 +339,9 @@ class SqlRollouts:
         return row
 
     def _versions(self, services: set[str]) -> dict[str, str]:
-        return {release.digest: release.version for service in services for release in self._registry.list(service)}
+        """Digest -> version, without reading the releases: a damaged one must not hide the page that says so."""
+        with self._store.database.read() as connection:
+            return self._store.versions(connection, sorted(services))
 
     def _versions_or_none(self, service: str) -> dict[str, str]:
         try:

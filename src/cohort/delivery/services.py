@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cohort.delivery.model import Release, ReleaseRef, Rollout, ServiceView
+from cohort.delivery.model import Rollout, ServiceView
 from cohort.delivery.processes import Baseline
 from cohort.delivery.views import ref, row_view
 from cohort.stats import Sketch
@@ -31,11 +31,11 @@ def service_view(
     row: Row,
     active: Rollout | None,
     traffic: Sequence[Row],
-    releases: Sequence[Release],
     versions: Mapping[str, str],
     agrees: bool | None,
     now_us: int,
 ) -> ServiceView:
+    """`versions`: digest -> version of the service's releases, newest first."""
     recent = [entry for entry in traffic if entry["minute_us"] > now_us - RECENT_US - MINUTE_US]
     calls = sum(entry["calls"] for entry in recent)
     latency = _merged(recent)
@@ -51,7 +51,7 @@ def service_view(
         p95_ms=_ms(latency, 0.95),
         cost_usd_today=_cost_since(traffic, now_us // DAY_US * DAY_US),
         minutes=_minutes(traffic, now_us),
-        releases=tuple(ReleaseRef(release.digest, release.version) for release in releases[:RELEASES_SHOWN]),
+        releases=tuple(ref(digest, versions) for digest in list(versions)[:RELEASES_SHOWN]),
         gateway_agrees=agrees,
         changed_us=row["changed_us"],
     )

@@ -7,11 +7,12 @@ import asyncio
 from cohort.gateway import openai
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadlines
-from cohort.gateway.http_client import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError, Upstreams
-from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.records import Ongoing, Recorder, cost_usd_micro
 from cohort.gateway.table import Target
+from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
+from cohort.gateway.upstreams import Upstreams
 
 FORWARDED = (b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id")
 _WITHHELD = frozenset(

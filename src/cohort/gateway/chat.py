@@ -9,7 +9,7 @@ from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, pseudonym
-from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Chat, Refused

@@ -14,14 +14,15 @@ from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
-from cohort.gateway.http_client import Upstreams
-from cohort.gateway.http_server import Reply, Request, Server
+from cohort.gateway.http_messages import Reply, Request
+from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Refused
 from cohort.gateway.records import Recorder
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
+from cohort.gateway.upstreams import Upstreams
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]

@@ -9,7 +9,7 @@ import orjson
 from cohort.base.errors import CohortError
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.contract import Cursor, GatewayState, encode
-from cohort.gateway.http_server import Reply, Request
+from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool

@@ -17,7 +17,6 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
-from cohort.gateway.http_client import Upstreams
 from cohort.gateway.http_server import Server
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
@@ -25,8 +24,9 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
-from cohort.gateway.spool import Spool
+from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
+from cohort.gateway.upstreams import Upstreams
 
 UPSTREAM_SWEEP_S = 5.0
 
@@ -38,7 +38,7 @@ async def serve(settings: Settings) -> None:
         CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
     """
     clock = SystemClock()
-    epoch = clock.now_us()
+    epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
     unit_key = read_unit_key(settings.unit_key_file)
     token = read_secret(settings.link_token_file, "link_token_file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -214,7 +215,10 @@ def supervise(settings: Settings, chosen: Sequence[Listener], clock: Clock, talk
 
     def record(states: tuple[ProcessState, ...]) -> Running:
         running = Running(os.getpid(), started_us, ready_ms, str(data.root), settings.gateway_url, settings.control_url, states)
-        write_json(data.state, dataclasses.asdict(running))
+        try:
+            write_json(data.state, dataclasses.asdict(running))
+        except (CohortError, OSError) as error:
+            talk.say(f"{data.state} could not be written, `cohort status` may be out of date: {error}")
         return running
 
     supervisor = Supervisor([listener.spec for listener in chosen], talk.say, record)
@@ -228,7 +232,13 @@ def supervise(settings: Settings, chosen: Sequence[Listener], clock: Clock, talk
             talk.say(f"stopping ({wakeup.stopped.name if wakeup.stopped else 'asked'})")
         finally:
             supervisor.stop()
-            data.state.unlink(missing_ok=True)
+            _forget(data)
+
+
+def _forget(data: DataDir) -> None:
+    """Without a lock the account means nothing; where it cannot be removed it does no harm."""
+    with contextlib.suppress(OSError):
+        data.state.unlink()
 
 
 def locked(data: DataDir) -> DirectoryLock:
@@ -239,7 +249,7 @@ def locked(data: DataDir) -> DirectoryLock:
     """
     lock = DirectoryLock(data.lock)
     if lock.acquire():
-        data.state.unlink(missing_ok=True)  # of a supervisor that was killed
+        _forget(data)  # what a supervisor that was killed had written
         return lock
     now = read_running(data)
     where = f" as process {now.pid}: gateway {now.gateway_url}, dashboard {now.control_url}" if now else ""

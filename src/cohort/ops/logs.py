@@ -15,13 +15,18 @@ def cap_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
     """Move the contents to `path.1` (replacing it) when they exceed `bytes_max`. True when that happened.
 
     Copies and truncates, because the writer keeps the file open for appending; lines written in between are lost.
+    Without room for the copy (a full disk) the contents are dropped.
     """
     try:
         if path.stat().st_size <= bytes_max:
             return False
     except FileNotFoundError:
         return False
-    shutil.copyfile(path, path.with_name(path.name + ".1"))
+    aside = path.with_name(path.name + ".1")
+    try:
+        shutil.copyfile(path, aside)
+    except OSError:
+        aside.unlink(missing_ok=True)
     os.truncate(path, 0)
     return True
 

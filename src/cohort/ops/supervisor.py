@@ -162,7 +162,7 @@ class Supervisor:
         if member.handle is not None:
             status = member.handle.poll()
             if status is not None:
-                self._died(member, status, now_s)
+                self._ended(member, status, now_s)
             elif member.phase is Phase.STARTING and member.spec.ready():
                 member.phase = Phase.READY
                 self._say(f"{member.spec.name}: ready, process {member.handle.pid}, {now_s - member.started_s:.2f} s")
@@ -172,17 +172,23 @@ class Supervisor:
             self._start(member, now_s)
 
     def _start(self, member: _Member, now_s: float) -> None:
-        cap_log(member.spec.log)
-        member.handle, member.adopted = start(member.spec.argv, member.spec.log), False
-        member.phase, member.started_s = Phase.STARTING, now_s
+        member.phase, member.adopted, member.started_s = Phase.STARTING, False, now_s
+        try:
+            cap_log(member.spec.log)
+            member.handle = start(member.spec.argv, member.spec.log)
+        except OSError as error:
+            self._died(member, f"could not be started: {error}", now_s)
 
-    def _died(self, member: _Member, status: int, now_s: float) -> None:
+    def _ended(self, member: _Member, status: int, now_s: float) -> None:
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        self._died(member, "ended" if member.adopted else how, now_s)
+
+    def _died(self, member: _Member, how: str, now_s: float) -> None:
         restart = after_death(now_s - member.started_s, member.quick_deaths)
         member.handle, member.due_s = None, now_s + restart.delay_s
         member.deaths += 1
         member.quick_deaths = restart.quick_deaths
         member.phase = Phase.FAILED if restart.given_up else Phase.WAITING
-        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
         self._say(f"{member.spec.name}: {how}; starting again in {restart.delay_s:g} s")
         if self._was_ready and restart.quick_deaths == QUICK_DEATHS_MAX:
             tail = "\n".join(f"  {line}" for line in last_lines(member.spec.log))

@@ -93,6 +93,15 @@ def test_a_log_over_its_size_moves_aside_and_its_writer_goes_on_in_the_same_file
     assert cap_log(tmp_path / "none.log") is False
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_on_a_full_disk_an_overlong_log_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"a" * 101)
+    (tmp_path / "x.log.1").symlink_to("/dev/full")
+    assert cap_log(path, bytes_max=100) is True
+    assert path.read_bytes() == b""
+
+
 def test_the_end_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_text("".join(f"line {number}\n" for number in range(5000)))

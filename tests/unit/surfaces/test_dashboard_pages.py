@@ -45,7 +45,7 @@ def home() -> House:
 @pytest.fixture
 def client(home: House) -> Iterator[TestClient]:
     app = create_app(home.control)
-    with TestClient(app, base_url="http://127.0.0.1:8700", raise_server_exceptions=False, headers=PAGE, follow_redirects=False) as made:
+    with TestClient(app, base_url="http://127.0.0.1:8710", raise_server_exceptions=False, headers=PAGE, follow_redirects=False) as made:
         yield made
 
 

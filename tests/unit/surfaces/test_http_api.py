@@ -26,7 +26,7 @@ def home() -> House:
 
 @pytest.fixture
 def client(home: House) -> Iterator[TestClient]:
-    with TestClient(create_app(home.control), base_url="http://127.0.0.1:8700", raise_server_exceptions=False) as made:
+    with TestClient(create_app(home.control), base_url="http://127.0.0.1:8710", raise_server_exceptions=False) as made:
         yield made
 
 
@@ -213,10 +213,10 @@ def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
 def test_health_ready_and_status_need_no_key_and_say_which_part_is_not_well(client: TestClient, home: House) -> None:
     assert client.get("/health").json() == {"alive": True}
     assert client.get("/ready").status_code == 200
-    home.parts[2] = Part("gateway", False, "no answer from 127.0.0.1:8700")
+    home.parts[2] = Part("gateway", False, "no answer from 127.0.0.1:8710")
     answer = client.get("/ready")
     assert answer.status_code == 503
-    assert answer.json()["parts"][2] == {"name": "gateway", "ok": False, "detail": "no answer from 127.0.0.1:8700"}
+    assert answer.json()["parts"][2] == {"name": "gateway", "ok": False, "detail": "no answer from 127.0.0.1:8710"}
     assert client.get("/health").status_code == 200
     status = client.get("/status").json()
     assert (status["ready"], status["services"], status["rollouts_active"]) == (False, 2, 1)

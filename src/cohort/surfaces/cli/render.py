@@ -9,6 +9,16 @@ from typing import Any
 from cohort.surfaces.cli.session import Session
 
 NOTHING = "-"
+STYLES = {
+    "harmful": "bold red",
+    "rolled back": "red",
+    "safe": "green",
+    "promoted": "green",
+    "aborted": "yellow",
+    "paused": "yellow",
+    "awaiting approval": "yellow",
+}
+"""How words stand out on a terminal; they mean the same without."""
 
 
 def table(session: Session, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -33,7 +43,7 @@ def ruled(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
 
     grid = Table(*headings, box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return grid
 
 

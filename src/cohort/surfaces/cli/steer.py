@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cohort.base.errors import CohortError, Exit
+from cohort.base.errors import Exit
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -119,7 +119,8 @@ def _dangerous(session: Session, rollout: str, verb: str, reason: str, revision:
             session.data({"dry_run": True, "verb": verb, "would": consequence(verb, view), "rollout": view})
         return Exit.DONE
     if not click.confirm("Go on?", err=True):
-        raise CohortError("FIELD_INVALID", f"{verb}: not confirmed, nothing was changed", hint="Answer y, or give --yes.")
+        session.say("nothing was changed")
+        return Exit.NO
     return _steer(session, view["id"], verb, reason, view["revision"] if revision is None else revision)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -69,7 +70,11 @@ def _talk(session: Session, settings: Settings, announce_fd: int | None) -> Talk
         else:
             _show(session, dataclasses.asdict(running) | shown)
 
-    return Talk(session.say, lambda key: shown.update(_hand_over(key, session, settings)), ready)
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more; that is no reason to stop serving
+            session.say(line)
+
+    return Talk(say, lambda key: shown.update(_hand_over(key, session, settings)), ready)
 
 
 def _hand_over(key: str, session: Session, settings: Settings) -> dict[str, str]:

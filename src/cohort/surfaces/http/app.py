@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from cohort import __version__
 from cohort.surfaces.dashboard.pages import install_dashboard
-from cohort.surfaces.http import routes_health, routes_rollouts, routes_services
-from cohort.surfaces.http.bodies import Problem
 from cohort.surfaces.http.edge import Edge
 from cohort.surfaces.http.live import Feed
+from cohort.surfaces.http.openapi import add_routes
 from cohort.surfaces.http.ports import LOOPBACK_NAMES, THREADS_MAX, ControlFace
 from cohort.surfaces.http.problems import install_problems
 from cohort.surfaces.http.telemetry import Telemetry
-
-PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {"model": Problem, "description": "A problem document (RFC 9457), as application/problem+json."}
-}
 
 
 def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_NAMES) -> FastAPI:
@@ -37,17 +31,9 @@ def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_
     app.state.started_us = control.clock.now_us()
     app.add_middleware(Edge, hosts=hosts, count=telemetry.count)
     install_problems(app)
-    app.include_router(_api())
-    app.include_router(routes_health.router, tags=["health"])
+    add_routes(app)
     install_dashboard(app)
     return app
-
-
-def _api() -> APIRouter:
-    api = APIRouter(prefix="/api/v1", responses=PROBLEM)
-    api.include_router(routes_services.router, tags=["services"])
-    api.include_router(routes_rollouts.router, tags=["rollouts"])
-    return api
 
 
 @asynccontextmanager

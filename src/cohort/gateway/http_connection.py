@@ -1,0 +1,341 @@
+"""One client's connection: an asyncio protocol over httptools.
+
+httptools refuses what smuggling is made of (Content-Length with Transfer-Encoding, duplicate or odd lengths, folded headers, bare LF
+or CR, space before the colon); this module adds limits and deadlines, and refuses every transfer coding but plain `chunked`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import Protocol, cast
+
+import httptools
+
+from cohort.gateway import openai
+from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
+from cohort.gateway.log import Log
+from cohort.gateway.settings import Limits
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Reading(IntEnum):
+    """Where in a request the connection is."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    REFUSED = 3  # answered with an error; what still comes is thrown away
+
+
+class Host(Protocol):
+    """The server a connection belongs to."""
+
+    handler: Handler
+    limits: Limits
+    log: Log
+    loop: asyncio.AbstractEventLoop
+    draining: bool
+    requests: int
+
+    def admit(self, connection: Connection) -> bool: ...
+
+    def forget(self, connection: Connection) -> None: ...
+
+    def refused(self, code: str, /) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests are answered one at a time; pipelined ones wait, bounded."""
+
+    __slots__ = (
+        "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
+        "_headers", "_limits", "_loop", "_parser", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_server", "_target",
+        "_task", "_transport", "congested", "gone",
+    )  # fmt: skip
+
+    def __init__(self, server: Host) -> None:
+        self._server = server
+        self._handler = server.handler
+        self._limits = server.limits
+        self._loop = server.loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[tuple[Request, Reply]] = deque()
+        self._busy = self._continue = self._completed = self.congested = self.gone = False
+        self._task: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._refusal: tuple[int, str, str] | None = None
+        self._reading = Reading.IDLE
+        self._raw_head_bytes = 0
+        self._deadline_s = self._loop.time() + self._limits.head_read_s
+        self._clear()
+
+    @property
+    def draining(self) -> bool:
+        return self._server.draining
+
+    # --- asyncio ---------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_high_bytes)
+        if not self._server.admit(self):
+            self._refuse(503, "too_many_connections", "the gateway has as many connections as it may (connections_max); try again")
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.gone = True
+        self._server.forget(self)
+        self._pending.clear()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        before, self._completed = self._reading, False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
+        if self._refusal is None and self._reading is Reading.HEAD:
+            self._raw_head_bytes += 0 if self._completed else len(data)
+            if self._raw_head_bytes > self._limits.head_bytes_max:
+                self._refusal = self._head_too_large()
+        if self._refusal is not None:
+            self._refuse(*self._refusal)
+        elif self._reading is not Reading.IDLE:
+            self._watch(before)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- httptools -------------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._refusal is None:
+            self._clear()
+            self._reading = Reading.HEAD
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._reading is not Reading.HEAD:
+            return  # a trailer: counted, not used
+        name = name.lower()
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b", " + value
+        if known is not None and name == b"host":
+            self._refusal = (400, "invalid_http", "the Host header is given twice")
+
+    def on_headers_complete(self) -> None:
+        self._reading = Reading.BODY
+        self._raw_head_bytes = 0
+        self._refusal = self._refusal or self._head_problem()
+        if self._refusal is None and self._headers.get(b"expect") == b"100-continue":
+            self._continue = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_bytes_max:
+            self._refusal = self._refusal or self._body_too_large()
+        elif self._refusal is None:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        if self._head_bytes > self._limits.head_bytes_max:
+            self._refusal = self._head_too_large()
+            return
+        self._reading = Reading.IDLE
+        self._completed = True
+        self._continue = False
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = Request(self._parser.get_method(), self._target, self._headers, body)
+        modern = self._parser.get_http_version() == "1.1"
+        reply = Reply(self, modern and self._parser.should_keep_alive(), modern, request.method != b"HEAD")
+        self._clear()
+        if not self._busy and self._task is None:
+            self._begin(request, reply)
+        elif len(self._pending) < self._limits.pipelined_max:
+            self._pending.append((request, reply))
+            self._pause(True)
+        else:
+            self._refusal = (400, "too_many_pipelined", "too many requests sent ahead on one connection; wait for answers")
+
+    # --- answering -------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if not self.gone and self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        while self.congested and not self.gone:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def answered(self, keep_alive: bool) -> None:
+        """A reply is complete: take the next request, or close."""
+        self._busy = False
+        if self.gone:
+            return
+        if self._refusal is not None:
+            self._refuse(*self._refusal)
+        elif not keep_alive and self._transport is not None:
+            self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
+            self._transport.close()
+        elif self._task is None:
+            self._next()
+
+    def _begin(self, request: Request, reply: Reply) -> None:
+        self._busy = True
+        self._server.requests += 1
+        try:
+            coroutine = self._handler(request, reply)
+        except Exception as error:  # the supervisor of one request
+            self._crashed(reply, error)
+            return
+        if coroutine is not None:
+            self._task = self._loop.create_task(self._run(coroutine, reply))
+
+    async def _run(self, coroutine: Coroutine[None, None, None], reply: Reply) -> None:
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            self._abort()
+        except Exception as error:  # the supervisor of one request: nothing a request does may end the process
+            self._crashed(reply, error)
+        finally:
+            self._task = None
+        if not self._busy and not self.gone:
+            self._next()
+
+    def _crashed(self, reply: Reply, error: Exception) -> None:
+        where = "".join(traceback.format_exception(error)[-3:])
+        self._server.log.write("request_failed", error=type(error).__name__, where=where[-2000:])
+        if reply.started:
+            self._abort()
+        else:
+            reply.send(500, openai.error("the gateway failed on this request; its log says why", "internal_error", kind="server_error"))
+
+    def _next(self) -> None:
+        wait_s = self._limits.keep_alive_s if self._reading is Reading.IDLE else self._limits.head_read_s
+        self._deadline_s = self._loop.time() + wait_s
+        if self._pending:
+            self._begin(*self._pending.popleft())
+        elif self._reading is Reading.IDLE:
+            self._pause(False)
+        if self.draining and not self._busy and self._reading is Reading.IDLE:
+            self.close_idle()
+
+    # --- limits ----------------------------------------------------------------------------------------------------------------
+
+    def sweep(self, now_s: float) -> None:
+        """Enforce the deadline of whatever the connection is doing."""
+        if now_s < self._deadline_s or self._transport is None or (self._busy and self._refusal is not None):
+            return
+        if self._reading is Reading.HEAD or self._reading is Reading.BODY:
+            part = "head" if self._reading is Reading.HEAD else "body"
+            self._refuse(408, "request_timeout", f"the {part} of the request did not arrive in time ({part}_read_s)")
+        elif self._reading is Reading.REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
+            self._abort()
+        elif not self._busy:
+            self._transport.close()
+
+    def close_idle(self) -> None:
+        if not self._busy and self._reading is Reading.IDLE and self._transport is not None:
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """End the request in flight, as at the end of a drain."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._abort()
+
+    def _watch(self, before: Reading) -> None:
+        if self._continue:
+            self._continue = False
+            if not self._busy:
+                self.write(CONTINUE)
+        if self._reading is before:
+            return
+        if self._reading is Reading.HEAD:
+            self._deadline_s = self._loop.time() + self._limits.head_read_s
+        elif self._reading is Reading.BODY:
+            self._deadline_s = self._loop.time() + self._limits.body_read_s
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer with an error and close, once the answers before it are out."""
+        self._refusal = (status, code, message)
+        if self._busy or self._reading is Reading.REFUSED:
+            return
+        self._reading = Reading.REFUSED
+        body = openai.error(message, code)
+        head = b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (STATUS_LINES[status], len(body))
+        self.write(head + body)
+        self._server.refused(code)
+        self._deadline_s = self._loop.time() + self._limits.linger_s
+        if self._transport is not None and not self.gone:
+            self._pause(False)
+            self._transport.write_eof()
+
+    def _head_problem(self) -> tuple[int, str, str] | None:
+        if self._head_bytes > self._limits.head_bytes_max:
+            return self._head_too_large()
+        if self._parser.should_upgrade():
+            return (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return (505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if version == "1.1" and b"host" not in self._headers:
+            return (400, "invalid_http", "the Host header is missing")
+        coding = self._headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+            return (400, "invalid_http", "Transfer-Encoding may only be `chunked`, and only in HTTP/1.1")
+        if int(self._headers.get(b"content-length", b"0")) > self._limits.body_bytes_max:
+            return self._body_too_large()
+        return None
+
+    def _head_too_large(self) -> tuple[int, str, str]:
+        return (431, "headers_too_large", f"the headers are larger than {self._limits.head_bytes_max} bytes (head_bytes_max); send fewer")
+
+    def _body_too_large(self) -> tuple[int, str, str]:
+        return (
+            413,
+            "request_too_large",
+            f"the body is larger than {self._limits.body_bytes_max} bytes (body_bytes_max); send a smaller one",
+        )
+
+    def _clear(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._head_bytes = self._body_bytes = 0
+
+    def _pause(self, paused: bool) -> None:
+        if self._transport is None or self._transport.is_closing() or self._transport.is_reading() is not paused:
+            return
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,120 @@
+"""A request as it was read, and the answer to it as it is written: HTTP/1.1 framing, whole or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Protocol
+
+JSON = b"application/json"
+STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+class Channel(Protocol):
+    """The connection under a reply."""
+
+    gone: bool
+    congested: bool
+
+    @property
+    def draining(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def answered(self, keep_alive: bool) -> None:
+        """The reply is complete."""
+        ...
+
+
+class Request:
+    """One request. Header names are in lower case; of a repeated header the values are joined with a comma."""
+
+    __slots__ = ("body", "headers", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+
+
+class Reply:
+    """The answer to one request. `headers` arguments are ready lines, each ending in CRLF. Writing after the client left does nothing."""
+
+    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "ended", "started")
+
+    def __init__(self, connection: Channel, keep_alive: bool, chunked: bool, has_body: bool) -> None:
+        self._connection = connection
+        self._keep_alive = keep_alive
+        self._chunked = chunked
+        self._has_body = has_body
+        self.started = False
+        self.ended = False
+
+    @property
+    def gone(self) -> bool:
+        """The client left."""
+        return self._connection.gone
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON) -> None:
+        """A whole answer."""
+        self._connection.write(
+            b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s\r\n%s"
+            % (
+                STATUS_LINES.get(status) or status_line(status),
+                content_type,
+                len(body),
+                headers,
+                self._closing(),
+                body if self._has_body else b"",
+            )
+        )
+        self._end()
+
+    def start(self, status: int, headers: bytes) -> None:
+        """The head of a streamed answer."""
+        coding = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        self._keep_alive = self._keep_alive and self._chunked
+        self._connection.write((STATUS_LINES.get(status) or status_line(status)) + coding + headers + self._closing() + b"\r\n")
+        self.started = True
+
+    def write(self, data: bytes) -> None:
+        self._connection.write(b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data)
+
+    async def drain(self) -> None:
+        """Returns when the client has taken enough of what was written."""
+        await self._connection.drain()
+
+    @property
+    def congested(self) -> bool:
+        return self._connection.congested
+
+    def finish(self) -> None:
+        """The end of a streamed answer."""
+        if self._chunked:
+            self._connection.write(b"0\r\n\r\n")
+        self._end()
+
+    def break_off(self, data: bytes) -> None:
+        """Last words of a streamed answer that cannot go on; the connection closes behind them."""
+        self._keep_alive = False
+        self.write(data)
+        self.finish()
+
+    def _closing(self) -> bytes:
+        self._keep_alive = self._keep_alive and not self._connection.draining
+        return b"" if self._keep_alive else b"connection: close\r\n"
+
+    def _end(self) -> None:
+        self.started = self.ended = True
+        self._connection.answered(self._keep_alive)
+
+
+Handler = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
+"""Answers at once and returns None, or returns what will answer. It may be cancelled at any wait: the client left, or the process ends."""
+
+
+def status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d Unknown\r\n" % status

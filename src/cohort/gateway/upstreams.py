@@ -1,0 +1,179 @@
+"""Connections to upstreams, pooled by address, TLS included; who may have one, who waits, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+
+from cohort.gateway.settings import Limits
+from cohort.gateway.table import Origin
+from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Unreachable, UpstreamConnection
+
+
+class _Pool:
+    """Connections to one origin."""
+
+    __slots__ = ("idle", "open", "waiters")
+
+    def __init__(self) -> None:
+        self.idle: list[UpstreamConnection] = []
+        self.open = 0
+        self.waiters: deque[asyncio.Future[None]] = deque()
+
+
+class Upstreams:
+    """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._pools: dict[Origin, _Pool] = {}
+        self._tls: ssl.SSLContext | None = None
+        self.retries = 0
+
+    async def exchange(self, origin: Origin, request: bytes, *, patient: bool = True) -> UpstreamConnection:
+        """Send `request` and wait for the head of its answer. Hand the connection back with `finish`, whatever happens.
+
+        `patient` false: do not wait for a free connection. The caller bounds the time.
+
+        Raises:
+            Unreachable, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
+        """
+        connection, reused = await self._acquire(origin, patient)
+        try:
+            connection.send(request)
+            await connection.head()
+            return connection
+        except NoAnswer:
+            self.finish(connection)
+            if not reused:
+                raise
+        except BaseException:
+            self.finish(connection)
+            raise
+        self.retries += 1
+        return await self._again(origin, request)
+
+    def finish(self, connection: UpstreamConnection) -> None:
+        """The exchange is over: keep the connection if the answer was read whole, else close it at once."""
+        pool = self._pools[connection.origin]
+        if connection.complete and connection.reusable and not connection.lost:
+            connection.in_use = False
+            connection.idle_since_s = self._loop.time()
+            pool.idle.append(connection)
+        else:
+            connection.abort()
+            pool.open -= 1
+        _wake_one(pool)
+
+    @property
+    def open(self) -> int:
+        return sum(pool.open for pool in self._pools.values())
+
+    def sweep(self) -> None:
+        """Close connections that were idle too long, and forget pools that are empty."""
+        oldest_s = self._loop.time() - self._limits.upstream_idle_s
+        for origin, pool in list(self._pools.items()):
+            stale = [c for c in pool.idle if c.lost or c.idle_since_s < oldest_s]
+            for connection in stale:
+                pool.idle.remove(connection)
+                pool.open -= 1
+                connection.abort()
+            if not pool.open and not pool.waiters:
+                del self._pools[origin]
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            for connection in pool.idle:
+                connection.abort()
+
+    async def _again(self, origin: Origin, request: bytes) -> UpstreamConnection:
+        pool = self._pools.setdefault(origin, _Pool())
+        pool.open += 1
+        connection = await self._connect(origin, pool)
+        try:
+            connection.send(request)
+            await connection.head()
+        except BaseException:
+            self.finish(connection)
+            raise
+        return connection
+
+    async def _acquire(self, origin: Origin, patient: bool) -> tuple[UpstreamConnection, bool]:
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = _Pool()
+        while True:
+            while pool.idle:
+                connection = pool.idle.pop()
+                if not connection.lost:
+                    return connection, True
+                pool.open -= 1
+            if pool.open < self._limits.upstream_connections_max:
+                pool.open += 1
+                return await self._connect(origin, pool), False
+            await self._wait_for_one(origin, pool, patient)
+
+    async def _wait_for_one(self, origin: Origin, pool: _Pool, patient: bool) -> None:
+        if not patient or len(pool.waiters) >= self._limits.upstream_waiters_max:
+            raise Overloaded(f"{origin}: all {self._limits.upstream_connections_max} connections are busy")
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        pool.waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                _wake_one(pool)
+            raise
+        finally:
+            if waiter in pool.waiters:
+                pool.waiters.remove(waiter)
+
+    async def _connect(self, origin: Origin, pool: _Pool) -> UpstreamConnection:
+        """A new connection, tried twice. The pool has counted it already."""
+        try:
+            try:
+                return await self._connect_once(origin)
+            except OSError:
+                self.retries += 1
+                await asyncio.sleep(self._limits.connect_retry_wait_s)
+                return await self._connect_once(origin)
+        except OSError as error:
+            self._lose(pool)
+            raise Unreachable(f"{origin}: {_reason(error)}") from error
+        except BaseException:
+            self._lose(pool)
+            raise
+
+    async def _connect_once(self, origin: Origin) -> UpstreamConnection:
+        context = self._tls_context() if origin.scheme == "https" else None
+        async with asyncio.timeout(self._limits.connect_s):
+            _, protocol = await self._loop.create_connection(
+                lambda: UpstreamConnection(origin, self._limits, self._loop), origin.host, origin.port, ssl=context
+            )
+        return protocol
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    def _lose(self, pool: _Pool) -> None:
+        pool.open -= 1
+        _wake_one(pool)
+
+
+def _wake_one(pool: _Pool) -> None:
+    while pool.waiters:
+        waiter = pool.waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no connection in time (connect_s)"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,70 @@
+"""The API's description (OpenAPI). `python -m cohort.surfaces.http.openapi` prints what docs/reference/openapi.json holds."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from cohort import __version__
+from cohort.surfaces.http import routes_health, routes_rollouts, routes_services
+from cohort.surfaces.http.bodies import Problem
+
+PREFIX = "/api/v1"
+PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
+SECURITY = {
+    "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role (viewer, operator, admin) says what it may do."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "cohort_session",
+        "description": "A browser's session; changes need `X-CSRF-Token` too.",
+    },
+}
+
+
+def api_routes() -> APIRouter:
+    api = APIRouter(prefix=PREFIX, responses=PROBLEM)
+    api.include_router(routes_services.router, tags=["services"])
+    api.include_router(routes_rollouts.router, tags=["rollouts"])
+    return api
+
+
+def add_routes(app: FastAPI) -> None:
+    """The API and the health routes, and their description at /api/v1/openapi.json."""
+    app.include_router(api_routes())
+    app.include_router(routes_health.router, tags=["health"])
+    app.openapi = lambda: description(app)  # type: ignore[method-assign]
+
+
+def description(app: FastAPI) -> dict[str, Any]:
+    """What `app` answers, as OpenAPI; made once per app."""
+    if app.openapi_schema is None:
+        made = get_openapi(title="Cohort", version=__version__, routes=app.routes, description="Fields are only ever added.")
+        made["components"]["securitySchemes"] = SECURITY
+        for path, operations in made["paths"].items():
+            for operation in operations.values():
+                _finish(operation, needs_key=path.startswith(PREFIX))
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _finish(operation: dict[str, Any], needs_key: bool) -> None:
+    if needs_key:
+        operation["security"] = [{"key": []}, {"session": []}]
+    problem = operation["responses"].get("default")
+    if problem is not None:
+        problem["content"] = {"application/problem+json": problem["content"]["application/json"]}
+
+
+def openapi_bytes() -> bytes:
+    app = FastAPI()
+    add_routes(app)
+    return orjson.dumps(app.openapi(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(openapi_bytes())
