@@ -32,7 +32,7 @@ from cohort.delivery.model import (
 from cohort.delivery.plans import PRESETS, find_plan
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import replay
-from cohort.delivery.services import WARM_US, service_view, warm_baseline
+from cohort.delivery.services import WARM_US, calls_per_s, service_view, warm_baseline
 from cohort.delivery.store_sql import RolloutStore, changed
 from cohort.delivery.views import ref, rollout_view, row_view
 from cohort.gateway.contract import GatewayState
@@ -94,13 +94,12 @@ class SqlRollouts:
     ) -> Forecast:
         ladder = find_plan(plan)
         _check_speed(speed)
+        now_us = self._clock.now_us()
         with self._store.database.read() as connection:
-            self._service_row(connection, service)
-            traffic = self._store.traffic(connection, service, self._clock.now_us() - WARM_US)
-        seen = warm_baseline(traffic)
-        seen_per_s = seen.calls / (WARM_US / 1e6) if seen.calls else None
-        rate = failure_rate if failure_rate is not None else seen.failure_rate
-        units = units_per_s if units_per_s is not None else seen_per_s
+            stable = self._service_row(connection, service)["stable"]
+            traffic = self._store.traffic(connection, service, now_us - WARM_US)
+        rate = failure_rate if failure_rate is not None else warm_baseline(traffic, stable).failure_rate
+        units = units_per_s if units_per_s is not None else calls_per_s(traffic, now_us)
         assumed = rate is None or units is None
         return forecast(service, ladder, speed, units or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed)
 
@@ -203,7 +202,7 @@ class SqlRollouts:
                     raise CohortError(
                         "ROLLOUT_NOT_NEEDED", f"{start.service} already serves {candidate.version}", hint="Choose another release."
                     )
-                warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US))
+                warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US), row["stable"])
                 planned = self._planned(start, plan, row["stable"], candidate.digest, now_us)
                 running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
                 self._store.insert(connection, running, Evidence(plan, warm, start.speed, running.stage).to_state())

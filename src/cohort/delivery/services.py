@@ -21,10 +21,15 @@ RELEASES_SHOWN = 20
 Row = Mapping[str, Any]
 
 
-def warm_baseline(traffic: Sequence[Row]) -> Baseline:
-    """The service's calls before a rollout. It steers bets and frozen limits; no verdict's validity rests on it."""
-    latency = _merged(traffic)
-    return Baseline(sum(row["calls"] for row in traffic), sum(row["failed"] for row in traffic), latency)
+def warm_baseline(traffic: Sequence[Row], release: str) -> Baseline:
+    """`release`'s calls before a rollout. It steers bets and frozen limits; no verdict's validity rests on it."""
+    rows = [row for row in traffic if row["release"] == release]
+    return Baseline(sum(row["calls"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
+
+
+def calls_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
+    """Of all releases together; None without traffic."""
+    return _per_minute(traffic, now_us) / 60 if traffic else None
 
 
 def service_view(
