@@ -139,6 +139,10 @@ class MemoryGateway:
         self.acknowledged = max(self.acknowledged, upto)
         self.fuse.step("acknowledged")
 
+    def refuse(self, *_: Any) -> Any:
+        """What any method of the port may do."""
+        raise unreachable()
+
     # --- clients ---
 
     @property
@@ -206,12 +210,16 @@ def _index(cursor: Cursor) -> int:
 
 
 class FusedDatabase:
-    """A database at whose every boundary the process may be killed, or which is `away`; the real one does the work."""
+    """A database at whose every boundary the process may be killed, or which is `away`; the real one does the work.
+
+    `commit_unknown`: transactions are written, and their answer is lost.
+    """
 
     def __init__(self, inner: Database, fuse: Fuse | None = None) -> None:
         self._inner = inner
         self.fuse = fuse or Fuse()
         self.away = False
+        self.commit_unknown = False
 
     @property
     def dialect(self) -> str:
@@ -232,6 +240,8 @@ class FusedDatabase:
             self._there()
             self.fuse.step("before the commit")
         self.fuse.step("after the commit")
+        if self.commit_unknown:
+            raise CohortError("OUTCOME_UNKNOWN", "no answer to a commit", retry=Retry.CHECK_FIRST, hint="Look.")
 
     def lock(self, connection: Any, name: str) -> None:
         self._inner.lock(connection, name)
