@@ -27,6 +27,7 @@ from cohort.delivery.rollouts import SqlRollouts
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.assignment import is_shadowed
 from cohort.gateway.contract import Arm, Batch, Cursor, GatewayState, Result, RoutingTable, decode_batch, decode_table, encode
+from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.table import Snapshot, compile_table
 from cohort.storage.database import Database
@@ -87,7 +88,7 @@ class MemoryGateway:
 
     def _begin(self) -> None:
         self.epoch = self.clock.now_us()
-        self.recorder = Recorder(self.name, self.epoch, _Spool(self.records), self.clock, 10)  # type: ignore[arg-type]
+        self.recorder = Recorder(self.name, self.epoch, _Spool(self.records), Metrics(), self.clock, 10)  # type: ignore[arg-type]
         self.in_flight: list[Ongoing] = []
 
     def restart(self) -> list[Ongoing]:

@@ -17,7 +17,9 @@ from support_engine import OPERATOR, House, plan_text, unit_name
 HALF = plan_text("- {traffic_pct: 50, floor: 10s}\n- {traffic_pct: 100, floor: 10s}")
 OPEN = plan_text("- {traffic_pct: 50, floor: 10s, gates: []}\n- {traffic_pct: 100, floor: 10s, gates: []}")
 ASKING = plan_text("- {traffic_pct: 50, floor: 10s, gates: [], approval: true}\n- {traffic_pct: 100, gates: []}")
-PAUSING = plan_text("- {traffic_pct: 10, gates: []}\n- {traffic_pct: 50, floor: 10s, gates: [], pause: true}\n- {traffic_pct: 100, gates: []}")
+PAUSING = plan_text(
+    "- {traffic_pct: 10, gates: []}\n- {traffic_pct: 50, floor: 10s, gates: [], pause: true}\n- {traffic_pct: 100, gates: []}"
+)
 
 
 @pytest.fixture
@@ -269,7 +271,9 @@ def test_an_alarm_comes_before_an_approval(lone):
 
 
 def test_promote_waives_floor_and_certificate_with_a_reason_and_goes_one_stage_on(house):
-    plan = plan_text("- {traffic_pct: 5, floor: 9d, certificate: {ratio: 3}}\n- {traffic_pct: 50, floor: 9d, approval: true}\n- {traffic_pct: 100, floor: 9d}")
+    plan = plan_text(
+        "- {traffic_pct: 5, floor: 9d, certificate: {ratio: 3}}\n- {traffic_pct: 50, floor: 9d, approval: true}\n- {traffic_pct: 100, floor: 9d}"
+    )
     rollout = house.start(plan)
     view = house.rollouts.promote(rollout.id, Act("alice", "I know it"))
     assert (view.stage, view.state, share(house)) == (1, State.RUNNING, 0.5)
