@@ -7,10 +7,10 @@ import threading
 import pytest
 from sqlalchemy import delete, select, update
 
+from cohort.base.canonical import sha256_hex
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
-from cohort.delivery import registry as module
 from cohort.delivery.face import Registry
 from cohort.delivery.registry import SqlRegistry
 from cohort.storage.database import open_database
@@ -173,7 +173,7 @@ def test_a_changed_digest_is_damage_for_whoever_holds_the_true_one(registry, dat
 
 def test_a_missing_part_is_damage_and_the_part_is_named(registry, database):
     release = registry.create(bundle(), "alice").release
-    prompt = module.manifests.sha256_hex(release.prompt.encode())
+    prompt = sha256_hex(release.prompt.encode())
     with database.write() as connection:
         connection.execute(delete(blobs).where(blobs.c.digest == prompt))
     error = error_of(registry.verify, release.digest)

@@ -20,7 +20,8 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, short
 from cohort.delivery import manifests
 from cohort.delivery.face import Bundle, Created
-from cohort.delivery.manifests import FILE_DIGEST_PREFIX, STABLE, Manifest
+from cohort.delivery.manifest_fields import STABLE
+from cohort.delivery.manifests import FILE_DIGEST_PREFIX, Manifest
 from cohort.delivery.model import Release
 from cohort.storage import blobs
 from cohort.storage.database import Database

@@ -24,7 +24,7 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
-from cohort.gateway.spool import Spool
+from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
 
@@ -38,7 +38,7 @@ async def serve(settings: Settings) -> None:
         CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
     """
     clock = SystemClock()
-    epoch = clock.now_us()
+    epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
     unit_key = read_unit_key(settings.unit_key_file)
     token = read_secret(settings.link_token_file, "link_token_file")

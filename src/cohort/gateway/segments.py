@@ -60,6 +60,19 @@ def header_epoch(first_line: bytes) -> int | None:
     return epoch if isinstance(epoch, int) else None
 
 
+def newest_us(tail: bytes) -> int:
+    """The latest moment named in the end of a segment: its header's epoch, its records' assignment; 0 when nothing can be read."""
+    newest = 0
+    for line in tail.split(b"\n"):
+        payload = unframe(line)
+        if payload is None or payload.startswith(GAP):
+            continue
+        body = orjson.loads(payload)
+        found = body["header"]["epoch"] if "header" in body else body.get("at_us", 0)
+        newest = max(newest, found if isinstance(found, int) else 0)
+    return newest
+
+
 def gap(dropped: int, from_us: int, to_us: int, reason: str) -> bytes:
     return orjson.dumps({"gap": {"dropped": dropped, "from_us": from_us, "to_us": to_us, "reason": reason}})
 

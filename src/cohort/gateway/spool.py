@@ -22,6 +22,7 @@ from cohort.gateway.settings import Limits
 
 _NAME = re.compile(r"(\d{10})\.log")
 HEADER_BYTES_MAX = 4096
+TAIL_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -38,6 +39,22 @@ class _Gap:
 class _Segment:
     size: int
     epoch: int | None
+
+
+def epoch_after(directory: Path, now_us: int) -> int:
+    """The epoch of a process that starts now: later than everything in the spool, even when the clock was set back.
+
+    Evidence is taken in the order of assignment, so a record must never seem older than one that was written before it.
+    """
+    names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name)) if directory.exists() else []
+    for name in reversed(names):
+        path = directory / name
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+            newest = segments.newest_us(file.read())
+        if newest:
+            return max(now_us, newest + 1)
+    return now_us
 
 
 class Spool:

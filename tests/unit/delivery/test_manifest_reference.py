@@ -9,7 +9,8 @@ import pytest
 
 from cohort.base.errors import ERRORS
 from cohort.delivery.face import Bundle
-from cohort.delivery.manifests import HttpManifest, ModelManifest, freeze
+from cohort.delivery.manifest_fields import HttpManifest, ModelManifest
+from cohort.delivery.manifests import freeze
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "release-manifest.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

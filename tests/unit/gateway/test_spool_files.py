@@ -15,7 +15,7 @@ from cohort.gateway import segments
 from cohort.gateway.contract import Batch, Call, Cursor, decode_batch, encode_call
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
-from cohort.gateway.spool import Spool
+from cohort.gateway.spool import Spool, epoch_after
 
 
 def record(seq: int, epoch: int = 1) -> bytes:
@@ -133,3 +133,12 @@ def test_a_gap_is_told_in_words() -> None:
     assert found.gaps == ("3 records from 10 to 20 (us) were not written: full",)
     assert found.payloads == (b'{"seq":1}',)
     assert found.end == len(data)
+
+
+def test_a_new_epoch_is_later_than_every_record_even_with_the_clock_set_back(tmp_path: Path) -> None:
+    made = spool(tmp_path, epoch=500)
+    assert epoch_after(tmp_path, 9_000) == 9_000
+    for seq in (700, 800, 750):
+        made.append(record(seq))
+    assert epoch_after(tmp_path, 100) == 801
+    assert epoch_after(tmp_path / "none", 100) == 100
