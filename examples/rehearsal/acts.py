@@ -16,7 +16,7 @@ from rehearsal.stage import ROLLOUT_S_MAX, Stage
 LADDER = EXAMPLES / "plans" / "ladder-5-25-100.yaml"
 INCIDENT_RATE = 0.20
 INCIDENT_AFTER_S = 3.0
-INCIDENT_S_MAX = 30.0
+INCIDENT_S_MAX = 60.0
 KILL_STAGE = 1
 RESTART_S_MAX = 20.0
 
@@ -77,8 +77,9 @@ def incident(stage: Stage, clients: Clients) -> None:
             began_at = clients.now()
             stage.upstreams.incident(INCIDENT_RATE)
             stage.teller.note(f"both vendors now fail {INCIDENT_RATE:.0%} of all calls")
+            process = stage.house.process_id("control")
             stage.until(rollout, lambda view: view["stage"] >= KILL_STAGE, INCIDENT_S_MAX, "the 25 % stage")
-            _kill_control(stage, clients, rollout)
+            _kill_control(stage, clients, rollout, process)
             stage.until(rollout, lambda view: view["stage"] > KILL_STAGE, INCIDENT_S_MAX, "the 100 % stage")
         finally:
             stage.upstreams.incident(0.0)
@@ -133,10 +134,9 @@ def _taken_back(stage: Stage, clients: Clients, candidate: Candidate) -> tuple[d
     return view, figures | outcome(view)
 
 
-def _kill_control(stage: Stage, clients: Clients, rollout: str) -> None:
+def _kill_control(stage: Stage, clients: Clients, rollout: str, process: int | None) -> None:
     """SIGKILL to control; what clients met until it was back, and whether the rollout is where it was."""
-    was = stage.look(rollout)
-    process, before = stage.house.process_id("control"), clients.now()
+    was, before = stage.look(rollout), clients.latest
     if process is None:
         raise Failed("`cohort status` does not say which process control is")
     kill_at_once(process)

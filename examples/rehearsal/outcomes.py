@@ -50,7 +50,9 @@ def taken_back_text(figures: dict[str, Any]) -> str:
     if not figures["taken_back"]:
         return f"{figures['state']} at {figures['stage']}; {figures['serving_now']} serves: {figures['reason']}"
     met, units = figures["users_that_met_a_failure"], figures["units_on_the_candidate"]
+    moved_ms, last_ms = figures["verdict_to_traffic_moved_ms"], figures["verdict_to_last_candidate_ms"]
+    when = f"{last_ms:.0f} ms after the verdict" if last_ms else "before the verdict"
     return (
-        f"rolled back from {figures['stage']} on {figures['check']}: {met} users met a failure, after {units} units; last candidate"
-        f" assignment {figures['verdict_to_last_candidate_ms']:g} ms after the verdict; {figures['serving_now']} serves"
+        f"rolled back from {figures['stage']} on {figures['check']} after {units} units; {met} users met a failure; traffic moved"
+        f" {moved_ms:.0f} ms after the verdict, the last candidate assignment was {when}; {figures['serving_now']} serves"
     )

@@ -16,7 +16,7 @@ from rehearsal.upstreams import Upstreams
 
 SPEED = 100_000
 LOOK_EVERY_S = 0.25
-ROLLOUT_S_MAX = 100.0
+ROLLOUT_S_MAX = 150.0
 SETTLED_S_MAX = 20.0
 ENDED = ("promoted", "rolled_back", "aborted")
 

@@ -1,0 +1,31 @@
+"""What a service was seen to do, as the baseline of a rollout and as the rate that a forecast starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cohort.delivery.services import MINUTE_US, calls_per_s, warm_baseline
+from cohort.stats import Sketch
+
+
+def row(release: str, minute: int, calls: int, failed: int, latency_us: float) -> dict[str, Any]:
+    sketch = Sketch()
+    for _ in range(calls - failed):
+        sketch.add(latency_us)
+    return {"release": release, "minute_us": minute * MINUTE_US, "calls": calls, "failed": failed, "latency": sketch.to_state()}
+
+
+def test_the_baseline_of_a_rollout_is_the_stable_release_alone():
+    traffic = [row("rel_old", 1, 400, 200, 900_000), row("rel_stable", 2, 300, 3, 50_000), row("rel_refused", 2, 40, 8, 400_000)]
+    baseline = warm_baseline(traffic, "rel_stable")
+    assert (baseline.calls, baseline.failed) == (300, 3)
+    assert baseline.p95_us == pytest.approx(50_000, rel=0.02)
+    assert warm_baseline(traffic, "rel_new").failure_rate is None
+
+
+def test_a_forecast_counts_from_when_traffic_began_and_nothing_is_no_rate():
+    traffic = [row("rel_stable", 10, 600, 0, 1000), row("rel_new", 11, 600, 0, 1000)]
+    assert calls_per_s(traffic, 12 * MINUTE_US) == pytest.approx(10.0)
+    assert calls_per_s([], 12 * MINUTE_US) is None
