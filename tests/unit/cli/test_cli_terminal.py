@@ -91,7 +91,8 @@ def test_a_yes_is_for_the_revision_that_was_seen(url: str, home: House, tmp_path
 
 def test_watching_draws_the_ladder_and_ends_quietly_with_ctrl_c(url: str, tmp_path: Path) -> None:
     terminal = Terminal(url, tmp_path, "rollout", "watch", RUNNING)
-    assert "█" in terminal.until("towards harmful")
+    terminal.until("towards harmful")
+    terminal.until("█")
     os.kill(terminal.process.pid, signal.SIGINT)
     assert terminal.close() == 130
     assert "Traceback" not in terminal.shown
