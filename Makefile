@@ -35,6 +35,7 @@ bench:
 docs:
 	@scripts/venv dev
 	@$(PYTHON) -m cohort.surfaces.cli.reference > docs/reference/cli.md
+	@$(PYTHON) -m cohort.surfaces.http.openapi > docs/reference/openapi.json
 
 #: make lock                          resolve requirements.lock afresh
 lock:

@@ -19,7 +19,10 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # its neighbours, however it is started
 
 try:
     import numpy as np
@@ -378,7 +381,7 @@ def summary(results: dict[str, list[Row]]) -> list[Row]:
 def _worst(target: str, rows: list[Row], column: str, name: str) -> Row:
     worst = max(rows, key=lambda row: float(row[column]))
     missed = sum(row[column] > float(target.rsplit("<=")[1]) for row in rows) if "<=" in target else None
-    where = str(worst[name]) + (f" (missed by {missed} of {len(rows)})" if missed else "")
+    where = str(worst[name]) + (f" (missed in {missed} of {len(rows)})" if missed else "")
     return {"target": target, "measured": worst[column], "where": where}
 
 

@@ -27,6 +27,7 @@ from cohort.delivery.rollouts import SqlRollouts
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.assignment import is_shadowed
 from cohort.gateway.contract import Arm, Batch, Cursor, GatewayState, Result, RoutingTable, decode_batch, decode_table, encode
+from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.table import Snapshot, compile_table
 from cohort.storage.database import Database
@@ -87,7 +88,7 @@ class MemoryGateway:
 
     def _begin(self) -> None:
         self.epoch = self.clock.now_us()
-        self.recorder = Recorder(self.name, self.epoch, _Spool(self.records), self.clock, 10)  # type: ignore[arg-type]
+        self.recorder = Recorder(self.name, self.epoch, _Spool(self.records), Metrics(), self.clock, 10)  # type: ignore[arg-type]
         self.in_flight: list[Ongoing] = []
 
     def restart(self) -> list[Ongoing]:
@@ -138,6 +139,10 @@ class MemoryGateway:
         assert upto >= self.acknowledged, f"acknowledgement goes back from {self.acknowledged} to {upto}"
         self.acknowledged = max(self.acknowledged, upto)
         self.fuse.step("acknowledged")
+
+    def refuse(self, *_: Any) -> Any:
+        """What any method of the port may do."""
+        raise unreachable()
 
     # --- clients ---
 
@@ -206,12 +211,16 @@ def _index(cursor: Cursor) -> int:
 
 
 class FusedDatabase:
-    """A database at whose every boundary the process may be killed, or which is `away`; the real one does the work."""
+    """A database at whose every boundary the process may be killed, or which is `away`; the real one does the work.
+
+    `commit_unknown`: transactions are written, and their answer is lost.
+    """
 
     def __init__(self, inner: Database, fuse: Fuse | None = None) -> None:
         self._inner = inner
         self.fuse = fuse or Fuse()
         self.away = False
+        self.commit_unknown = False
 
     @property
     def dialect(self) -> str:
@@ -232,6 +241,8 @@ class FusedDatabase:
             self._there()
             self.fuse.step("before the commit")
         self.fuse.step("after the commit")
+        if self.commit_unknown:
+            raise CohortError("OUTCOME_UNKNOWN", "no answer to a commit", retry=Retry.CHECK_FIRST, hint="Look.")
 
     def lock(self, connection: Any, name: str) -> None:
         self._inner.lock(connection, name)

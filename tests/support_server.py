@@ -14,10 +14,10 @@ STARTED_S_MAX = 20
 
 
 @contextmanager
-def serving(control: ControlFace) -> Iterator[str]:
-    """Serves `control` on a port the system chose; yields the address, and shuts down gracefully."""
+def serving(control: ControlFace, port: int = 0) -> Iterator[str]:
+    """Serves `control` on `port`, or on one the system chooses; yields the address, and shuts down gracefully."""
     ready = threading.Event()
-    listener = bind("127.0.0.1", 0)
+    listener = bind("127.0.0.1", port)
     port = listener.getsockname()[1]
     server = server_for(create_app(control), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -97,7 +97,7 @@ class Control:
 
 
 def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Control:
-    """Control from what the supervisor wrote (`ops.house.control_config`): opens and migrates the database, imports the first keys.
+    """Control from what the supervisor wrote (`ops.configurations.control_config`): opens and migrates the database, imports the first keys.
 
     Raises:
         CohortError CONFIG_INVALID, DATABASE_UNAVAILABLE, DATABASE_NEWER, DATABASE_DAMAGED: nothing was started.

@@ -152,6 +152,24 @@ def test_a_lost_connection_is_shown_and_taken_up_again(browser: Any) -> None:
         there.wait_for_text("#link", "Live")
 
 
+def test_a_page_outlives_a_restart_of_control(browser: Any) -> None:
+    home = house()
+    with serving(home.control) as url:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url)
+        page.fill("#key", ADMIN_KEY)
+        page.click("main button")
+        page.goto(f"{url}/rollouts/{RUNNING}")
+        page.wait_for_function("() => document.getElementById('link').textContent === 'Live'")
+    page.wait_for_function("() => document.getElementById('link').textContent.startsWith('Connection lost')")
+    home.rollouts.put(replace(home.rollouts.show(RUNNING), state=State.PAUSED, revision=5))
+    with serving(home.control, int(url.rpartition(":")[2])):
+        page.wait_for_function("() => document.querySelector('h1').textContent.startsWith('Paused')")
+        assert page.inner_text("#link") == "Live"
+        context.close()
+
+
 def test_the_pointer_reads_a_chart_out(browser: Any) -> None:
     with visit(browser, viewport={"width": 1280, "height": 900}) as there:
         there.open(f"/rollouts/{RUNNING}")

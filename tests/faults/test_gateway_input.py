@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -234,3 +235,39 @@ def test_a_head_request_gets_no_body(gateway: GatewayProcess) -> None:
     answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"\r\n\r\n")
+
+
+def test_random_damage_to_requests_never_stops_the_gateway(gateway: GatewayProcess) -> None:
+    chance = random.Random(20)
+    good = PATH + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
+    pieces = [
+        b"\r",
+        b"\n",
+        b"\0",
+        b" ",
+        b":",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\xff",
+        b"0\r\n\r\n",
+        b"{",
+        b'"',
+    ]
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randint(0, 3)] = chance.choice(pieces)
+        with gateway.connect() as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            answer = rest(sock)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 "), bytes(data)
+        assert not answer.startswith((b"HTTP/1.1 500", b"HTTP/1.1 502")), (bytes(data), answer)
+    assert gateway.logged("request_failed") is None
+
+
+def test_a_body_nested_beyond_what_can_be_written_again_is_refused(gateway: GatewayProcess) -> None:
+    deep = b'{"model":"well","model":"well","messages":[1],"x":' + b"[" * 500 + b"]" * 500 + b"}"
+    status, _, body = gateway.request("POST", "/v1/chat/completions", deep, Content_Type="application/json")
+    assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_json")

@@ -59,7 +59,8 @@ class Controller:
         self._damaged = damaged
         self._on_change = on_change
         self._intake = Intake(store)
-        self._cursor: Cursor | None = None
+        self._cursor: Cursor | None = None  # everything before it is stored; None: the database knows
+        self._acknowledged: Cursor | None = None
         self._gateway: str | None = None
         self._epoch = 0
         self._observed_s = self._reconciled_s = -math.inf
@@ -95,9 +96,9 @@ class Controller:
         batch = self._pull(wait_ms)
         changed = self._commit(batch)
         changed = self._reconcile() or changed
-        if batch.next != self._cursor:
+        if self._acknowledged != self._cursor:
             self._plane.acknowledge(batch.next)
-            self._cursor = batch.next
+            self._acknowledged = self._cursor
         changed = self.verify_ended() or changed
         self.ticked_us = self._clock.now_us()
         if changed:
@@ -122,6 +123,7 @@ class Controller:
                 self._intake.forget()
                 raise
             if self._remembered:
+                self._reconciler.recorded({service for service, _, _ in self._remembered})
                 self._remembered.clear()
                 self._moved = self._unsettled = True
 
@@ -178,20 +180,21 @@ class Controller:
         return batch
 
     def _commit(self, batch: Batch) -> bool:
+        asked_from, self._cursor = self._cursor, None  # until it is certain that the commit happened, the database knows
         with self._alone() as connection:
-            self._take(connection, batch)
+            self._take(connection, batch, asked_from)
             for rollout in self._store.active(connection):
                 self.decide_now(connection, rollout, lifecycle.CONTROL)
             settled = self._unsettled and self._settle_ended(connection)
+        self._cursor = batch.next
         if batch.records:
             self.records_taken += len(batch.records)
             self.newest_us = batch.records[-1].at_us
         return bool(settled or batch.records)
 
-    def _take(self, connection: Connection, batch: Batch) -> None:
+    def _take(self, connection: Connection, batch: Batch, asked_from: Cursor | None) -> None:
         stored = self._store.cursor(connection, batch.gateway)
-        if self._cursor != stored:
-            self._cursor = None
+        if asked_from != stored:
             raise CohortError(
                 "DATABASE_UNAVAILABLE",
                 "another control process has taken outcomes of this gateway",
@@ -222,15 +225,20 @@ class Controller:
         """Ask the data plane whether ended rollouts really ended there, and record what it said."""
         if not self._unsettled:
             return False
-        with self._store.database.read() as connection:
-            unsettled = self._store.unsettled(connection)
-        ended = [rollout for rollout in unsettled if not rollout.summary.get("verified")]
-        self._unsettled = bool(unsettled)
-        if ended:
-            state = self._reconciler.observe()
-            with self._alone() as connection:
-                for rollout in ended:
-                    self._verify(connection, rollout.id, state)
+        self._unsettled = False  # before looking: a rollout that ends meanwhile sets it again
+        try:
+            with self._store.database.read() as connection:
+                unsettled = self._store.unsettled(connection)
+            ended = [rollout for rollout in unsettled if not rollout.summary.get("verified")]
+            if ended:
+                state = self._reconciler.observe()
+                with self._alone() as connection:
+                    for rollout in ended:
+                        self._verify(connection, rollout.id, state)
+        except BaseException:
+            self._unsettled = True
+            raise
+        self._unsettled = self._unsettled or bool(unsettled)
         return bool(ended)
 
     def _verify(self, connection: Connection, rollout_id: str, state: GatewayState) -> None:

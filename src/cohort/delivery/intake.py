@@ -62,15 +62,18 @@ class Live:
         self.waiting: dict[tuple[Key, str, str], Call] = {}
         self.buckets: dict[BucketKey, Bucket] = {}
         self.taken_late = 0
+        self._epochs: dict[str, int] = {}  # gateway -> its newest process that was heard of
 
     def receive(self, call: Call) -> dict[str, Any] | None:
         """One record; the row to store, or None when there is nothing to store yet."""
         place: OpenKey = (call.gateway, call.epoch, call.seq, call.arm)
+        late = self.position is not None and key_of(call) <= self.position
         if call.kind == "assigned":
-            self.open[place] = call
+            if not late and (key_of(call), "call", call.arm.value) not in self.waiting:
+                self.open[place] = call
             return None
         self.open.pop(place, None)
-        if self.position is not None and key_of(call) <= self.position:
+        if late:
             self.taken_late += 1
             return call_row(call, late=True)
         self.waiting[(key_of(call), call.kind, call.arm.value)] = call
@@ -78,6 +81,9 @@ class Live:
 
     def lose(self, gateway: str, epoch: int) -> Iterator[Call]:
         """Calls that were in flight when an earlier process of this gateway died: they ended as LOST."""
+        if self._epochs.get(gateway) == epoch:
+            return
+        self._epochs[gateway] = epoch
         for place in [place for place in self.open if place[0] == gateway and place[1] < epoch]:
             yield dataclasses.replace(self.open[place], kind="call", result=Result.LOST)
 
@@ -163,6 +169,8 @@ class Intake:
         self._store.put_series(connection, [_series_row(rollout_id, place, live.buckets[place]) for place in sorted(touched)])
         self._store.save_evidence(connection, rollout_id, live.evidence.to_state(), live.position)
         live.forget_old_buckets()
+        if rollout.summary.get("settled"):
+            self.drop(rollout_id)
 
     def _received(self, live: Live, calls: Sequence[Call], batch: Batch) -> Iterator[dict[str, Any] | None]:
         for call in calls:

@@ -102,8 +102,8 @@ class FailureComparison(_Deaf):
 class BinaryComparison(_Deaf):
     """Failures and successes of first calls against stable (6.3), times the shadow evidence of 6.7."""
 
-    def __init__(self) -> None:
-        self._binary = LabelBinary()
+    def __init__(self, prior_rate: float) -> None:
+        self._binary = LabelBinary(prior_rate=prior_rate)
         self._pairs = LabelFailures(1.0)
 
     @property
@@ -331,8 +331,10 @@ def process_for(gate: Gate, baseline: Baseline) -> Process | None:
     if gate.kind is not GateKind.COMPARISON:
         return None
     if gate.metric is Metric.FAILURES:
-        busy = gate.margin == 1.0 and (baseline.failure_rate or 0.0) > BINARY_BASE_RATE_MIN
-        return BinaryComparison() if busy else FailureComparison(gate.margin)
+        rate = baseline.failure_rate
+        if gate.margin == 1.0 and rate is not None and BINARY_BASE_RATE_MIN < rate < 1.0:
+            return BinaryComparison(rate)
+        return FailureComparison(gate.margin)
     if gate.metric is Metric.FEEDBACK:
         return FeedbackComparison(gate.margin)
     warm = baseline.latency if gate.metric is Metric.LATENCY and baseline.latency.count else None

@@ -41,6 +41,7 @@ class Reconciler:
         self._lock = threading.Lock()
         self._table: RoutingTable | None = None  # the last one the gateway took
         self._acknowledged: Content | None = None
+        self._off: set[str] = set()  # services taken off their rollout without the database, which does not know it yet
         self.state: GatewayState | None = None
         self.reached_us: int | None = None
         self.pushed_us: int | None = None  # when the table in force was taken
@@ -88,7 +89,20 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", f"no routing table with {service} is known", hint="Wait for the database, then repeat."
                 )
             table = without(self._table, service, stable, self._table.version, self._clock.now_us())
-            return self._push(table, table.version + 1, record=False)
+            state = self._push(table, table.version + 1, record=False)
+            self._off.add(service)
+            return state
+
+    def splits(self, service: str) -> bool:
+        """Whether the table in force shares this service between two releases, as far as is known."""
+        with self._lock:
+            found = self._table.services.get(service) if self._table is not None else None
+            return found is not None and found.split is not None
+
+    def recorded(self, services: set[str]) -> None:
+        """The database now knows of these: what it says holds again."""
+        with self._lock:
+            self._off -= services
 
     def _push(self, table: RoutingTable, version: int, *, record: bool = True) -> GatewayState:
         numbered = RoutingTable(version, table.issued_us, table.services, table.releases)
@@ -118,7 +132,8 @@ class Reconciler:
     def _wanted(self) -> Wanted:
         with self._store.database.read() as connection:
             version = self._store.fact(connection, VERSION_FACT) or 0
-            return Wanted(self._store.stable_of(connection), tuple(self._store.active(connection)), version)
+            active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
+            return Wanted(self._store.stable_of(connection), active, version)
 
 
 def _digests(wanted: Wanted) -> list[str]:

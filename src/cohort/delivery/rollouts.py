@@ -16,7 +16,7 @@ from cohort.delivery.controller import Controller
 from cohort.delivery.evidence import Evidence
 from cohort.delivery.face import Act, Registry, Start
 from cohort.delivery.forecast import DEFAULT_FAILURE_RATE, DEFAULT_UNITS_PER_S, forecast
-from cohort.delivery.lifecycle import Moved
+from cohort.delivery.lifecycle import Event, Moved
 from cohort.delivery.model import (
     Forecast,
     Plan,
@@ -32,13 +32,15 @@ from cohort.delivery.model import (
 from cohort.delivery.plans import PRESETS, find_plan
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import replay
-from cohort.delivery.services import WARM_US, calls_per_s, service_view, warm_baseline
+from cohort.delivery.services import DAY_US, WARM_US, calls_per_s, service_view, warm_baseline
 from cohort.delivery.store_sql import RolloutStore, changed
 from cohort.delivery.views import ref, rollout_view, row_view
 from cohort.gateway.contract import GatewayState
 
 SPEED_MAX = 1_000_000.0
 LIST_MAX = 200
+_WITHOUT_DATABASE = ("DATABASE_UNAVAILABLE", "DATABASE_DAMAGED", "DISK_FULL", "OUTCOME_UNKNOWN")
+"""With these the emergency verb goes on without the database."""
 
 
 class SqlRollouts:
@@ -82,7 +84,7 @@ class SqlRollouts:
         with self._store.database.read() as connection:
             row = self._service_row(connection, name)
             active = next(iter(self._store.active(connection, name)), None)
-            traffic = self._store.traffic(connection, name, now_us - max(WARM_US, 86_400_000_000))
+            traffic = self._store.traffic(connection, name, now_us - max(WARM_US, DAY_US))
             versions = self._store.versions(connection, [name])
         return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), now_us)
 
@@ -96,7 +98,7 @@ class SqlRollouts:
         _check_speed(speed)
         now_us = self._clock.now_us()
         with self._store.database.read() as connection:
-            stable = self._service_row(connection, service)["stable"]
+            stable = str(self._service_row(connection, service)["stable"])
             traffic = self._store.traffic(connection, service, now_us - WARM_US)
         rate = failure_rate if failure_rate is not None else warm_baseline(traffic, stable).failure_rate
         units = units_per_s if units_per_s is not None else calls_per_s(traffic, now_us)
@@ -135,19 +137,19 @@ class SqlRollouts:
     def start(self, start: Start) -> RolloutView:
         """Begin a rollout.
 
-        Errors: SERVICE_UNKNOWN, RELEASE_UNKNOWN, PLAN_INVALID, PLAN_UNDERPOWERED, ROLLOUT_ACTIVE (names the one that runs), ROLLOUT_NOT_NEEDED.
+        Errors: SERVICE_UNKNOWN, RELEASE_UNKNOWN, PLAN_INVALID, PLAN_UNDERPOWERED, ROLLOUT_ACTIVE (names the one that runs), ROLLOUT_NOT_NEEDED,
+            FIELD_INVALID, IDEMPOTENCY_MISMATCH.
         """
         _check_speed(start.speed)
+        _check_at(start.at_pct)
         plan = find_plan(start.plan)
         if start.strict:
             self._refuse_underpowered(start)
         candidate = self._registry.find(start.to, start.service)
         self._registry.verify(candidate.digest)
-        self._insert(start, plan, candidate)
+        made = self._insert(start, plan, candidate)
         self._push_soon()
-        with self._store.database.read() as connection:
-            made = self._store.newest_of(connection, start.service)
-        return self.show(made.id if made else start.service)
+        return self.show(made)
 
     def pause(self, rollout: str, act: Act) -> RolloutView:
         return self._do(rollout, act, lambda found: lifecycle.pause(found, self._clock.now_us(), act.actor, act.reason))
@@ -174,7 +176,7 @@ class SqlRollouts:
             rollout, serving, replaced = self._roll_back_stored(service, act, to)
             state = self._controller.make_it_so()
         except CohortError as error:
-            if error.code not in ("DATABASE_UNAVAILABLE", "DISK_FULL", "DATABASE_DAMAGED") or to is not None:
+            if error.code not in _WITHOUT_DATABASE or to is not None or not self._reconciler.splits(service):
                 raise
             # Without the database: the last known stable is in the routing table.
             state = self._reconciler.take_off(service, None)
@@ -189,13 +191,14 @@ class SqlRollouts:
 
     # --- parts ---
 
-    def _insert(self, start: Start, plan: Plan, candidate: Release) -> None:
+    def _insert(self, start: Start, plan: Plan, candidate: Release) -> RolloutId:
         now_us = self._clock.now_us()
         try:
             with self._controller.transaction() as connection:
                 self._store.database.lock(connection, f"rollouts of {start.service}")
-                if start.act.idempotency_key and self._store.started_with(connection, start.act.idempotency_key):
-                    return
+                made = self._started_before(connection, start, candidate)
+                if made is not None:
+                    return made
                 row = self._service_row(connection, start.service)
                 self._refuse_second(connection, start.service)
                 if row["stable"] == candidate.digest:
@@ -207,8 +210,20 @@ class SqlRollouts:
                 running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
                 self._store.insert(connection, running, Evidence(plan, warm, start.speed, running.stage).to_state())
                 self._store.log(connection, running.id, now_us, events, start.act.idempotency_key)
+                return running.id
         except IntegrityError as error:
             raise changed(start.service) from error
+
+    def _started_before(self, connection: Connection, start: Start, candidate: Release) -> RolloutId | None:
+        key = start.act.idempotency_key
+        made = self._store.started_with(connection, key) if key else None
+        before = self._store.get(connection, made) if made else None
+        if before is None:
+            return None
+        if (before.service, before.candidate) != (start.service, candidate.digest):
+            what = f"this idempotency key started {before.id} of {before.service}"
+            raise CohortError("IDEMPOTENCY_MISMATCH", what, hint="Use a new key for another rollout.", rollout=before.id)
+        return before.id
 
     def _planned(self, start: Start, plan: Plan, stable: str, candidate: str, now_us: int) -> Rollout:
         at = next((i for i, stage in enumerate(plan.stages) if stage.traffic_pct >= start.at_pct), 0) if start.at_pct is not None else 0
@@ -291,23 +306,33 @@ class SqlRollouts:
         with self._controller.transaction() as connection:
             self._store.database.lock(connection, f"rollouts of {service}")
             row = self._service_row(connection, service)
+            before = str(row["stable"])
+            done = self._store.rolled_back_with(connection, service, act.idempotency_key)
+            if done is not None:
+                return done, before, None
             active = next(iter(self._store.active(connection, service)), None)
             if active is not None:
                 ended, events = lifecycle.end(active, State.ROLLED_BACK, reason, now_us, act.actor)
                 self._store.save(connection, ended)
                 self._store.log(connection, active.id, now_us, events, act.idempotency_key)
-            before = str(row["stable"])
-            serving = target or (active.stable if active is not None else self._previous_stable(connection, service, before))
+                serving, replaced = str(target or active.stable), str(active.candidate)
+            else:
+                serving, replaced = self._revert(connection, service, before, target, act, reason), before
             if serving != before:
                 self._store.set_stable(connection, service, serving, now_us)
-            replaced = active.candidate if active is not None else before
             return (active.id if active else None), serving, replaced if replaced != serving else None
 
-    def _previous_stable(self, connection: Connection, service: str, now: str) -> str:
-        """What served before: the stable release of the newest rollout that was promoted to what serves now."""
-        for rollout in self._store.listed(connection, service, False, LIST_MAX, None):
-            if rollout.state is State.PROMOTED and rollout.candidate == now:
-                return rollout.stable
+    def _revert(self, connection: Connection, service: str, now: str, target: str | None, act: Act, reason: str) -> str:
+        """What shall serve instead of `now`: `target`, or what served before. Logged with the rollout that promoted `now`, if one did."""
+        past = self._store.listed(connection, service, False, LIST_MAX, None)
+        promoted = next((rollout for rollout in past if rollout.state is State.PROMOTED and rollout.candidate == now), None)
+        if promoted is not None:
+            serving = target or promoted.stable
+            event = Event("reverted", promoted.stage, act.actor, reason, {"serving": serving, "replaced": now})
+            self._store.log(connection, promoted.id, self._clock.now_us(), [event], act.idempotency_key)
+            return serving
+        if target is not None:
+            return target
         raise CohortError(
             "ROLLOUT_NOT_NEEDED",
             f"{service} has no rollout to end and no earlier stable release to go back to",
@@ -355,6 +380,11 @@ class SqlRollouts:
 
     def _damage(self, rollout: Rollout) -> str | None:
         return self._damaged(rollout.candidate) or self._damaged(rollout.stable)
+
+
+def _check_at(at_pct: float | None) -> None:
+    if at_pct is not None and not 0 <= at_pct <= 100:
+        raise CohortError("FIELD_INVALID", f"at {at_pct:g} is not a percentage", field="at_pct", hint="Use a share of the plan, 0 to 100.")
 
 
 def _check_speed(speed: float) -> None:

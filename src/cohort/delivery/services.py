@@ -21,15 +21,18 @@ RELEASES_SHOWN = 20
 Row = Mapping[str, Any]
 
 
-def warm_baseline(traffic: Sequence[Row], release: str) -> Baseline:
-    """`release`'s calls before a rollout. It steers bets and frozen limits; no verdict's validity rests on it."""
-    rows = [row for row in traffic if row["release"] == release]
+def warm_baseline(traffic: Sequence[Row], stable: str) -> Baseline:
+    """The calls that the stable release answered before a rollout. It steers bets and frozen limits."""
+    rows = [row for row in traffic if row["release"] == stable]
     return Baseline(sum(row["calls"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
 
 
 def calls_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
-    """Of all releases together; None without traffic."""
-    return _per_minute(traffic, now_us) / 60 if traffic else None
+    """Over the time since the oldest of the rows began, at least a minute; None without calls."""
+    calls = sum(int(row["calls"]) for row in traffic)
+    if not calls:
+        return None
+    return calls / max(now_us - min(int(row["minute_us"]) for row in traffic), MINUTE_US) * 1e6
 
 
 def service_view(
@@ -77,8 +80,9 @@ def _per_minute(rows: Sequence[Row], now_us: int) -> float:
 
 
 def _cost_since(rows: Sequence[Row], since_us: int) -> float | None:
-    costs = [row["cost_usd_micro"] for row in rows if row["minute_us"] >= since_us]
-    return sum(costs) / 1e6 if costs else None
+    """None when nothing was spent that is known: a price may be missing."""
+    cost = sum(row["cost_usd_micro"] for row in rows if row["minute_us"] >= since_us)
+    return cost / 1e6 if cost else None
 
 
 def _minutes(rows: Sequence[Row], now_us: int) -> tuple[int, ...]:

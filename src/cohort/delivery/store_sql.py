@@ -278,6 +278,14 @@ class RolloutStore:
             for row in connection.execute(query.order_by(t.releases.c.created_us.desc(), t.releases.c.version.desc()))
         }
 
+    def rolled_back_with(self, connection: Connection, service: str, idempotency_key: str | None) -> RolloutId | None:
+        """The rollout of this service on which an act with this key was recorded."""
+        if idempotency_key is None:
+            return None
+        query = select(t.rollouts.c.id).join(t.transitions, t.transitions.c.rollout_id == t.rollouts.c.id)
+        query = query.where(t.rollouts.c.service == service, t.transitions.c.idempotency_key == idempotency_key)
+        return connection.execute(query.limit(1)).scalar()
+
     def service_row(self, connection: Connection, name: str) -> Mapping[str, Any] | None:
         row = connection.execute(select(t.services).where(t.services.c.name == name)).mappings().first()
         return dict(row) if row else None

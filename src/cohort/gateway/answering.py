@@ -59,18 +59,25 @@ class Answering:
         finally:
             self._deadlines.end()
 
+    def has_room(self, target: Target) -> bool:
+        """A call of `target` would not have to wait for a connection."""
+        return self._upstreams.has_room(target.origin)
+
     async def rehearse(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
-        """Ask like `answer`, for nobody: the answer is read and thrown away."""
+        """Ask like `answer`, for nobody: the answer is read and thrown away.
+
+        What the gateway itself cuts short (it stops, it has no connection left) counts as a client that left, not against the candidate.
+        """
         self._deadlines.begin(ongoing.target.timeout_s)
         try:
             await self._discard(ongoing, body, request)
         except asyncio.CancelledError:
             if not self._deadlines.end():
-                ongoing.result = Result.LOST
+                ongoing.result = Result.CLIENT_GONE
                 raise
             ongoing.result = Result.TIMEOUT
         except (UpstreamError, KeyMissing) as error:
-            ongoing.result = Result.INTERRUPTED if isinstance(error, Broken) else _FAILURES[type(error)][2]
+            ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
         finally:
             self._deadlines.end()
 
@@ -117,7 +124,7 @@ class Answering:
         body = await self._read(connection)
         status = connection.status
         if 200 <= status < 300:
-            ongoing.usage = openai.usage_of(body)
+            ongoing.result, ongoing.usage = Result.OK, openai.usage_of(body)
             content_type = _header(connection, b"content-type") or b"application/json"
         else:
             ongoing.result = Result.UPSTREAM_ERROR
@@ -134,12 +141,12 @@ class Answering:
         message = self._message(ongoing.target, body, request)
         connection = await self._upstreams.exchange(ongoing.target.origin, message, patient=False)
         try:
-            if not 200 <= connection.status < 300:
-                ongoing.result = Result.UPSTREAM_ERROR
-            if ongoing.stream and ongoing.result is Result.OK:
+            well = 200 <= connection.status < 300
+            if ongoing.stream and well:
                 await self._discard_stream(ongoing, connection)
             else:
                 ongoing.usage = openai.usage_of(await self._read(connection))
+                ongoing.result = Result.OK if well else Result.UPSTREAM_ERROR
         finally:
             self._upstreams.finish(connection)
 
@@ -175,10 +182,9 @@ class Answering:
 def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:
     """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
     ongoing.usage = tail.usage()
-    if tail.failed:
-        ongoing.result = Result.UPSTREAM_ERROR
-    elif connection.delimited_by_close and not tail.done:
+    if connection.delimited_by_close and not tail.done and not tail.failed:
         raise Broken("the stream ended without its end mark")
+    ongoing.result = Result.UPSTREAM_ERROR if tail.failed else Result.OK
 
 
 def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:

@@ -8,7 +8,7 @@ from cohort.base.ids import Entropy
 from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
-from cohort.gateway.contract import Arm, pseudonym
+from cohort.gateway.contract import Arm, Result, pseudonym
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
@@ -60,6 +60,9 @@ class ChatDoor:
         self.in_flight += 1
         try:
             await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
+        except Refused as refused:
+            ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
+            reply.send(refused.status, refused.body)
         finally:
             self.in_flight -= 1
             self._recorder.end(ongoing)
@@ -84,7 +87,8 @@ class ChatDoor:
         split, salt = ongoing.service.split, ongoing.service.salts
         if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
             return
-        if len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight:
+        busy = len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight
+        if busy or not self._answering.has_room(ongoing.service.target(Arm.SHADOW)):
             self._metrics.shadow_dropped += 1
             return
         shadow = self._recorder.copy(ongoing)

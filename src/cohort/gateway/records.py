@@ -18,7 +18,7 @@ from cohort.gateway.table import Service, Target
 
 @dataclass(slots=True)
 class Ongoing:
-    """A call between its assignment and its end. Times of `first_us` and `total_us` count from assignment."""
+    """A call between its assignment and its end, `LOST` until it is known how it went. `first_us` and `total_us` count from assignment."""
 
     service: Service
     target: Target
@@ -28,7 +28,7 @@ class Ongoing:
     at_us: int
     started_s: float
     stream: bool
-    result: Result = Result.OK
+    result: Result = Result.LOST
     status: int = 0
     first_us: int | None = None
     total_us: int | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.openai import Chat
+from cohort.gateway.openai import Chat, Refused
 
 OUTPUT_TOKENS = "max_output_tokens"
 OUTPUT_TOKENS_UPSTREAM = "max_completion_tokens"
@@ -33,7 +33,7 @@ class Rewriting:
     parameters: tuple[tuple[str, tuple[str, ...], Any, bytes], ...]
 
     def apply(self, chat: Chat) -> bytes:
-        """The body for the upstream."""
+        """The body for the upstream; raises Refused 400 when it is nested too deeply to be written out again."""
         missing = [p for p in self.parameters if not any(name in chat.fields for name in p[1])]
         return self._spliced(chat, missing) or self._rewritten(chat, missing)
 
@@ -50,7 +50,10 @@ class Rewriting:
         fields = {**chat.fields, "model": self.model, **{name: value for name, _, value, _ in missing}}
         if self.prompt is not None:
             fields["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
-        return orjson.dumps(fields)
+        try:
+            return orjson.dumps(fields)
+        except TypeError as error:
+            raise Refused(400, "the body is nested too deeply", "invalid_json") from error
 
 
 def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> Rewriting:

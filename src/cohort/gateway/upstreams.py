@@ -67,6 +67,11 @@ class Upstreams:
             pool.open -= 1
         _wake_one(pool)
 
+    def has_room(self, origin: Origin) -> bool:
+        """A request to `origin` would not have to wait for a connection."""
+        pool = self._pools.get(origin)
+        return pool is None or (not pool.waiters and (bool(pool.idle) or pool.open < self._limits.upstream_connections_max))
+
     @property
     def open(self) -> int:
         return sum(pool.open for pool in self._pools.values())

@@ -17,10 +17,7 @@ def cap_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
     Copies and truncates, because the writer keeps the file open for appending; lines written in between are lost.
     Without room for the copy (a full disk) the contents are dropped.
     """
-    try:
-        if path.stat().st_size <= bytes_max:
-            return False
-    except FileNotFoundError:
+    if size(path) <= bytes_max:
         return False
     aside = path.with_name(path.name + ".1")
     try:
@@ -31,12 +28,20 @@ def cap_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
     return True
 
 
-def last_lines(path: Path, count: int = LINES_SHOWN) -> list[str]:
-    """At most the last `count` lines; none when there is no log."""
+def size(path: Path) -> int:
+    """In bytes; 0 when there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def last_lines(path: Path, count: int = LINES_SHOWN, since_byte: int = 0) -> list[str]:
+    """At most the last `count` lines, of those behind `since_byte`; none when there is no log."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
+            file.seek(max(min(since_byte, file.tell()), file.tell() - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-count:]
     except FileNotFoundError:
         return []

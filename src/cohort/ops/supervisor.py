@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cohort.base.errors import CohortError, Retry
-from cohort.ops.logs import cap_log, last_lines
+from cohort.ops.logs import cap_log, last_lines, size
 from cohort.ops.processes import Adopted, Found, Handle, end, start
 from cohort.ops.restarts import QUICK_DEATHS_MAX, QUICK_S, after_death
 
@@ -77,6 +77,7 @@ class _Member:
     quick_deaths: int = 0
     started_s: float = 0.0
     due_s: float = 0.0
+    log_from: int = 0  # where in its log this start began
 
     def state(self) -> ProcessState:
         pid = self.handle.pid if self.handle else None
@@ -175,6 +176,7 @@ class Supervisor:
         member.phase, member.adopted, member.started_s = Phase.STARTING, False, now_s
         try:
             cap_log(member.spec.log)
+            member.log_from = size(member.spec.log)
             member.handle = start(member.spec.argv, member.spec.log)
         except OSError as error:
             self._died(member, f"could not be started: {error}", now_s)
@@ -191,12 +193,12 @@ class Supervisor:
         member.phase = Phase.FAILED if restart.given_up else Phase.WAITING
         self._say(f"{member.spec.name}: {how}; starting again in {restart.delay_s:g} s")
         if self._was_ready and restart.quick_deaths == QUICK_DEATHS_MAX:
-            tail = "\n".join(f"  {line}" for line in last_lines(member.spec.log))
+            tail = "\n".join(f"  {line}" for line in last_lines(member.spec.log, since_byte=member.log_from))
             what = f"died quickly {restart.quick_deaths} times in a row; trying once every {restart.delay_s:g} s from now on"
             self._say(f"{member.spec.name}: {what}. The end of {member.spec.log}:\n{tail}")
 
     def _failure(self, member: _Member, within_s: float | None) -> CohortError:
-        name, tail = member.spec.name, last_lines(member.spec.log)
+        name, tail = member.spec.name, last_lines(member.spec.log, since_byte=member.log_from)
         what = f"was not ready within {within_s:g} s" if within_s else f"ended {member.quick_deaths} times in a row while starting"
         return CohortError(
             "PROCESS_FAILED",

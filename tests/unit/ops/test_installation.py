@@ -15,7 +15,7 @@ import pytest
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.base.settings import ControlSettings, DatabaseSettings, DataDir, GatewaySettings, Settings
-from cohort.ops import house
+from cohort.ops.configurations import listeners
 from cohort.ops.files import disk_full, read_json, write_private
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
 from support_processes import free_ports
@@ -112,16 +112,16 @@ def test_configurations_hold_no_secret_and_change_their_name_with_their_contents
         DatabaseSettings("postgresql://u:hush@db/x"),
     )
     installation = ensure_installation(data, ManualClock(), secrets.token_bytes)
-    control, gateway = house.listeners(settings, installation)
+    control, gateway = listeners(settings, installation)
     written = json.loads(Path(control.spec.argv[-1]).read_text())
     assert written["database_url"] == f"file:{data.database_url}"
     assert data.database_url.read_text() == "postgresql://u:hush@db/x"
     texts = [Path(listener.spec.argv[-1]).read_text() for listener in (control, gateway)]
     hidden = [path.read_text() for path in (data.unit_key, data.link_token, data.operator_key)]
     assert not [secret for secret in [*hidden, "hush"] if any(secret in text for text in texts)]
-    assert house.listeners(settings, installation)[1].spec.argv == gateway.spec.argv
+    assert listeners(settings, installation)[1].spec.argv == gateway.spec.argv
     assert gateway.spec.stop_s > 5
-    changed = house.listeners(Settings(data.root, GatewaySettings(port=gateway_port)), installation)
+    changed = listeners(Settings(data.root, GatewaySettings(port=gateway_port)), installation)
     assert changed[1].spec.argv != gateway.spec.argv
     assert changed[1].spec.argv[:-1] == gateway.spec.argv[:-1]
 
@@ -130,7 +130,7 @@ def test_a_wrong_limit_is_told_before_anything_starts(data: DataDir) -> None:
     settings = Settings(data.root, GatewaySettings(limits={"drain_ss": 5}))
     installation = ensure_installation(data, ManualClock(), secrets.token_bytes)
     with pytest.raises(CohortError) as caught:
-        house.listeners(settings, installation)
+        listeners(settings, installation)
     assert (caught.value.code, "drain_ss" in caught.value.message) == ("CONFIG_INVALID", True)
 
 

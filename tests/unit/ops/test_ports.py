@@ -106,6 +106,10 @@ def test_the_end_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_text("".join(f"line {number}\n" for number in range(5000)))
     assert last_lines(path, 2) == ["line 4998", "line 4999"]
+    since = path.stat().st_size
+    path.open("a").write("of this start\n")
+    assert last_lines(path, 2, since_byte=since) == ["of this start"]
+    assert last_lines(path, 2, since_byte=since + 1000) == []
     assert last_lines(tmp_path / "none.log") == []
 
 

@@ -143,10 +143,21 @@ def test_charts_have_gaps_where_nothing_was_measured() -> None:
         PointView(views.NOW_US + i * 2_000_000, "stable", 0 if i == 1 else 5, 0, None if i == 1 else 100.0, None if i == 1 else 200.0)
         for i in range(3)
     ]
-    view = views.rollout(points=tuple(points), created_us=views.NOW_US)
+    view = views.rollout(points=tuple(points), created_us=views.NOW_US, now_us=views.NOW_US + 60_000_000)
     latency = charts.rollout_charts(view)[2]
     assert latency.lines[0].path.count("M") == 2
     assert "no data" in latency.hits[1].text
+
+
+def test_the_bucket_that_is_still_filling_is_not_drawn_as_a_fall() -> None:
+    points = [PointView(views.NOW_US - back * 1_000_000, "stable", 10, 0, 100.0, 200.0) for back in (3, 2, 1, 0)]
+    assert [point.at_us for point in charts.complete(points, 1.0, views.NOW_US)] == [point.at_us for point in points[:3]]
+    assert charts.complete(points[3:], 1.0, views.NOW_US) == points[3:]
+
+
+def test_evidence_beyond_all_doubt_is_still_a_short_label() -> None:
+    assert scales.odds(5000.0) == "over a million to 1"
+    assert scales.odds(-40.0) == "0.0 to 1"
 
 
 def test_a_chart_without_points_says_so() -> None:

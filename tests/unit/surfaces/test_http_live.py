@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -123,6 +127,35 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     assert caught.value.code == "PORT_IN_USE"
     with pytest.raises(CohortError, match=r"cannot listen on 203\.0\.113\.7"):
         bind("203.0.113.7", 0)
+
+
+SERVING = """
+import sys
+from support_delivery import house
+from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.serve import bind, server_for
+
+listener = bind("127.0.0.1", 0)
+port = listener.getsockname()[1]
+server_for(create_app(house().control), lambda: print(port, flush=True)).run(sockets=[listener])
+print("closed in order", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_streams_and_gives_the_caller_time_to_close(number: signal.Signals) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", SERVING], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with httpx2.Client(headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=10) as client:
+            response = client.send(client.build_request("GET", f"http://127.0.0.1:{port}/api/v1/rollouts/{RUNNING}/events"), stream=True)
+            events = events_of(response)
+            next(events)
+            process.send_signal(number)
+            assert list(events) == []
+        assert process.stdout.readline() == "closed in order\n"
+        assert process.wait(10) == 0
 
 
 def test_a_header_bomb_is_refused_and_the_server_goes_on(client: httpx2.Client) -> None:

@@ -14,6 +14,7 @@ import httpx2
 
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import new_id
+from cohort.base.settings import DataDir
 from cohort.surfaces.cli.session import Session
 
 PREFIX = "/api/v1"
@@ -127,34 +128,34 @@ def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _where(session: Session) -> tuple[str, str, bool]:
-    """Control's address, the key for it, and whether a supervisor of this data directory keeps it running.
-
-    The key in the data directory is only ever sent to this installation's own address.
-    """
+    """Control's address, the key for it, and whether a supervisor of this data directory keeps it running."""
     from cohort.ops.house import running
 
-    environment = session.environment
     settings = session.settings()
     now = running(settings.data)
     own = now.control_url if now else settings.control_url
-    url = (session.url or environment.get("COHORT_URL") or own).rstrip("/")
+    url = (session.url or session.environment.get("COHORT_URL") or own).rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise CohortError(
             "FIELD_INVALID", f"--url: not an address, found {url!r}", field="url", hint="Write it like http://127.0.0.1:8710."
         )
-    if environment.get("COHORT_KEY"):
-        return url, environment["COHORT_KEY"], now is not None and url == own
+    key = session.environment.get("COHORT_KEY") or _own_key(settings.data, url, own)
+    return url, key, now is not None and url == own
+
+
+def _own_key(data: DataDir, url: str, own: str) -> str:
+    """The key in the data directory, which is only ever sent to this installation's own address."""
     if url != own:
         raise CohortError("NOT_SIGNED_IN", f"there is no key for {url}", hint=KEY_HINT)
     try:
-        return url, settings.data.operator_key.read_text(encoding="ascii").strip(), now is not None
+        return data.operator_key.read_text(encoding="ascii").strip()
     except FileNotFoundError as error:
-        what = f"nothing has run on {settings.data.root} yet, and COHORT_KEY is not set"
+        what = f"nothing has run on {data.root} yet, and COHORT_KEY is not set"
         raise CohortError(
             "NOT_RUNNING", what, retry=Retry.SAFE, hint="Run `cohort up`, or name the installation with --data-dir."
         ) from error
     except OSError as error:
-        raise CohortError("NOT_SIGNED_IN", f"{settings.data.operator_key} cannot be read: {error.strerror}", hint=KEY_HINT) from error
+        raise CohortError("NOT_SIGNED_IN", f"{data.operator_key} cannot be read: {error.strerror}", hint=KEY_HINT) from error
 
 
 def _problem(response: httpx2.Response) -> CohortError:

@@ -19,10 +19,11 @@ def command(session: Session) -> int:
     Also stops what a killed `cohort up` left behind. Nothing running is not an error.
     """
     from cohort.ops import house
+    from cohort.ops.configurations import stop_bound_s
 
     settings = session.settings()
     data = settings.data
-    pid = house.down(data, house.stop_bound_s(settings))
+    pid = house.down(data, stop_bound_s(settings))
     if session.json:
         session.data({"data_dir": str(data.root), "stopped": pid is not None, "pid": pid})
     elif pid is None:

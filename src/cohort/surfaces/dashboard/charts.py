@@ -19,6 +19,8 @@ BUCKETS_MAX = 240
 """More buckets than this are drawn in groups: counts summed, quantiles by their median."""
 FAILURE_WINDOW_BUCKETS = 10
 TICKS_X_MAX = 4
+STAGE_LABEL_MIN = 14.0
+"""Percent of the width that the label of a stage needs."""
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
 ARMS = ("stable", "candidate")
 
@@ -89,7 +91,7 @@ class _Span:
 
 def rollout_charts(view: RolloutView) -> tuple[Chart, ...]:
     """Traffic, failures, latency."""
-    points, bucket_s = grouped(view.points, view.bucket_s)
+    points, bucket_s = grouped(complete(view.points, view.bucket_s, view.now_us), view.bucket_s)
     span = _span(view, points, bucket_s)
     window_s = wording.duration(FAILURE_WINDOW_BUCKETS * bucket_s)
     names = {"stable": view.stable.version, "candidate": view.candidate.version, "shadow": f"{view.candidate.version} (copies)"}
@@ -105,6 +107,11 @@ def rollout_charts(view: RolloutView) -> tuple[Chart, ...]:
         _chart("failures", "Failures", f"share of calls, over {window_s}", failures, span, view, wording.rate, _percent),
         _chart("latency", "Latency", "p95, and p50 as a thin line", latency, span, view, wording.millis),
     )
+
+
+def complete(points: Sequence[PointView], bucket_s: float, now_us: int) -> Sequence[PointView]:
+    """Without the bucket that is still filling, which would look like a fall; all of them where there is no other yet."""
+    return [point for point in points if point.at_us + bucket_s * wording.SECOND_US <= now_us] or points
 
 
 def grouped(points: Sequence[PointView], bucket_s: float) -> tuple[list[PointView], float]:
@@ -158,13 +165,19 @@ def _chart(
             Tick(PLOT_HEIGHT * (1 - index / steps), (tick or words)(top * index / steps) if index else "0") for index in range(steps + 1)
         ),
         x_ticks=_x_ticks(span),
-        stages=tuple(
-            Tick(round(100 * span.part(stage.entered_us), 2), stage.name)
-            for stage in view.stages
-            if stage.entered_us and stage.entered_us < span.end_us
-        ),
+        stages=_stage_ticks(view, span),
         lines=lines,
         hits=tuple(_hits(series, span, words)) if measured else (),
+    )
+
+
+def _stage_ticks(view: RolloutView, span: _Span) -> tuple[Tick, ...]:
+    """Where stages began; a label that the next one would cover is left out."""
+    entered = [stage for stage in view.stages if stage.entered_us is not None and stage.entered_us < span.end_us]
+    places = [round(100 * span.part(stage.entered_us or 0), 2) for stage in entered]
+    following = [*places[1:], 200.0]
+    return tuple(
+        Tick(at, stage.name if after - at >= STAGE_LABEL_MIN else "") for stage, at, after in zip(entered, places, following, strict=True)
     )
 
 

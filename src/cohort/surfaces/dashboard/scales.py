@@ -14,6 +14,9 @@ from cohort.delivery.model import GateView, ScaleView
 BEYOND = 1.22
 """How far the scale goes on behind the furthest threshold."""
 SPAN_MIN = 1.0
+LABEL_MIN = 9.0
+LABEL_FULL_MIN = 40.0
+ODDS_SHOWN_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Bar:
     tip: float
     full: bool
     odds: str
+
+    @property
+    def label(self) -> bool:
+        """Whether there is room for the odds under it, beside the threshold's."""
+        return self.width > (LABEL_FULL_MIN if self.full else LABEL_MIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,9 @@ def evidence_scales(gates: Sequence[GateView]) -> list[EvidenceScale]:
 
 
 def odds(log_e: float) -> str:
-    e = math.exp(min(log_e, 700.0))
+    if log_e > math.log(ODDS_SHOWN_MAX):
+        return "over a million to 1"
+    e = math.exp(log_e)
     return f"{e:,.0f} to 1" if e >= 10 else f"{e:.1f} to 1"
 
 

@@ -36,29 +36,32 @@
     if (pointer && place.querySelector(".hit")) readOut(document.elementFromPoint(pointer.x, pointer.y));
   }
 
+  let source = null;
+
   function listen(address) {
-    const source = new EventSource(address);
+    const here = source = new EventSource(address);
     show("lost", "Connecting");
-    source.addEventListener("open", () => show("live", "Live"));
-    source.addEventListener("fragment", (event) => {
+    here.addEventListener("open", () => show("live", "Live"));
+    here.addEventListener("fragment", (event) => {
       const fragment = JSON.parse(event.data);
       replace(fragment.id, fragment.html);
     });
-    source.addEventListener("end", () => {
-      source.close();
+    here.addEventListener("end", () => {
+      here.close();
       show("ended", "Ended");
     });
-    source.addEventListener("error", () => {
-      if (source.readyState === EventSource.CLOSED) {
+    here.addEventListener("error", () => {
+      if (here.readyState === EventSource.CLOSED) {
         show("lost", "Connection lost, load the page again");
         setTimeout(() => listen(address), 5000);
       } else {
         show("lost", "Connection lost, trying again");
       }
     });
-    addEventListener("pagehide", () => source.close());
-    addEventListener("pageshow", (event) => { if (event.persisted) listen(address); }, { once: true });
   }
+
+  addEventListener("pagehide", () => source && source.close());
+  addEventListener("pageshow", (event) => { if (event.persisted && body.dataset.live) listen(body.dataset.live); });
 
   // --- times ---------------------------------------------------------------------------------------------------------------
 

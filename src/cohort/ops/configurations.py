@@ -1,0 +1,142 @@
+"""What each process of Cohort is told, and how it is started, from the settings."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort import __version__
+from cohort.base.errors import CohortError
+from cohort.base.settings import DataDir, Settings
+from cohort.ops.files import write_private
+from cohort.ops.installation import Installation, compact
+from cohort.ops.ports import answers
+from cohort.ops.supervisor import ProcessSpec
+
+CONTROL_STOP_S = 15.0
+GATEWAY_DRAIN_S = 30.0
+"""The gateway's own default for how long calls in flight may go on."""
+STOP_MARGIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One process and the port that must be free before it starts. `setting` is what to change when it is not."""
+
+    spec: ProcessSpec
+    host: str
+    port: int
+    setting: str
+
+
+def listeners(settings: Settings, installation: Installation) -> tuple[Listener, Listener]:
+    """Control and the gateway, in the order in which they are stopped. Writes the configuration each reads at start."""
+    data = settings.data
+    gateway = _config_file(data, "gateway", gateway_config(settings, installation))
+    _check_limits(settings, gateway)
+    control = _config_file(data, "control", control_config(settings, installation))
+    return (
+        _listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S),
+        _listener("gateway", "cohort.gateway", gateway, settings.gateway, data, _gateway_stop_s(settings)),
+    )
+
+
+def _check_limits(settings: Settings, written: Path) -> None:
+    """Have the gateway's own reader look at its configuration, so that a wrong limit is told now and not in a log.
+
+    Raises:
+        CohortError CONFIG_INVALID: names the limit.
+    """
+    if settings.gateway.limits:
+        from cohort.gateway.settings import load_settings
+
+        try:
+            load_settings(written)
+        except CohortError as error:
+            field = f"gateway.{error.field}" if error.field else "gateway.limits"
+            raise CohortError("CONFIG_INVALID", f"{settings.source}: gateway: {error.message}", field=field, hint=error.hint) from error
+
+
+def gateway_config(settings: Settings, installation: Installation) -> dict[str, Any]:
+    """What `python -m cohort.gateway --config FILE` reads."""
+    data = settings.data
+    return {
+        "gateway_id": installation.gateway,
+        "host": settings.gateway.host,
+        "port": settings.gateway.port,
+        "expose": settings.gateway.expose,
+        "data_dir": str(data.gateway),
+        "unit_key_file": str(data.unit_key),
+        "link_token_file": str(data.link_token),
+        "limits": dict(settings.gateway.limits),
+    }
+
+
+def control_config(settings: Settings, installation: Installation) -> dict[str, Any]:
+    """What `python -m cohort.surfaces.http --config FILE` reads. `database_url` may be a reference: `env:NAME`, `file:/path`."""
+    data = settings.data
+    return {
+        "installation": installation.id,
+        "host": settings.control.host,
+        "port": settings.control.port,
+        "expose": settings.control.expose,
+        "data_dir": str(data.root),
+        "database_url": _database_reference(settings),
+        "gateway_id": installation.gateway,
+        "gateway_url": settings.gateway_url,
+        "link_token_file": str(data.link_token),
+        "unit_key_file": str(data.unit_key),
+        "operator_key_file": str(data.operator_key),
+        "admin_key_sha256_file": str(data.admin_key_sha256),
+    }
+
+
+def _gateway_stop_s(settings: Settings) -> float:
+    """Longer than its drain, so that calls in flight may end."""
+    return settings.gateway.limits.get("drain_s", GATEWAY_DRAIN_S) + STOP_MARGIN_S
+
+
+def stop_bound_s(settings: Settings) -> float:
+    """How long stopping everything may take."""
+    return CONTROL_STOP_S + _gateway_stop_s(settings) + STOP_MARGIN_S
+
+
+def _database_reference(settings: Settings) -> str:
+    url = settings.database.url
+    if url is None:
+        return f"sqlite:///{settings.data.database}"
+    if url.startswith(("env:", "file:", "sqlite:")):
+        return url
+    write_private(settings.data.database_url, url.encode())
+    return f"file:{settings.data.database_url}"
+
+
+def _config_file(data: DataDir, name: str, body: dict[str, Any]) -> Path:
+    """Named by its contents and the program's version, so that equal command lines mean equal configuration."""
+    folder = data.run / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    content = compact(body)
+    path = folder / f"{hashlib.sha256(__version__.encode() + content).hexdigest()[:16]}.json"
+    write_private(path, content)
+    for old in folder.glob("*.json"):
+        if old != path:
+            old.unlink()
+    return path
+
+
+def _listener(name: str, module: str, config: Path, where: Any, data: DataDir, stop_s: float) -> Listener:
+    spec = ProcessSpec(
+        name=name,
+        argv=(sys.executable, "-m", module, "--config", str(config)),
+        log=data.log(name),
+        ready=lambda: answers(_local(where.host), where.port, "/ready"),
+        stop_s=stop_s,
+    )
+    return Listener(spec, where.host, where.port, f"{name}.port")
+
+
+def _local(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
