@@ -54,10 +54,7 @@ def follow(rollout: Rollout, decision: Decision, now_us: int, actor: str = CONTR
 def _advance(rollout: Rollout, now_us: int, actor: str, detail: Mapping[str, Any]) -> Moved:
     events = _certificate(rollout, actor, detail)
     entered = enter(rollout, rollout.stage + 1, now_us)
-    events.append(_entered(entered, actor))
-    if entered.state is State.PAUSED:
-        events.append(Event("paused", entered.stage, actor, "the plan pauses here"))
-    return entered, events
+    return entered, [*events, *_entered(entered, actor)]
 
 
 def _certificate(rollout: Rollout, actor: str, detail: Mapping[str, Any]) -> list[Event]:
@@ -67,9 +64,11 @@ def _certificate(rollout: Rollout, actor: str, detail: Mapping[str, Any]) -> lis
     return [Event(kind, rollout.stage, actor, f"stage {rollout.present.name} passed", detail)]
 
 
-def _entered(rollout: Rollout, actor: str) -> Event:
+def _entered(rollout: Rollout, actor: str) -> list[Event]:
     stage = rollout.present
-    return Event("stage_entered", rollout.stage, actor, stage.name, {"traffic_pct": stage.traffic_pct, "shadow_pct": stage.shadow_pct})
+    traffic = {"traffic_pct": stage.traffic_pct, "shadow_pct": stage.shadow_pct}
+    paused = [Event("paused", rollout.stage, actor, "the plan pauses here")] if rollout.state is State.PAUSED else []
+    return [Event("stage_entered", rollout.stage, actor, stage.name, traffic), *paused]
 
 
 def enter(rollout: Rollout, stage: int, now_us: int) -> Rollout:
@@ -92,7 +91,7 @@ def enter(rollout: Rollout, stage: int, now_us: int) -> Rollout:
 def begin(rollout: Rollout, now_us: int, actor: str, detail: Mapping[str, Any]) -> Moved:
     """From planned into its first stage; `detail` holds what replay starts from."""
     running = enter(replace(rollout, stage_run=0), rollout.stage, now_us)
-    return running, [Event("started", running.stage, actor, f"plan {rollout.plan.name}", detail), _entered(running, actor)]
+    return running, [Event("started", running.stage, actor, f"plan {rollout.plan.name}", detail), *_entered(running, actor)]
 
 
 def pause(rollout: Rollout, now_us: int, actor: str, reason: str) -> Moved:
