@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import postgres_server
 from cohort.base.clock import ManualClock
@@ -16,6 +17,10 @@ from cohort.storage.database import Database, open_database
 from cohort.storage.schema import metadata
 
 _numbers = itertools.count()
+
+# The same examples every time: a red run can be run again. `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

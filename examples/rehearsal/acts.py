@@ -80,11 +80,13 @@ def incident(stage: Stage, clients: Clients) -> None:
             process = stage.house.process_id("control")
             stage.until(rollout, lambda view: view["stage"] >= KILL_STAGE, INCIDENT_S_MAX, "the 25 % stage")
             _kill_control(stage, clients, rollout, process)
-            stage.until(rollout, lambda view: view["stage"] > KILL_STAGE, INCIDENT_S_MAX, "the 100 % stage")
+            stage.until(rollout, lambda view: view["state"] == "awaiting_approval", INCIDENT_S_MAX, "the question to a person")
         finally:
             stage.upstreams.incident(0.0)
         ended_at = clients.now()
-        stage.teller.note("the incident is over")
+        stage.teller.note("the incident is over; a person approves the last stage")
+        if stage.look(rollout)["state"] == "awaiting_approval":
+            stage.house.run("rollout", "approve", rollout, "--reason", "the incident is over")
         view = stage.ended(rollout)
         _note_incident(stage, view, began_at, ended_at, Met.between(before, clients.now()))
 

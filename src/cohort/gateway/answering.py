@@ -14,10 +14,10 @@ from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
-FORWARDED = (b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id")
+FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 _WITHHELD = frozenset(
     {
-        b"alt-svc", b"connection", b"content-length", b"content-type", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"server",
+        b"alt-svc", b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"server",
         b"set-cookie", b"strict-transport-security", b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
@@ -44,11 +44,11 @@ class Answering:
 
     async def answer(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
         """Answer the client, whatever happens. Afterwards `ongoing` says how it went. Raises CancelledError when others cancelled it."""
-        self._deadlines.begin(ongoing.target.timeout_s)
+        deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
             await self._forward(ongoing, body, request, reply)
         except asyncio.CancelledError:
-            if not self._deadlines.end():
+            if not deadline.expired:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
                 raise
             words = f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
@@ -57,7 +57,7 @@ class Answering:
             status, code, result = _FAILURES[type(error)]
             self._fail(ongoing, reply, status, code, f"release {ongoing.target.version}, route {ongoing.target.route}: {error}", result)
         finally:
-            self._deadlines.end()
+            self._deadlines.end(deadline)
 
     def has_room(self, target: Target) -> bool:
         """A call of `target` would not have to wait for a connection."""
@@ -68,18 +68,18 @@ class Answering:
 
         What the gateway itself cuts short (it stops, it has no connection left) counts as a client that left, not against the candidate.
         """
-        self._deadlines.begin(ongoing.target.timeout_s)
+        deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
             await self._discard(ongoing, body, request)
         except asyncio.CancelledError:
-            if not self._deadlines.end():
+            if not deadline.expired:
                 ongoing.result = Result.CLIENT_GONE
                 raise
             ongoing.result = Result.TIMEOUT
         except (UpstreamError, KeyMissing) as error:
             ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
         finally:
-            self._deadlines.end()
+            self._deadlines.end(deadline)
 
     def _fail(self, ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
         if reply.started:
@@ -108,7 +108,8 @@ class Answering:
             raise NoAnswer("the stream of the answer was empty")
         self._recorder.first(ongoing)
         ongoing.status = connection.status
-        reply.start(connection.status, _content_type(connection) + _reply_headers(ongoing, connection))
+        content_type, headers = _passed_headers(connection, b"text/event-stream")
+        reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
         tail = openai.Tail()
         while chunk:
             tail.feed(chunk)
@@ -123,14 +124,14 @@ class Answering:
     async def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
         body = await self._read(connection)
         status = connection.status
+        content_type, headers = _passed_headers(connection, b"application/json")
         if 200 <= status < 300:
             ongoing.result, ongoing.usage = Result.OK, openai.usage_of(body)
-            content_type = _header(connection, b"content-type") or b"application/json"
         else:
             ongoing.result = Result.UPSTREAM_ERROR
             status, body, content_type = _error_answer(ongoing, status, body)
         ongoing.status = status
-        headers = _reply_headers(ongoing, connection)
+        headers = _cohort_headers(ongoing) + headers
         cost = cost_usd_micro(ongoing.target.price, ongoing.usage)
         if cost is not None:
             headers += b"x-cohort-cost-usd: %.6f\r\n" % (cost / 1e6)
@@ -175,7 +176,7 @@ class Answering:
     def _message(self, target: Target, body: bytes, request: Request) -> bytes:
         accept = b"accept: text/event-stream, application/json\r\n"
         own = self._keys.authorization(target.api_key)
-        passed = b"".join(b"%s: %s\r\n" % (name, request.headers[name]) for name in FORWARDED if name in request.headers)
+        passed = b"".join([b"%s: %s\r\n" % (name, request.headers[name]) for name in FORWARDED.intersection(request.headers)])
         return b"%s%s%s%scontent-length: %d\r\n\r\n%s" % (target.head, accept, own, passed, len(body), body)
 
 
@@ -205,16 +206,12 @@ def _cohort_headers(ongoing: Ongoing) -> bytes:
     return b"%sx-cohort-unit: %s\r\n" % (ongoing.target.reply_headers, ongoing.unit.encode())
 
 
-def _reply_headers(ongoing: Ongoing, connection: UpstreamConnection) -> bytes:
-    passed = [
-        b"%s: %s\r\n" % (name, value) for name, value in connection.headers if name not in _WITHHELD and not name.startswith(b"x-cohort-")
-    ]
-    return _cohort_headers(ongoing) + b"".join(passed)
-
-
-def _header(connection: UpstreamConnection, wanted: bytes) -> bytes | None:
-    return next((value for name, value in connection.headers if name == wanted), None)
-
-
-def _content_type(connection: UpstreamConnection) -> bytes:
-    return b"content-type: %s\r\n" % (_header(connection, b"content-type") or b"text/event-stream")
+def _passed_headers(connection: UpstreamConnection, content_type: bytes) -> tuple[bytes, bytes]:
+    """The content type of an answer (`content_type` where it has none), and the header lines that are the client's to see."""
+    lines = b""
+    for name, value in connection.headers:
+        if name == b"content-type":
+            content_type = value
+        elif name not in _WITHHELD and not name.startswith(b"x-cohort-"):
+            lines += b"%s: %s\r\n" % (name, value)
+    return content_type, lines

@@ -8,42 +8,42 @@ from typing import Any
 TICK_S = 0.05
 
 
+class Deadline:
+    """The time limit of one task. A task that sees its cancellation asks `expired` for the reason."""
+
+    __slots__ = ("due_s", "expired", "task")
+
+    def __init__(self, task: asyncio.Task[Any] | None, due_s: float) -> None:
+        self.task = task
+        self.due_s = due_s
+        self.expired = False
+
+
 class Deadlines:
-    """Cancels tasks whose time is over. A task that sees its cancellation asks `expired` for the reason."""
+    """Cancels tasks whose time is over."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._due_s: dict[asyncio.Task[Any], float] = {}
-        self._expired: set[asyncio.Task[Any]] = set()
+        self._pending: set[Deadline] = set()
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
-    def begin(self, timeout_s: float) -> None:
-        """The current task must end within `timeout_s`."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._due_s[task] = self._loop.time() + timeout_s
+    def begin(self, timeout_s: float) -> Deadline:
+        """The current task must call `end` within `timeout_s`."""
+        deadline = Deadline(asyncio.current_task(self._loop), self._loop.time() + timeout_s)
+        self._pending.add(deadline)
+        return deadline
 
-    def end(self) -> bool:
-        """The current task is through; True when it had been cancelled for its time."""
-        task = asyncio.current_task()
-        if task is None:
-            return False
-        self._due_s.pop(task, None)
-        if task not in self._expired:
-            return False
-        self._expired.discard(task)
-        return True
-
-    def __len__(self) -> int:
-        return len(self._due_s)
+    def end(self, deadline: Deadline) -> None:
+        self._pending.discard(deadline)
 
     def close(self) -> None:
         self._timer.cancel()
 
     def _tick(self) -> None:
         now_s = self._loop.time()
-        for task in [t for t, due_s in self._due_s.items() if due_s <= now_s]:
-            del self._due_s[task]
-            self._expired.add(task)
-            task.cancel()
+        for deadline in [d for d in self._pending if d.due_s <= now_s]:
+            self._pending.discard(deadline)
+            deadline.expired = True
+            if deadline.task is not None:
+                deadline.task.cancel()
         self._timer = self._loop.call_later(TICK_S, self._tick)

@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
     # --- answering -------------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if not self.gone and self._transport is not None:
+        if not self.gone and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     async def drain(self) -> None:
@@ -194,9 +194,8 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if self.gone:
             return
-        if self._refusal is not None:
-            self._refuse(*self._refusal)
-        elif not keep_alive and self._transport is not None:
+        if not keep_alive and self._transport is not None:
+            self._pending.clear()
             self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
             self._transport.close()
         elif self._task is None:
@@ -222,7 +221,7 @@ class Connection(asyncio.Protocol):
             self._crashed(reply, error)
         finally:
             self._task = None
-        if not self._busy and not self.gone:
+        if not self._busy and not self.gone and self._transport is not None and not self._transport.is_closing():
             self._next()
 
     def _crashed(self, reply: Reply, error: Exception) -> None:
@@ -238,7 +237,9 @@ class Connection(asyncio.Protocol):
         self._deadline_s = self._loop.time() + wait_s
         if self._pending:
             self._begin(*self._pending.popleft())
-        elif self._reading is Reading.IDLE:
+        elif self._refusal is not None:
+            self._refuse(*self._refusal)
+        else:
             self._pause(False)
         if self.draining and not self._busy and self._reading is Reading.IDLE:
             self.close_idle()
@@ -283,7 +284,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer with an error and close, once the answers before it are out."""
         self._refusal = (status, code, message)
-        if self._busy or self._reading is Reading.REFUSED:
+        if self._busy or self._task is not None or self._pending or self._reading is Reading.REFUSED:
             return
         self._reading = Reading.REFUSED
         body = openai.error(message, code)
@@ -291,7 +292,7 @@ class Connection(asyncio.Protocol):
         self.write(head + body)
         self._server.refused(code)
         self._deadline_s = self._loop.time() + self._limits.linger_s
-        if self._transport is not None and not self.gone:
+        if self._transport is not None and not self._transport.is_closing():
             self._pause(False)
             self._transport.write_eof()
 

@@ -9,11 +9,13 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway.assignment import arm_of
-from cohort.gateway.contract import Arm, Price, Result
+from cohort.gateway.contract import Arm, Price, Result, Split
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Usage
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
+
+HEADS_MAX = 4096
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Recorder:
         self._rollouts_remembered = rollouts_remembered
         self._seq = 0
         self._last_us = epoch
+        self._heads: dict[tuple[str, str, Arm, Split | None], bytes] = {}
         self.last_candidate_us: dict[str, int] = {}
 
     def assign(self, service: Service, unit: str, stream: bool) -> Ongoing:
@@ -56,7 +59,7 @@ class Recorder:
         seq, at_us = self._next()
         ongoing = Ongoing(service, service.target(arm), arm, unit, seq, at_us, self._clock.monotonic_s(), stream)
         if split is not None:
-            self._write("assigned", ongoing, {})
+            self._write(b"assigned", ongoing)
             if arm is Arm.CANDIDATE:
                 self._remember(split.rollout_id, at_us)
         return ongoing
@@ -67,7 +70,7 @@ class Recorder:
         shadow = Ongoing(
             original.service, target, Arm.SHADOW, original.unit, original.seq, original.at_us, original.started_s, original.stream
         )
-        self._write("assigned", shadow, {})
+        self._write(b"assigned", shadow)
         return shadow
 
     def first(self, ongoing: Ongoing) -> None:
@@ -84,7 +87,7 @@ class Recorder:
         ongoing.total_us = self._since(ongoing)
         if ongoing.first_us is None and ongoing.result is Result.OK:
             ongoing.first_us = ongoing.total_us
-        self._write("call", ongoing, _ending(ongoing))
+        self._write(b"call", ongoing, _ending(ongoing))
         self._metrics.called(ongoing.service.name, ongoing.target.version, ongoing.arm, ongoing.result, ongoing.total_us)
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
@@ -94,7 +97,7 @@ class Recorder:
         seq, at_us = self._next()
         ongoing = Ongoing(service, service.target(arm), arm, unit, seq, at_us, 0.0, False)
         judged: dict[str, Any] = {} if score is None else {"score": score}
-        return self._write("feedback", ongoing, {**judged, "negative": True} if negative else judged)
+        return self._write(b"feedback", ongoing, {**judged, "negative": True} if negative else judged)
 
     def _next(self) -> tuple[int, int]:
         self._seq += 1
@@ -109,25 +112,35 @@ class Recorder:
         if len(self.last_candidate_us) > self._rollouts_remembered:
             del self.last_candidate_us[min(self.last_candidate_us, key=self.last_candidate_us.__getitem__)]
 
-    def _write(self, kind: str, ongoing: Ongoing, rest: dict[str, Any]) -> bool:
+    def _write(self, kind: bytes, ongoing: Ongoing, rest: dict[str, Any] | None = None) -> bool:
+        more = b"," + orjson.dumps(rest)[1:-1] if rest else b""
+        numbers = (kind, self._head(ongoing), ongoing.seq, ongoing.at_us, ongoing.unit.encode(), more)
+        return self._spool.append(b'{"kind":"%s",%s,"seq":%d,"at_us":%d,"unit":"%s"%s}' % numbers)
+
+    def _head(self, ongoing: Ongoing) -> bytes:
+        """What is the same in every record of an arm under one split, encoded once."""
+        split = ongoing.service.split
+        key = (ongoing.service.name, ongoing.target.digest, ongoing.arm, split)
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            head = self._heads[key] = self._encode_head(ongoing, split)
+        return head
+
+    def _encode_head(self, ongoing: Ongoing, split: Split | None) -> bytes:
         body: dict[str, Any] = {
-            "kind": kind,
             "gateway": self._gateway,
             "epoch": self._epoch,
-            "seq": ongoing.seq,
-            "at_us": ongoing.at_us,
             "service": ongoing.service.name,
             "release": ongoing.target.digest,
-            "unit": ongoing.unit,
         }
         if ongoing.arm is not Arm.STABLE:
             body["arm"] = ongoing.arm
-        split = ongoing.service.split
         if split is not None:
             body["rollout_id"], body["stage_run"] = split.rollout_id, split.stage_run
             body["share"] = split.shadow_share if ongoing.arm is Arm.SHADOW else split.share
-        body.update(rest)
-        return self._spool.append(orjson.dumps(body))
+        return orjson.dumps(body)[1:-1]
 
 
 def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:

@@ -14,6 +14,7 @@ import orjson
 
 from cohort.gateway.openai import Chat, Refused
 
+_SPACE = b" \n\r\t"
 OUTPUT_TOKENS = "max_output_tokens"
 OUTPUT_TOKENS_UPSTREAM = "max_completion_tokens"
 OUTPUT_TOKENS_NAMES = ("max_completion_tokens", "max_tokens")
@@ -73,13 +74,13 @@ def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:
     if at < 0 or body.find(key, at + len(key)) >= 0 or b"\\u00" in body:
         return None
     at = _skip(body, at + len(key))
-    if body[at : at + 1] != b":":
+    if not body.startswith(b":", at):
         return None
     at = _skip(body, at + 1)
     return body[:at] + new + body[at + len(old) :] if body.startswith(old, at) else None
 
 
 def _skip(body: bytes, at: int) -> int:
-    while body[at : at + 1] in (b" ", b"\n", b"\r", b"\t"):
+    while at < len(body) and body[at] in _SPACE:
         at += 1
     return at

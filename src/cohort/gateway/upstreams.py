@@ -112,7 +112,7 @@ class Upstreams:
         while True:
             while pool.idle:
                 connection = pool.idle.pop()
-                if not connection.lost:
+                if not connection.lost and connection.transport is not None and not connection.transport.is_closing():
                     return connection, True
                 pool.open -= 1
             if pool.open < self._limits.upstream_connections_max:

@@ -146,6 +146,10 @@ class Database:
             if known is None:
                 raise
             raise known from error
+        except UnicodeDecodeError as error:  # sqlite3 decodes text and error messages itself; everything stored is UTF-8
+            if self.dialect != "sqlite":
+                raise
+            raise failures.damaged(self._shown, "it holds text that is not UTF-8") from error
 
     @contextmanager
     def _one_per_thread(self) -> Iterator[None]:

@@ -33,24 +33,36 @@ class Terminal:
         argv = [sys.executable, "-m", "cohort.surfaces.cli", *arguments]
         self.process = subprocess.Popen(argv, stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=told, start_new_session=True)
         os.close(inner)
-        self.shown = ""
+        self.shown, self._bytes = "", b""
 
     def until(self, words: str) -> str:
         """Read until `words` were shown; everything shown so far."""
         deadline = time.monotonic() + WITHIN_S
         while words not in self.shown:
             assert time.monotonic() < deadline, self.shown
-            if select.select([self._fd], [], [], 0.1)[0]:
-                self.shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self._fd, 65536).decode())
+            self._read()
         return self.shown
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
     def close(self) -> int:
-        code = self.process.wait(WITHIN_S)
+        """Its exit code, with everything that was still to be shown."""
+        deadline = time.monotonic() + WITHIN_S
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self.shown
+            self._read()
         os.close(self._fd)
-        return code
+        return self.process.returncode
+
+    def _read(self) -> None:
+        if not select.select([self._fd], [], [], 0.1)[0]:
+            return
+        try:
+            self._bytes += os.read(self._fd, 65536)
+        except OSError:
+            self.process.wait(WITHIN_S)  # Linux says EIO when the last writer has gone
+        self.shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._bytes.decode(errors="ignore"))
 
 
 @pytest.fixture
@@ -66,8 +78,9 @@ def url(home: House) -> Iterator[str]:
 
 def test_a_table_is_ruled(url: str, tmp_path: Path) -> None:
     terminal = Terminal(url, tmp_path, "service", "list")
-    assert "──" in terminal.until("support")
+    terminal.until("support")
     assert terminal.close() == 0
+    assert "──" in terminal.shown
 
 
 def test_a_promotion_is_asked_about_and_no_changes_nothing(url: str, home: House, tmp_path: Path) -> None:
@@ -91,7 +104,8 @@ def test_a_yes_is_for_the_revision_that_was_seen(url: str, home: House, tmp_path
 
 def test_watching_draws_the_ladder_and_ends_quietly_with_ctrl_c(url: str, tmp_path: Path) -> None:
     terminal = Terminal(url, tmp_path, "rollout", "watch", RUNNING)
-    assert "█" in terminal.until("towards harmful")
+    terminal.until("towards harmful")
+    terminal.until("█")
     os.kill(terminal.process.pid, signal.SIGINT)
     assert terminal.close() == 130
     assert "Traceback" not in terminal.shown

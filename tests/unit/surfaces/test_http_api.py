@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.edge import Edge
 from cohort.surfaces.http.ports import Part
 from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
@@ -30,6 +33,13 @@ def client(home: House) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def unchanged() -> Iterator[TestClient]:
+    """One application for the tests that change nothing."""
+    with TestClient(create_app(house().control), base_url="http://127.0.0.1:8710", raise_server_exceptions=False) as made:
+        yield made
+
+
 READS = [
     ("/services", lambda body: [item["name"] for item in body["items"]] == ["billing", "support"]),
     ("/services/support", lambda body: body["rollout"]["id"] == RUNNING and body["stable"]["version"] == "v1"),
@@ -47,20 +57,20 @@ READS = [
 
 
 @pytest.mark.parametrize(("path", "holds"), READS)
-def test_a_viewer_can_read_everything(client: TestClient, path: str, holds: object) -> None:
-    answer = client.get("/api/v1" + path, headers=VIEWER)
+def test_a_viewer_can_read_everything(unchanged: TestClient, path: str, holds: object) -> None:
+    answer = unchanged.get("/api/v1" + path, headers=VIEWER)
     assert answer.status_code == 200, answer.text
     assert holds(answer.json()), answer.text  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("path", [path for path, _ in READS])
-def test_nothing_is_read_without_a_key(client: TestClient, path: str) -> None:
+def test_nothing_is_read_without_a_key(unchanged: TestClient, path: str) -> None:
     for headers, code in (
         ({}, "NOT_SIGNED_IN"),
         ({"Authorization": "Bearer ck_wrong"}, "KEY_INVALID"),
         ({"Authorization": "Basic x"}, "KEY_INVALID"),
     ):
-        answer = client.get("/api/v1" + path, headers=headers)
+        answer = unchanged.get("/api/v1" + path, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, code)
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
@@ -105,15 +115,15 @@ def test_a_start_is_handed_on_whole(client: TestClient, home: House) -> None:
     assert answer.headers["location"] == f"/api/v1/rollouts/{answer.json()['id']}"
 
 
-def test_a_forecast_says_what_the_plan_can_see(client: TestClient) -> None:
+def test_a_forecast_says_what_the_plan_can_see(unchanged: TestClient) -> None:
     body = {"service": "support", "plan": "shadow-5-25-100", "units_per_s": 4}
-    assert client.post("/api/v1/rollouts/plan", json=body, headers=VIEWER).json()["stages"][0]["smallest_ratio"] == 2.4
+    assert unchanged.post("/api/v1/rollouts/plan", json=body, headers=VIEWER).json()["stages"][0]["smallest_ratio"] == 2.4
 
 
-def test_pages_of_rollouts_follow_their_cursor(client: TestClient) -> None:
+def test_pages_of_rollouts_follow_their_cursor(unchanged: TestClient) -> None:
     seen, cursor = [], ""
     while True:
-        page = client.get(f"/api/v1/rollouts?limit=1{cursor}", headers=ADMIN).json()
+        page = unchanged.get(f"/api/v1/rollouts?limit=1{cursor}", headers=ADMIN).json()
         seen += [item["id"] for item in page["items"]]
         if page["next"] is None:
             break
@@ -147,9 +157,9 @@ PROBLEMS = [
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "code", "field"), PROBLEMS)
 def test_every_refusal_is_a_problem_document(
-    client: TestClient, method: str, path: str, body: object, status: int, code: str, field: str | None
+    unchanged: TestClient, method: str, path: str, body: object, status: int, code: str, field: str | None
 ) -> None:
-    answer = client.request(method, path, json=body, headers=ADMIN)
+    answer = unchanged.request(method, path, json=body, headers=ADMIN)
     problem = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, problem["status"], problem["code"], problem.get("field")) == (status, status, code, field), problem
@@ -157,8 +167,8 @@ def test_every_refusal_is_a_problem_document(
     assert problem["detail"]
 
 
-def test_invalid_json_names_itself(client: TestClient) -> None:
-    answer = client.post("/api/v1/rollouts", content=b"{nope", headers=ADMIN | {"content-type": "application/json"})
+def test_invalid_json_names_itself(unchanged: TestClient) -> None:
+    answer = unchanged.post("/api/v1/rollouts", content=b"{nope", headers=ADMIN | {"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (422, "DOCUMENT_INVALID")
 
 
@@ -190,19 +200,19 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(home: House) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:8700", ""])
-def test_another_name_in_the_host_header_is_refused(client: TestClient, host: str) -> None:
-    answer = client.get("/health", headers={"host": host})
+def test_another_name_in_the_host_header_is_refused(unchanged: TestClient, host: str) -> None:
+    answer = unchanged.get("/health", headers={"host": host})
     assert (answer.status_code, answer.json()["code"]) == (421, "HOST_REFUSED")
 
 
 @pytest.mark.parametrize("host", ["localhost:8700", "127.0.0.1", "[::1]:8700", "LOCALHOST"])
-def test_the_names_of_loopback_are_answered(client: TestClient, host: str) -> None:
-    assert client.get("/health", headers={"host": host}).status_code == 200
+def test_the_names_of_loopback_are_answered(unchanged: TestClient, host: str) -> None:
+    assert unchanged.get("/health", headers={"host": host}).status_code == 200
 
 
-def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
+def test_every_answer_carries_the_security_headers(unchanged: TestClient) -> None:
     for path in ("/health", "/api/v1/nothing", "/api/v1/services"):
-        headers = client.get(path).headers
+        headers = unchanged.get(path).headers
         assert "script-src 'self'" in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
@@ -247,3 +257,35 @@ def test_a_database_that_does_not_answer_is_said_and_not_counted_as_nothing(clie
     assert client.get("/status").json()["services"] is None
     answer = client.get("/api/v1/services", headers=ADMIN)
     assert (answer.status_code, answer.json()["retry"], answer.headers["retry-after"]) == (503, "safe", "1")
+
+
+async def _send_through(edge: Edge, messages: list[Message]) -> list[Message]:
+    """A change sent to `edge` piece by piece; after the last piece the client stays and is silent."""
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else await asyncio.Future()
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/rollouts", "headers": [(b"host", b"localhost")]}
+    await edge(scope, receive, send)
+    return answered
+
+
+async def _never(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("half a body reached the application")
+
+
+def test_half_a_body_is_no_request() -> None:
+    edge = Edge(_never, frozenset({"localhost"}), lambda method, status: None)
+    pieces = [{"type": "http.request", "body": b'{"service"', "more_body": True}, {"type": "http.disconnect"}]
+    assert asyncio.run(_send_through(edge, pieces)) == []
+
+
+def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    edge = Edge(_never, frozenset({"localhost"}), lambda method, status: None, body_read_s=0.01)
+    answered = asyncio.run(_send_through(edge, [{"type": "http.request", "body": b"{", "more_body": True}]))
+    assert answered[0]["status"] == 408
+    assert b"BODY_SLOW" in answered[1]["body"]
