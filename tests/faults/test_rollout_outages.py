@@ -348,6 +348,23 @@ def test_a_damaged_release_of_another_service_is_nobody_elses_business(lone):
     assert lone.rollout(rollout.id).state is State.RUNNING
 
 
+def test_a_damaged_stable_release_stops_nobody_elses_rollback_after_a_restart(house):
+    """What the gateway serves of it is kept as it was pushed: the service goes on, and the table can still be changed."""
+    house.release("1", "2", service="billing")
+    house.tick()
+    house.start(HALF)
+    with house.store.database.write() as connection:
+        found = select(t.releases.c.manifest).where(t.releases.c.version == "1", t.releases.c.service == "billing")
+        record = connection.execute(found).scalar_one()
+        connection.execute(update(t.blobs).where(t.blobs.c.digest == record).values(data=b"x"))
+    before = house.gateway.snapshot.table.services["billing"]
+    house.crash()
+    assert house.rollouts.rollback_service("support", OPERATOR).verified
+    house.tick(2)
+    assert not splits(house)
+    assert house.gateway.snapshot.table.services["billing"] == before
+
+
 def test_shadow_copies_lost_with_the_gateway_are_nobodys_failure(lone):
     rollout = lone.start(SHADOW)
     for number in range(30):
