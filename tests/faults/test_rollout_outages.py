@@ -256,6 +256,23 @@ def test_control_that_restarts_before_recording_adopts_what_the_gateway_does(hou
     assert house.rollout(rollout.id).summary["verified"] is True
 
 
+def test_a_verb_right_after_such_a_restart_does_not_push_the_candidate_back(lone):
+    """A person may be faster than the first round of the loop."""
+    lone.release("1", "2", service="billing")
+    lone.tick()
+    rollout = lone.start(HALF)
+    other = lone.start(HALF, service="billing")
+    lone.database.away = True
+    lone.rollouts.rollback_service("support", OPERATOR)
+    lone.crash()
+    lone.database.away = False
+    lone.rollouts.pause(other.id, OPERATOR)
+    assert list(splits(lone)) == ["billing"]
+    lone.tick(2)
+    assert lone.rollout(rollout.id).state is State.ROLLED_BACK
+    assert splits(lone) == {"billing": other.id}
+
+
 def test_a_commit_whose_answer_was_lost_still_takes_the_candidate_off(lone):
     rollout = lone.start(HALF)
     lone.database.commit_unknown = True  # the transaction is written; its answer never comes

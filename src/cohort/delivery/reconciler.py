@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cohort.base.clock import Clock
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
 from cohort.delivery.ports import DataPlane
 from cohort.delivery.routing import build_table, without
@@ -41,6 +41,7 @@ class Reconciler:
         self._lock = threading.Lock()
         self._table: RoutingTable | None = None  # the last one the gateway took
         self._acknowledged: Content | None = None
+        self._leads = False  # what the gateway did by itself before this process began is recorded
         self._off: set[str] = set()  # services taken off their rollout without the database, which does not know it yet
         self.state: GatewayState | None = None
         self.reached_us: int | None = None
@@ -50,12 +51,17 @@ class Reconciler:
         """Push a new table when what should be served differs from what was last taken.
 
         Raises:
-            CohortError DATA_PLANE_UNAVAILABLE: not pushed, or its answer was lost; repeating is safe.
+            CohortError DATA_PLANE_UNAVAILABLE: not pushed, or its answer was lost, or the gateway is ahead; repeating is safe.
             CohortError DATABASE_UNAVAILABLE: nothing was read.
         """
         with self._lock:
             wanted = self._wanted()
             state = self._observe() if self._table is None else self.state
+            if not self._leads and state is not None and state.table_version > wanted.version:
+                what = f"the gateway has table {state.table_version}, known is {wanted.version}"
+                raise CohortError(
+                    "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
+                )
             routes = {digest: route for digest in _digests(wanted) if (route := self._routes_of(digest)) is not None}
             table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes)
             if state is not None and self._acknowledged == _content(table):
@@ -71,6 +77,11 @@ class Reconciler:
         """The gateway has a newer table than the database knows of: a rollback made while the database was away."""
         with self._lock:
             return self.state is not None and self._table is None and self.state.table_version > self._wanted().version
+
+    def lead(self) -> None:
+        """What the gateway did by itself is recorded: from now on it is told what to serve."""
+        with self._lock:
+            self._leads = True
 
     def recheck(self) -> None:
         """After a gateway restart or a lost answer: push again whatever is wanted."""
