@@ -313,7 +313,7 @@ def test_promote_does_not_waive_an_alarm(house):
     house.traffic(range(120), bad=[Arm.CANDIDATE])
     batch = house.gateway.pull(house.controller._cursor, records_max=4000, wait_ms=0)
     with house.controller.transaction() as connection:  # the outcomes are in, and nobody has decided yet
-        house.controller._intake.take(connection, batch)
+        house.controller._intake.take(connection, batch, house.clock.now_us())
         house.store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, house.clock.now_us())
     house.controller._cursor = batch.next
     view = house.rollouts.promote(rollout.id, OPERATOR)

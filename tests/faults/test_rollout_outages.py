@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
+from cohort.delivery.intake import OPEN_S_MAX
 from cohort.delivery.model import State
 from cohort.gateway.contract import Arm, Result
 from cohort.storage import schema as t
@@ -137,6 +138,24 @@ def test_calls_in_flight_when_the_gateway_dies_are_lost_once(house):
     house.tick()
     assert house.evidence(rollout.id).taken == 82
     assert house.rollouts.replay(rollout.id).identical
+
+
+def test_an_outcome_that_never_comes_counts_as_timed_out_once_and_holds_the_evidence_no_longer(lone):
+    rollout = lone.start(HALF)
+    silent = lone.gateway.assign("support", unit_name(1000))
+    lone.traffic(range(40))
+    lone.tick()
+    assert lone.evidence(rollout.id).taken == 0
+    lone.clock.advance(OPEN_S_MAX + 1)
+    lone.tick(2)
+    assert lone.evidence(rollout.id).taken == 41
+    for ongoing in silent:
+        lone.gateway.end(ongoing)
+    lone.tick()
+    with lone.store.database.read() as connection:
+        kinds = connection.execute(select(t.calls.c.kind, t.calls.c.result).where(t.calls.c.unit == unit_name(1000))).all()
+    assert sorted(map(tuple, kinds)) == [("call", Result.TIMEOUT.value), ("late", Result.OK.value)]
+    assert lone.rollouts.replay(rollout.id).identical
 
 
 def test_a_gateway_that_comes_back_with_an_older_table_is_given_the_newer(house):

@@ -201,7 +201,7 @@ class Controller:
                 "another control process has taken outcomes of this gateway",
                 hint="Run one control process per gateway.",
             )
-        self._intake.take(connection, batch)
+        self._intake.take(connection, batch, self._clock.now_us())
         if batch.next != stored:
             self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
 
