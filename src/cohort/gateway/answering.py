@@ -111,12 +111,16 @@ class Answering:
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
         tail = openai.Tail()
-        while chunk:
-            tail.feed(chunk)
-            reply.write(chunk)
-            if reply.congested:
-                await reply.drain()
-            chunk = await connection.chunk()
+
+        def passed_on(data: bytes) -> bool:
+            tail.feed(data)
+            reply.write(data)
+            return reply.congested
+
+        resting = passed_on(chunk)
+        while resting or not await connection.flow(passed_on):
+            await reply.drain()
+            resting = False
         _judge_stream(ongoing, connection, tail)
         self._recorder.end(ongoing)
         reply.finish()
@@ -164,7 +168,7 @@ class Answering:
     async def _read(self, connection: UpstreamConnection) -> bytes:
         body = await connection.chunk()
         if connection.complete:
-            return body + await connection.chunk()
+            return body + connection.taken()
         parts, size = [body], len(body)
         while chunk := await connection.chunk():
             parts.append(chunk)
