@@ -40,7 +40,10 @@ class Upstreams:
         Raises:
             Unreachable, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
-        connection, reused = await self._acquire(origin, patient)
+        connection = self._idle(origin)
+        reused = connection is not None
+        if connection is None:
+            connection, reused = await self._acquire(origin, patient)
         try:
             connection.send(request)
             await connection.head()
@@ -65,7 +68,8 @@ class Upstreams:
         else:
             connection.abort()
             pool.open -= 1
-        _wake_one(pool)
+        if pool.waiters:
+            _wake_one(pool)
 
     def has_room(self, origin: Origin) -> bool:
         """A request to `origin` would not have to wait for a connection."""
@@ -105,16 +109,24 @@ class Upstreams:
             raise
         return connection
 
+    def _idle(self, origin: Origin) -> UpstreamConnection | None:
+        """A pooled connection that is whole, if there is one."""
+        pool = self._pools.get(origin)
+        while pool is not None and pool.idle:
+            connection = pool.idle.pop()
+            if not connection.lost and connection.transport is not None and not connection.transport.is_closing():
+                return connection
+            pool.open -= 1
+        return None
+
     async def _acquire(self, origin: Origin, patient: bool) -> tuple[UpstreamConnection, bool]:
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = _Pool()
         while True:
-            while pool.idle:
-                connection = pool.idle.pop()
-                if not connection.lost and connection.transport is not None and not connection.transport.is_closing():
-                    return connection, True
-                pool.open -= 1
+            connection = self._idle(origin)
+            if connection is not None:
+                return connection, True
             if pool.open < self._limits.upstream_connections_max:
                 pool.open += 1
                 return await self._connect(origin, pool), False
