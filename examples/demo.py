@@ -211,7 +211,8 @@ def play(demo: Demo, serve: bool) -> bool:
 
 def main(argv: list[str]) -> int:
     options = parse_arguments(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="cohort-demo-"))
     demo = Demo(folder, options.port, options.seed)
     try:
