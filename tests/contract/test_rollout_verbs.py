@@ -175,6 +175,26 @@ def test_of_two_operators_who_press_promote_at_once_one_wins_and_the_other_is_to
     assert house.rollout(rollout.id).stage == 1
 
 
+def test_a_rollout_is_never_saved_over_what_somebody_else_has_written(house):
+    rollout = house.rollout(house.start(HALF).id)
+    with house.store.database.write() as connection:
+        saved = house.store.save(connection, rollout)
+    assert saved.revision == rollout.revision + 1
+    with house.store.database.write() as connection:
+        assert error_of(house.store.save, connection, rollout).code == "ROLLOUT_CHANGED"
+
+
+def test_of_verbs_by_several_control_processes_one_wins(database, clock, house):
+    rollout = house.start(HALF)
+    houses = (house, House(database, clock))
+    houses[1].gateway = house.gateway
+    houses[1].crash()
+    act = Act("alice", "go", revision=rollout.revision)
+    verbs = (lambda: houses[0].rollouts.promote(rollout.id, act), lambda: houses[1].rollouts.abort(rollout.id, act))
+    answers = at_once(2, lambda number: verbs[number]())
+    assert sorted(getattr(answer, "code", "won") for answer in answers) == ["ROLLOUT_CHANGED", "won"]
+
+
 def at_once(count: int, call) -> list:
     """What `count` threads that start together get."""
     barrier, answers = threading.Barrier(count), [None] * count
@@ -293,7 +313,7 @@ def test_promote_does_not_waive_an_alarm(house):
     house.traffic(range(120), bad=[Arm.CANDIDATE])
     batch = house.gateway.pull(house.controller._cursor, records_max=4000, wait_ms=0)
     with house.controller.transaction() as connection:  # the outcomes are in, and nobody has decided yet
-        house.controller._intake.take(connection, batch)
+        house.controller._intake.take(connection, batch, house.clock.now_us())
         house.store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, house.clock.now_us())
     house.controller._cursor = batch.next
     view = house.rollouts.promote(rollout.id, OPERATOR)

@@ -315,3 +315,19 @@ def fill(path: Path) -> None:
                     pass
             except OSError:
                 continue
+
+
+def test_a_gateway_whose_supervisor_is_gone_goes_on_serving(upstream: Upstream, gateways: list[GatewayProcess], tmp_path: Path) -> None:
+    config = write_config(tmp_path, limits={"spool_bytes_max": 3000})
+    command = [sys.executable, "-m", "cohort.gateway", "--config", str(config)]
+    gateway = GatewayProcess.__new__(GatewayProcess)
+    gateway.process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, stderr=subprocess.PIPE)
+    gateways.append(gateway)
+    assert gateway.process.stderr is not None
+    gateway.port = int(json.loads(gateway.process.stderr.readline())["port"])
+    gateway.process.stderr.close()
+    gateway.push(half(upstream))
+    for number in range(30):
+        assert gateway.chat("half", headers={"X_Cohort_Unit": f"u{number}"})[0] == 200
+    assert metric(gateway, "cohort_gateway_log_lines_lost_total") >= 2
+    assert gateway.terminate() == 0

@@ -134,7 +134,7 @@ def test_killed_between_any_two_steps_it_ends_as_if_undisturbed(fresh):
     steps = list(house.fuse.steps)
     assert len(steps) > 100
     assert {"push", "push took effect", "pulled", "before the commit", "after the commit", "acknowledged"} <= set(steps)
-    for at in range(1, len(steps) + 1, len(steps) // 24):
+    for at in range(1, len(steps) + 1, len(steps) // 18):
         disturbed, _ = run(fresh(), at)
         different = [name for name in undisturbed if undisturbed[name] != disturbed[name]]
         assert not different, f"killed at step {at} ({steps[at - 1]}): {different}"

@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
+from cohort.delivery.intake import OPEN_S_MAX
 from cohort.delivery.model import State
 from cohort.gateway.contract import Arm, Result
 from cohort.storage import schema as t
@@ -139,6 +140,24 @@ def test_calls_in_flight_when_the_gateway_dies_are_lost_once(house):
     assert house.rollouts.replay(rollout.id).identical
 
 
+def test_an_outcome_that_never_comes_counts_as_timed_out_once_and_holds_the_evidence_no_longer(lone):
+    rollout = lone.start(HALF)
+    silent = lone.gateway.assign("support", unit_name(1000))
+    lone.traffic(range(40))
+    lone.tick()
+    assert lone.evidence(rollout.id).taken == 0
+    lone.clock.advance(OPEN_S_MAX + 1)
+    lone.tick(2)
+    assert lone.evidence(rollout.id).taken == 41
+    for ongoing in silent:
+        lone.gateway.end(ongoing)
+    lone.tick()
+    with lone.store.database.read() as connection:
+        kinds = connection.execute(select(t.calls.c.kind, t.calls.c.result).where(t.calls.c.unit == unit_name(1000))).all()
+    assert sorted(map(tuple, kinds)) == [("call", Result.TIMEOUT.value), ("late", Result.OK.value)]
+    assert lone.rollouts.replay(rollout.id).identical
+
+
 def test_a_gateway_that_comes_back_with_an_older_table_is_given_the_newer(house):
     house.start(HALF)
     older = house.gateway.tables[0]
@@ -256,6 +275,23 @@ def test_control_that_restarts_before_recording_adopts_what_the_gateway_does(hou
     assert house.rollout(rollout.id).summary["verified"] is True
 
 
+def test_a_verb_right_after_such_a_restart_does_not_push_the_candidate_back(lone):
+    """A person may be faster than the first round of the loop."""
+    lone.release("1", "2", service="billing")
+    lone.tick()
+    rollout = lone.start(HALF)
+    other = lone.start(HALF, service="billing")
+    lone.database.away = True
+    lone.rollouts.rollback_service("support", OPERATOR)
+    lone.crash()
+    lone.database.away = False
+    lone.rollouts.pause(other.id, OPERATOR)
+    assert list(splits(lone)) == ["billing"]
+    lone.tick(2)
+    assert lone.rollout(rollout.id).state is State.ROLLED_BACK
+    assert splits(lone) == {"billing": other.id}
+
+
 def test_a_commit_whose_answer_was_lost_still_takes_the_candidate_off(lone):
     rollout = lone.start(HALF)
     lone.database.commit_unknown = True  # the transaction is written; its answer never comes
@@ -329,6 +365,23 @@ def test_a_damaged_release_of_another_service_is_nobody_elses_business(lone):
     lone.tick(2)
     assert lone.rollout(other.id).state is State.ROLLED_BACK
     assert lone.rollout(rollout.id).state is State.RUNNING
+
+
+def test_a_damaged_stable_release_stops_nobody_elses_rollback_after_a_restart(house):
+    """What the gateway serves of it is kept as it was pushed: the service goes on, and the table can still be changed."""
+    house.release("1", "2", service="billing")
+    house.tick()
+    house.start(HALF)
+    with house.store.database.write() as connection:
+        found = select(t.releases.c.manifest).where(t.releases.c.version == "1", t.releases.c.service == "billing")
+        record = connection.execute(found).scalar_one()
+        connection.execute(update(t.blobs).where(t.blobs.c.digest == record).values(data=b"x"))
+    before = house.gateway.snapshot.table.services["billing"]
+    house.crash()
+    assert house.rollouts.rollback_service("support", OPERATOR).verified
+    house.tick(2)
+    assert not splits(house)
+    assert house.gateway.snapshot.table.services["billing"] == before
 
 
 def test_shadow_copies_lost_with_the_gateway_are_nobodys_failure(lone):

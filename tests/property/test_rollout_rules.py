@@ -316,6 +316,6 @@ def test_a_rollout_follows_decisions_without_ever_leaving_an_end_or_its_plan(pla
         before = rollout
         rollout, events = follow(rollout, Decision(step, "why"), at)
         assert rollout.stage in (before.stage, before.stage + 1)
-        assert (rollout == before) == (step is Step.WAIT)
+        assert rollout != before or step in (Step.WAIT, Step.ASK)
         assert bool(events) == (step is not Step.WAIT)
     assert (rollout.ended_us is not None) == rollout.state.ended

@@ -165,10 +165,11 @@ class Controller:
     def _pull(self, wait_ms: int) -> Batch:
         if self._cursor is None or self._gateway is None:
             state = self._reconciler.observe()
-            self._gateway = state.gateway
+            self._adopt(state)
+            self._reconciler.lead()
             with self._store.database.read() as connection:
                 self._cursor = self._store.cursor(connection, state.gateway)
-            self._adopt(state)
+            self._gateway = state.gateway
         batch = self._plane.pull(self._cursor, records_max=RECORDS_MAX, wait_ms=wait_ms)
         if batch.epoch != self._epoch:
             self._epoch = batch.epoch
@@ -200,7 +201,7 @@ class Controller:
                 "another control process has taken outcomes of this gateway",
                 hint="Run one control process per gateway.",
             )
-        self._intake.take(connection, batch)
+        self._intake.take(connection, batch, self._clock.now_us())
         if batch.next != stored:
             self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
 

@@ -189,6 +189,11 @@ class Evidence:
         return self._alarm_at - (math.log(weight) if weight else 0.0)
 
     @property
+    def pairs_compare(self) -> bool:
+        """Whether shadow pairs speak in this stage run. Beside live traffic they do not: the stable half of a pair is a label already."""
+        return self.run > 0 and self._plan.stages[self._first + self.run - 1].traffic_pct == 0
+
+    @property
     def split_broken(self) -> bool:
         return self.contradictions > 0 or self.split_peak >= log_threshold(SPLIT_ALPHA)
 
@@ -292,15 +297,20 @@ class Evidence:
             tally.units_failed += not unit.seen & Seen.DISCORDANT
         if ours != theirs and not unit.seen & Seen.DISCORDANT:
             unit.seen |= Seen.DISCORDANT
-            self.interval.update(int(ours), 0.5)
-            for process in self._listening():
-                process.first_discordant(int(ours))
+            self._discordant(int(ours))
         if not unit.seen & Seen.PAIRED:
             unit.seen |= Seen.PAIRED
             for process in self._listening():
                 process.first_shadow(shadow, ours)
-                if not ours and not theirs:
+                if not ours and not theirs and self.pairs_compare:
                     process.first_pair(shadow, stable)
+
+    def _discordant(self, arm: int) -> None:
+        if not self.pairs_compare:
+            return
+        self.interval.update(arm, 0.5)
+        for process in self._listening():
+            process.first_discordant(arm)
 
     def _listening(self) -> list[Process]:
         heard: list[Process] = [process for gate in self.gates.values() for process in gate.listening]

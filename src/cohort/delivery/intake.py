@@ -21,6 +21,8 @@ from cohort.gateway.contract import Arm, Batch, Call, Result, failed
 from cohort.stats import Sketch
 
 MINUTE_US = 60_000_000
+OPEN_S_MAX = 3900.0
+"""No call may last longer than an hour; one still open after this ended without a record (a full disk), and counts as timed out."""
 CURVE_POINTS = 240
 BUCKET_S_MIN, BUCKET_S_MAX = 1.0, 3600.0
 
@@ -73,6 +75,8 @@ class Live:
                 self.open[place] = call
             return None
         self.open.pop(place, None)
+        if (key_of(call), call.kind, call.arm.value) in self.waiting:
+            return None
         if late:
             self.taken_late += 1
             return call_row(call, late=True)
@@ -86,6 +90,11 @@ class Live:
         self._epochs[gateway] = epoch
         for place in [place for place in self.open if place[0] == gateway and place[1] < epoch]:
             yield dataclasses.replace(self.open[place], kind="call", result=Result.LOST)
+
+    def overdue(self, now_us: int) -> Iterator[Call]:
+        """Calls whose outcome is missing past any time limit: a missing outcome is an outcome (gates.md 6.11.4)."""
+        for place in [place for place, call in self.open.items() if now_us - call.at_us > OPEN_S_MAX * 1e6]:
+            yield dataclasses.replace(self.open[place], kind="call", result=Result.TIMEOUT)
 
     def ready(self) -> list[list[Call]]:
         """What may be taken now: groups of one key, in order, none of which has an open call at or before it."""
@@ -138,7 +147,7 @@ class Intake:
     def drop(self, rollout_id: str) -> None:
         self._lives.pop(rollout_id, None)
 
-    def take(self, connection: Connection, batch: Batch) -> None:
+    def take(self, connection: Connection, batch: Batch, now_us: int) -> None:
         """Every record of the batch, whose cursor moves in the same transaction."""
         by_rollout: dict[str, list[Call]] = {}
         for call in batch.records:
@@ -148,16 +157,16 @@ class Intake:
                 by_rollout.setdefault(call.rollout_id, []).append(call)
         self._store.put_traffic(connection, self._minutes(connection))
         for rollout_id in {**by_rollout, **self._lives}:
-            self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batch)
+            self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batch, now_us)
 
-    def _take_rollout(self, connection: Connection, rollout_id: str, calls: Sequence[Call], batch: Batch) -> None:
+    def _take_rollout(self, connection: Connection, rollout_id: str, calls: Sequence[Call], batch: Batch, now_us: int) -> None:
         rollout = self._store.get(connection, rollout_id)
         if rollout is None:
             self.orphaned += len(calls)
             return
         live = self.live(connection, rollout)
         before = set(live.open)
-        rows = [row for row in self._received(live, calls, batch) if row is not None]
+        rows = [row for row in self._received(live, calls, batch, now_us) if row is not None]
         opened = [call_row(call) for place, call in live.open.items() if place not in before]
         self._store.put_calls(connection, [*opened, *rows])
         groups = live.ready()
@@ -172,7 +181,7 @@ class Intake:
         if rollout.summary.get("settled"):
             self.drop(rollout_id)
 
-    def _received(self, live: Live, calls: Sequence[Call], batch: Batch) -> Iterator[dict[str, Any] | None]:
+    def _received(self, live: Live, calls: Sequence[Call], batch: Batch, now_us: int) -> Iterator[dict[str, Any] | None]:
         for call in calls:
             for lost in list(live.lose(call.gateway, call.epoch)):
                 yield live.receive(lost)
@@ -180,6 +189,8 @@ class Intake:
         if batch.behind == 0:
             for lost in list(live.lose(batch.gateway, batch.epoch)):
                 yield live.receive(lost)
+        for missing in list(live.overdue(now_us)):
+            yield live.receive(missing)
 
     def _count(self, call: Call) -> None:
         self._touched.setdefault((call.service, call.release, call.at_us // MINUTE_US * MINUTE_US), []).append(call)

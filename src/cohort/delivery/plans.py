@@ -192,8 +192,8 @@ class _StageForm(_Form):
 class _PlanForm(_Form):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
     description: Annotated[str, Field(max_length=500)] = ""
-    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.01
-    beta: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    alpha: Annotated[float, BeforeValidator(_rate), Field(gt=0, le=0.2)] = 0.01
+    beta: Annotated[float, BeforeValidator(_rate), Field(gt=0, le=0.2)] = 0.05
     gates: Annotated[list[_GateForm], Field(max_length=GATES_MAX)] | None = None
     stages: Annotated[list[_StageForm], Field(min_length=1, max_length=STAGES_MAX)]
 

@@ -6,15 +6,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import orjson
+
 from cohort.base.clock import Clock
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
 from cohort.delivery.ports import DataPlane
 from cohort.delivery.routing import build_table, without
 from cohort.delivery.store_sql import RolloutStore
-from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute
+from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute, decode_table, encode
 
 VERSION_FACT = "routing_version"
+TABLE_FACT = "routing_table"
+"""The last table that was pushed, or was about to be."""
 Content = tuple[dict[str, ServiceRoute], tuple[str, ...]]
 
 
@@ -41,6 +45,7 @@ class Reconciler:
         self._lock = threading.Lock()
         self._table: RoutingTable | None = None  # the last one the gateway took
         self._acknowledged: Content | None = None
+        self._leads = False  # what the gateway did by itself before this process began is recorded
         self._off: set[str] = set()  # services taken off their rollout without the database, which does not know it yet
         self.state: GatewayState | None = None
         self.reached_us: int | None = None
@@ -50,13 +55,18 @@ class Reconciler:
         """Push a new table when what should be served differs from what was last taken.
 
         Raises:
-            CohortError DATA_PLANE_UNAVAILABLE: not pushed, or its answer was lost; repeating is safe.
+            CohortError DATA_PLANE_UNAVAILABLE: not pushed, or its answer was lost, or the gateway is ahead; repeating is safe.
             CohortError DATABASE_UNAVAILABLE: nothing was read.
         """
         with self._lock:
             wanted = self._wanted()
             state = self._observe() if self._table is None else self.state
-            routes = {digest: route for digest in _digests(wanted) if (route := self._routes_of(digest)) is not None}
+            if not self._leads and state is not None and state.table_version > wanted.version:
+                what = f"the gateway has table {state.table_version}, known is {wanted.version}"
+                raise CohortError(
+                    "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
+                )
+            routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
             table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes)
             if state is not None and self._acknowledged == _content(table):
                 return state
@@ -71,6 +81,11 @@ class Reconciler:
         """The gateway has a newer table than the database knows of: a rollback made while the database was away."""
         with self._lock:
             return self.state is not None and self._table is None and self.state.table_version > self._wanted().version
+
+    def lead(self) -> None:
+        """What the gateway did by itself is recorded: from now on it is told what to serve."""
+        with self._lock:
+            self._leads = True
 
     def recheck(self) -> None:
         """After a gateway restart or a lost answer: push again whatever is wanted."""
@@ -109,6 +124,7 @@ class Reconciler:
         if record:
             with self._store.database.write() as connection:
                 self._store.set_fact(connection, VERSION_FACT, version)
+                self._store.set_fact(connection, TABLE_FACT, orjson.loads(encode(numbered)))
         # Commit point. From here on the gateway may serve the new table.
         self.state = self._plane.push(numbered)
         self.reached_us = self.pushed_us = self._clock.now_us()
@@ -121,6 +137,23 @@ class Reconciler:
             )
         self._table, self._acknowledged = numbered, _content(numbered)
         return self.state
+
+    def _route(self, digest: str) -> ReleaseRoute | None:
+        """What the gateway needs of a release; of a damaged one what was pushed before, so that it goes on being served and others can change."""
+        try:
+            return self._routes_of(digest)
+        except CohortError as error:
+            kept = self._pushed_before() if error.code == "RELEASE_DAMAGED" else None
+            if kept is None or digest not in kept.releases:
+                raise
+            return kept.releases[digest]
+
+    def _pushed_before(self) -> RoutingTable | None:
+        if self._table is not None:
+            return self._table
+        with self._store.database.read() as connection:
+            stored = self._store.fact(connection, TABLE_FACT)
+        return decode_table(orjson.dumps(stored)) if stored is not None else None
 
     def _observe(self) -> GatewayState:
         self.state = self._plane.state()

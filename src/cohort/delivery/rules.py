@@ -165,8 +165,9 @@ def certificate_text(stage: Stage) -> str:
 
 
 def candidate_units(evidence: Evidence) -> int:
-    """Units that the candidate met in the present stage run, shadow pairs included."""
-    return sum(evidence.arms[arm].units for arm in (Arm.CANDIDATE, Arm.SHADOW) if arm in evidence.arms)
+    """Units that met the candidate in the present stage run; in a stage without live traffic for it, those whose calls were copied."""
+    met = evidence.arms.get(Arm.SHADOW if evidence.pairs_compare else Arm.CANDIDATE)
+    return met.units if met is not None else 0
 
 
 def _alarm_text(evidence: Evidence) -> str:

@@ -161,6 +161,7 @@ class Doors:
             "cohort_gateway_requests_total": ("Requests of any kind.", lambda: server.requests if server else 0),
             "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
             "cohort_gateway_outcomes_written_total": ("Records written to the spool.", lambda: self._spool.written),
+            "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
         }
         reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)

@@ -18,12 +18,16 @@ class Log:
         self._clock = clock
         self._out = out
         self._last_s: dict[str, float] = {}
+        self.lost = 0
 
     def write(self, event: str, **fields: Any) -> None:
-        """One line, at once."""
+        """One line, at once. When nobody reads stderr any more, or its disk is full, the line is lost and counted: serving goes on."""
         line = orjson.dumps({"at_us": self._clock.now_us(), "gateway": self._gateway_id, "event": event, **fields}, default=str)
-        self._out.write(line.decode() + "\n")
-        self._out.flush()
+        try:
+            self._out.write(line.decode() + "\n")
+            self._out.flush()
+        except OSError:
+            self.lost += 1
 
     def seldom(self, event: str, **fields: Any) -> None:
         """The same, at most once a minute per event: for conditions that last."""

@@ -39,7 +39,7 @@ facts = Table(
     Column("name", String(64), primary_key=True),
     Column("value", JSON, nullable=False),
 )
-"""Single values of the installation: the routing table's version (`routing_version`), ..."""
+"""Single values of the installation: the routing table's version (`routing_version`), the table last pushed (`routing_table`)."""
 
 blobs = Table(
     "blobs",

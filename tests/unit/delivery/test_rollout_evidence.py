@@ -304,3 +304,26 @@ def test_damage_rolls_back_even_where_no_gate_asks_for_it():
     decision = decide(rollout_of(plan), findings, True, 0)
     assert decision.step is Step.ROLL_BACK
     assert "its prompt" in decision.reason
+
+
+def test_copies_beside_live_traffic_feed_limits_but_no_comparison():
+    """The stable half of a pair is a label already; counted as both, evidence would grow under the null (its mean factor exceeds 1)."""
+    plan = one(FAILURES, LATENCY, LIMIT, traffic_pct=25, shadow_pct=50, certificate=Certificate(3.0))
+    evidence, alone = Evidence(plan), Evidence(plan)
+    for at in range(1, 60):
+        stable = Result.OK if at % 3 else BAD
+        take(evidence, pair_at(at, name(at), stable, Result.OK if at % 5 else BAD))
+        take(alone, pair_at(at, name(at), stable, Result.OK)[:1])
+    for gate in ("failures", "latency"):
+        assert evidence.gates[gate].log_e == alone.gates[gate].log_e
+    assert evidence.certificate is not None
+    assert alone.certificate is not None
+    assert evidence.certificate.log_e == alone.certificate.log_e
+    assert evidence.gates["limit"].log_e > alone.gates["limit"].log_e
+    assert evidence.to_state()["interval"] == alone.to_state()["interval"]
+    found = finding(plan, evidence, "failures")
+    assert found.blocks, "nor do copies stand in for units that meet the candidate"
+
+
+def pair_at(at: int, unit: str, stable: Result, shadow: Result):
+    return [call(at, unit, Arm.STABLE, share=0.25, result=stable), call(at, unit, Arm.SHADOW, share=0.5, result=shadow, total_us=990_000)]

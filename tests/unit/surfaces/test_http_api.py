@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.edge import Edge
 from cohort.surfaces.http.ports import Part
 from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 
@@ -254,3 +257,35 @@ def test_a_database_that_does_not_answer_is_said_and_not_counted_as_nothing(clie
     assert client.get("/status").json()["services"] is None
     answer = client.get("/api/v1/services", headers=ADMIN)
     assert (answer.status_code, answer.json()["retry"], answer.headers["retry-after"]) == (503, "safe", "1")
+
+
+async def _send_through(edge: Edge, messages: list[Message]) -> list[Message]:
+    """A change sent to `edge` piece by piece; after the last piece the client stays and is silent."""
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else await asyncio.Future()
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/rollouts", "headers": [(b"host", b"localhost")]}
+    await edge(scope, receive, send)
+    return answered
+
+
+async def _never(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("half a body reached the application")
+
+
+def test_half_a_body_is_no_request() -> None:
+    edge = Edge(_never, frozenset({"localhost"}), lambda method, status: None)
+    pieces = [{"type": "http.request", "body": b'{"service"', "more_body": True}, {"type": "http.disconnect"}]
+    assert asyncio.run(_send_through(edge, pieces)) == []
+
+
+def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    edge = Edge(_never, frozenset({"localhost"}), lambda method, status: None, body_read_s=0.01)
+    answered = asyncio.run(_send_through(edge, [{"type": "http.request", "body": b"{", "more_body": True}]))
+    assert answered[0]["status"] == 408
+    assert b"BODY_SLOW" in answered[1]["body"]

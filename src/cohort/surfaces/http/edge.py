@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cohort.base.errors import CohortError, Retry
@@ -32,10 +33,11 @@ Count = Callable[[str, int], None]
 class Edge:
     """ASGI middleware. `hosts`: the names that a Host header may carry (against DNS rebinding); None: any."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, count: Count) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, count: Count, body_read_s: float = BODY_READ_S_MAX) -> None:
         self._app = app
         self._hosts = hosts
         self._count = count
+        self._body_read_s = body_read_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,7 +46,9 @@ class Edge:
         send = self._with_headers(scope, send)
         try:
             self._check_host(Headers(scope=scope).get("host", ""))
-            receive = await _whole_body(scope, receive)
+            receive = await _whole_body(scope, receive, self._body_read_s)
+        except ClientDisconnect:
+            return
         except CohortError as refused:
             response = problem_response(refused)
             response.headers["connection"] = "close"
@@ -72,8 +76,8 @@ class Edge:
             )
 
 
-async def _whole_body(scope: Scope, receive: Receive) -> Receive:
-    """Read the body of a change before anything looks at it; FILE_TOO_LARGE, BODY_SLOW."""
+async def _whole_body(scope: Scope, receive: Receive, read_s: float) -> Receive:
+    """Read the body of a change before anything looks at it; FILE_TOO_LARGE, BODY_SLOW. Half a body is no request: ClientDisconnect."""
     if scope["method"] not in CHANGING:
         return receive
     limit = RELEASE_BODY_BYTES_MAX if scope["path"] == "/api/v1/releases" else BODY_BYTES_MAX
@@ -81,12 +85,10 @@ async def _whole_body(scope: Scope, receive: Receive) -> Receive:
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     try:
-        async with asyncio.timeout(BODY_READ_S_MAX):
+        async with asyncio.timeout(read_s):
             body = await _read(receive, limit)
     except TimeoutError as error:
-        raise CohortError(
-            "BODY_SLOW", f"the body did not arrive within {BODY_READ_S_MAX:g} s", retry=Retry.SAFE, hint="Send it again."
-        ) from error
+        raise CohortError("BODY_SLOW", f"the body did not arrive within {read_s:g} s", retry=Retry.SAFE, hint="Send it again.") from error
     return _replay(body, receive)
 
 
@@ -94,6 +96,8 @@ async def _read(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > limit:
             raise _too_large(limit)

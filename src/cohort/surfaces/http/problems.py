@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,7 +15,6 @@ from starlette.responses import Response
 
 from cohort.base.documents import dotted
 from cohort.base.errors import CohortError, Retry
-from cohort.surfaces.http.encoding import to_json
 
 log = logging.getLogger("cohort.http")
 
@@ -26,7 +26,7 @@ def problem_response(error: CohortError) -> Response:
     headers = {"retry-after": "1"} if error.retry is Retry.SAFE and error.http_status in (429, 503) else {}
     if error.http_status == 401:
         headers["www-authenticate"] = 'Bearer realm="cohort"'
-    return Response(to_json(error.problem()), error.http_status, headers, media_type="application/problem+json")
+    return Response(orjson.dumps(error.problem(), default=str), error.http_status, headers, media_type="application/problem+json")
 
 
 def wants_page(request: Request) -> bool:

@@ -1,0 +1,64 @@
+"""Control's client and a real gateway: the table down, outcomes up, each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cohort.base.errors import CohortError
+from cohort.delivery.dataplane_http import HttpDataPlane
+from cohort.gateway.contract import Arm, Cursor, decode_table, encode
+from support_gateway import TOKEN, GatewayProcess, release, split, table
+from support_upstream import Upstream
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    server = Upstream()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    process = GatewayProcess(tmp_path)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def plane(gateway: GatewayProcess) -> Iterator[HttpDataPlane]:
+    made = HttpDataPlane(f"http://127.0.0.1:{gateway.port}", TOKEN)
+    yield made
+    made.close()
+
+
+def test_a_rollout_s_table_goes_down_and_its_outcomes_come_up(gateway: GatewayProcess, plane: HttpDataPlane, upstream: Upstream) -> None:
+    releases = [release("well", upstream.base_url), release("tools", upstream.base_url)]
+    sent = decode_table(encode(table(3, releases, {"s": {"stable": "rel_well", "split": split("rel_tools", share=1.0)}})))
+    state = plane.push(sent)
+    assert (state.table_version, state.services, state.splits) == (3, {"s": "rel_well"}, {"s": "ro_1"})
+    assert plane.pull(Cursor(), records_max=10, wait_ms=10).records == ()
+    gateway.chat("s", user="u")
+    batch = plane.pull(Cursor(), records_max=10, wait_ms=2000)
+    assert [(r.kind, r.arm, r.release) for r in batch.records] == [
+        ("assigned", Arm.CANDIDATE, "rel_tools"),
+        ("call", Arm.CANDIDATE, "rel_tools"),
+    ]
+    assert (batch.gateway, batch.epoch, batch.damaged) == ("gw-test", batch.records[0].epoch, ())
+    plane.acknowledge(batch.next)
+    assert plane.pull(batch.next, records_max=10, wait_ms=10).records == ()
+    assert plane.state().last_candidate_us == {"ro_1": batch.records[0].at_us}
+
+
+def test_a_gateway_that_is_gone_or_refuses_is_unavailable(gateway: GatewayProcess, plane: HttpDataPlane) -> None:
+    stranger = HttpDataPlane(f"http://127.0.0.1:{gateway.port}", "wrong")
+    with pytest.raises(CohortError, match="404"):
+        stranger.state()
+    stranger.close()
+    gateway.kill()
+    with pytest.raises(CohortError) as caught:
+        plane.state()
+    assert caught.value.code == "DATA_PLANE_UNAVAILABLE"
