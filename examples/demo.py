@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,9 @@ def play(demo: Demo, serve: bool) -> bool:
         demo.report.trouble = str(error)
     except KeyboardInterrupt:
         return not told
+    except Exception as error:  # a mistake of the demo's own: the report still says how far it came
+        traceback.print_exc()
+        demo.report.trouble = f"{type(error).__name__}: {error}"
     finally:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_IGN)
