@@ -32,7 +32,7 @@ from cohort.delivery.model import (
 from cohort.delivery.plans import PRESETS, find_plan
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import replay
-from cohort.delivery.services import DAY_US, WARM_US, calls_per_s, service_view, warm_baseline
+from cohort.delivery.services import DAY_US, SHOWN_US, WARM_US, calls_per_s, service_view, warm_baseline
 from cohort.delivery.store_sql import RolloutStore, changed
 from cohort.delivery.views import ref, rollout_view, row_view
 from cohort.gateway.contract import GatewayState
@@ -84,9 +84,10 @@ class SqlRollouts:
         with self._store.database.read() as connection:
             row = self._service_row(connection, name)
             active = next(iter(self._store.active(connection, name)), None)
-            traffic = self._store.traffic(connection, name, now_us - max(WARM_US, DAY_US))
+            traffic = self._store.traffic(connection, name, now_us - SHOWN_US)
+            cost = self._store.cost_usd_micro(connection, name, now_us // DAY_US * DAY_US)
             versions = self._store.versions(connection, [name])
-        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), now_us)
+        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), cost, now_us)
 
     def plans(self) -> Sequence[Plan]:
         return list(PRESETS.values())
