@@ -39,6 +39,7 @@ from cohort.gateway.contract import GatewayState
 
 SPEED_MAX = 1_000_000.0
 LIST_MAX = 200
+HTTP_KIND = "http"
 _WITHOUT_DATABASE = ("DATABASE_UNAVAILABLE", "DATABASE_DAMAGED", "DISK_FULL", "OUTCOME_UNKNOWN")
 """With these the emergency verb goes on without the database."""
 
@@ -148,6 +149,7 @@ class SqlRollouts:
             self._refuse_underpowered(start)
         candidate = self._registry.find(start.to, start.service)
         self._registry.verify(candidate.digest)
+        _refuse_unrouted(candidate)
         made = self._insert(start, plan, candidate)
         self._push_soon()
         return self.show(made)
@@ -386,6 +388,16 @@ class SqlRollouts:
 def _check_at(at_pct: float | None) -> None:
     if at_pct is not None and not 0 <= at_pct <= 100:
         raise CohortError("FIELD_INVALID", f"at {at_pct:g} is not a percentage", field="at_pct", hint="Use a share of the plan, 0 to 100.")
+
+
+def _refuse_unrouted(candidate: Release) -> None:
+    if candidate.kind == HTTP_KIND:
+        raise CohortError(
+            "ROLLOUT_UNROUTED",
+            f"{candidate.service} {candidate.version} is of kind http, whose traffic this version does not route",
+            field="kind",
+            hint="Roll out services of kind model or agent; http services can be registered, not yet rolled out.",
+        )
 
 
 def _check_speed(speed: float) -> None:
