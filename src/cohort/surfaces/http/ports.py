@@ -20,6 +20,8 @@ STREAMS_MAX = 128
 REASON_CHARS_MAX = 2000
 IDEMPOTENCY_KEY_CHARS_MAX = 128
 PAGE_ROWS_MAX = 200
+NUMBER_MAX = 2**63 - 1
+"""The largest number that both databases hold."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
