@@ -186,11 +186,10 @@ class Intake:
             for lost in list(live.lose(call.gateway, call.epoch)):
                 yield live.receive(lost)
             yield live.receive(call)
-        if batch.behind == 0:
-            for lost in list(live.lose(batch.gateway, batch.epoch)):
-                yield live.receive(lost)
-        for missing in list(live.overdue(now_us)):
-            yield live.receive(missing)
+        if batch.behind > 0:
+            return  # what ended them may be in what is still to be read
+        for ended in [*live.lose(batch.gateway, batch.epoch), *live.overdue(now_us)]:
+            yield live.receive(ended)
 
     def _count(self, call: Call) -> None:
         self._touched.setdefault((call.service, call.release, call.at_us // MINUTE_US * MINUTE_US), []).append(call)

@@ -228,6 +228,12 @@ class RolloutStore:
         query = select(t.traffic).where(t.traffic.c.service == service, t.traffic.c.minute_us >= since_us).order_by(t.traffic.c.minute_us)
         return _dicts(connection, query)
 
+    def cost_usd_micro(self, connection: Connection, service: str, since_us: int) -> int | None:
+        """What the service's calls cost; None where no call had a known cost."""
+        where = and_(t.traffic.c.service == service, t.traffic.c.minute_us >= since_us)
+        cost = connection.execute(select(func.sum(t.traffic.c.cost_usd_micro)).where(where)).scalar()
+        return int(cost) if cost else None
+
     # --- the event log ---
 
     def log(self, connection: Connection, rollout_id: str, at_us: int, events: Sequence[Event], idempotency_key: str | None = None) -> None:

@@ -32,7 +32,7 @@ def minute(at: int, calls: int, failed: int = 0, release: str = "rel_a", cost: i
 
 
 def view_of(*rows: dict):
-    return service_view(ROW, None, rows, {"rel_a": "1"}, None, NOW)
+    return service_view(ROW, None, rows, {"rel_a": "1"}, None, sum(row["cost_usd_micro"] for row in rows) or None, NOW)
 
 
 def test_a_service_without_traffic_shows_nothing_rather_than_health():
