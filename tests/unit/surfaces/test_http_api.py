@@ -95,7 +95,12 @@ def every_route(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, 
 def test_whatever_is_not_documented_as_public_is_refused_without_a_key(unchanged: TestClient) -> None:
     assert isinstance(unchanged.app, FastAPI)
     found = set(every_route(unchanged.app.routes))
-    assert {path for _, path in found} >= PUBLIC | {"/", "/services/{name}", "/api/v1/rollouts/{rollout}/{verb}", "/live/rollouts/{rollout}"}
+    assert {path for _, path in found} >= PUBLIC | {
+        "/",
+        "/services/{name}",
+        "/api/v1/rollouts/{rollout}/{verb}",
+        "/live/rollouts/{rollout}",
+    }
     for method, template in sorted(found):
         path = template.replace("{verb}", "pause").replace("{name}", "support").replace("{rollout}", RUNNING)
         path = re.sub(r"\{\w+\}", "v2", path)
@@ -277,6 +282,8 @@ def test_metrics_show_rollouts_evidence_ingest_and_requests(client: TestClient) 
     assert f'cohort_gate_log_e{{gate="failures",rollout="{RUNNING}",service="support",towards="safe"}} 2.2' in text
     assert "cohort_outcomes_taken_total 20115.0" in text
     assert "cohort_ingest_lag_seconds 0.4" in text
+    assert "cohort_outcomes_damages_total 3.0" in text
+    assert "cohort_outcomes_waiting_bytes 512.0" in text
     assert 'cohort_http_requests_total{method="GET",status="200"} 1.0' in text
     assert "cohort_collect_ok 1.0" in text
 
