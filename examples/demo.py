@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,9 @@ def play(demo: Demo, serve: bool) -> bool:
         demo.report.trouble = str(error)
     except KeyboardInterrupt:
         return not told
+    except Exception as error:  # a mistake of the demo's own: the report still says how far it came
+        traceback.print_exc()
+        demo.report.trouble = f"{type(error).__name__}: {error}"
     finally:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_IGN)
@@ -211,7 +215,8 @@ def play(demo: Demo, serve: bool) -> bool:
 
 def main(argv: list[str]) -> int:
     options = parse_arguments(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="cohort-demo-"))
     demo = Demo(folder, options.port, options.seed)
     try:

@@ -328,7 +328,7 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
         [Part("database", True, "answers"), Part("controller", True, "ticked 0.2 s ago"), Part("gateway", True, "reached")],
     )
     clock = ManualClock(views.NOW_US)
-    control = ControlFace(memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4))
+    control = ControlFace(memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512))
     return House(registry, memory, access, parts, control)
 
 

@@ -81,11 +81,11 @@ class House:
 
     def ask(self, *arguments: str) -> Any:
         """One `cohort` command with --json; its answer."""
-        return json.loads(self.run(*arguments, "--json"))
+        return _parsed(self.run(*arguments, "--json"), arguments)
 
     def status(self) -> dict[str, Any]:
         """`cohort status --json`, whatever its exit code."""
-        answer: dict[str, Any] = json.loads(self._run(("status", "--json")).stdout)
+        answer: dict[str, Any] = _parsed(self._run(("status", "--json")).stdout, ("status",))
         return answer
 
     def process_id(self, name: str) -> int | None:
@@ -128,6 +128,13 @@ class House:
             )
         except subprocess.TimeoutExpired as error:
             raise Failed(f"cohort {' '.join(arguments)} took longer than {COMMAND_S_MAX:g} s") from error
+
+
+def _parsed(text: str, arguments: tuple[str, ...]) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Failed(f"cohort {' '.join(arguments)} --json did not answer in JSON: {text[:200]!r}") from error
 
 
 def cohort_command() -> list[str]:

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rehearsal.processes import Child, free_port
+from rehearsal.processes import Child, Failed, free_port
 from rehearsal.releases import EXAMPLES, RELEASES
 
 READY_S_MAX = 15.0
@@ -64,6 +64,9 @@ class Upstreams:
     def _control(self, vendor: str, settings: dict[str, Any]) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self._ports[vendor]}/control"
         request = urllib.request.Request(url, data=json.dumps(settings).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=CALL_S_MAX) as answer:
-            state: dict[str, Any] = json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=CALL_S_MAX) as answer:
+                state: dict[str, Any] = json.load(answer)
+        except OSError as error:
+            raise Failed(f"upstream {vendor} did not take {settings}: {error}") from error
         return state

@@ -70,7 +70,7 @@ class Control:
 
     def health(self) -> list[Health]:
         """Readiness, part by part; answers within a second."""
-        return [self._database_health(), self._controller_health(), self._gateway_health()]
+        return [self._database_health(), self._controller_health(), self._gateway_health(), self._outcomes_health()]
 
     def _database_health(self) -> Health:
         try:
@@ -94,6 +94,15 @@ class Control:
             return Health("gateway", False, "not reached yet")
         age_s = (self.clock.now_us() - reached_us) / 1e6
         return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago")
+
+    def _outcomes_health(self) -> Health:
+        """Never a reason not to serve: what could not be read is gone, and waiting does not bring it back. It is said until control restarts."""
+        taken = f"{self.controller.records_taken} taken, {self.controller.behind_bytes} bytes wait"
+        if self.controller.damage is None:
+            return Health("outcomes", True, taken)
+        return Health(
+            "outcomes", True, f"{taken}; {self.controller.damages} places of the spool could not be read: {self.controller.damage}"
+        )
 
 
 def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Control:

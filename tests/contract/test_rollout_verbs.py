@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from cohort.base.errors import CohortError
-from cohort.delivery.face import Act, Rollouts
+from cohort.delivery.face import Act, Bundle, Rollouts
 from cohort.delivery.model import State
 from cohort.gateway.contract import Arm, Result
 from cohort.storage import schema as t
@@ -112,6 +112,15 @@ def test_a_start_that_cannot_be_is_refused_and_leaves_nothing(lone, more, code):
     assert error_of(lone.start, arguments.pop("plan"), **arguments).code == code
     assert list(lone.rollouts.list()) == []
     assert share(lone) is None
+
+
+def test_a_service_whose_traffic_nobody_routes_is_not_rolled_out(lone):
+    for version in ("1", "2"):
+        text = f"service: shop\nversion: '{version}'\nkind: http\nroutes:\n  main: {{base_url: 'http://127.0.0.1:800{version}'}}\n"
+        lone.registry.create(Bundle("shop.yaml", text, {}), "alice")
+    refused = error_of(lone.start, HALF, service="shop")
+    assert (refused.code, refused.field) == ("ROLLOUT_UNROUTED", "kind")
+    assert list(lone.rollouts.list()) == []
 
 
 @pytest.mark.parametrize(("at", "stage"), [(None, 0), (0.0, 0), (10.0, 0), (11.0, 1), (50.0, 1), (100.0, 2)])

@@ -5,48 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support_processes import alive, environment, free_ports, kill, until
-
-COMMAND_S = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """An installation on two free ports."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "cohort.surfaces.cli", *arguments]
-
-    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.argv(*arguments), capture_output=True, text=True, cwd=self.folder, env=self.environment, timeout=COMMAND_S
-        )
-        assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        return done
-
-    def ask(self, *arguments: str, code: int | None = 0) -> Any:
-        return json.loads(self.run(*arguments, "--json", code=code).stdout)
-
-    def pids(self) -> dict[str, int]:
-        return {part["name"]: part["pid"] for part in self.ask("status", code=None)["parts"]}
+from support_home import COMMAND_S, Home, home_in
+from support_processes import alive, kill, until
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    gateway, control = free_ports(2)
-    made = Home(tmp_path, environment(COHORT_GATEWAY_PORT=str(gateway), COHORT_CONTROL_PORT=str(control)))
+    made = home_in(tmp_path)
     yield made
     made.run("down")
 
@@ -113,14 +85,13 @@ def test_a_killed_supervisor_leaves_both_serving_and_the_next_takes_them_over(ho
     assert "admin_key_file" not in second
 
 
-def test_a_port_in_use_is_told_before_anything_starts(home: Home) -> None:
-    import socket
-
+@pytest.mark.parametrize("room", ["gateway", "control"])
+def test_a_port_in_use_is_told_before_anything_starts(home: Home, room: str) -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", int(home.environment["COHORT_GATEWAY_PORT"])))
+        listener.bind(("127.0.0.1", int(home.environment[f"COHORT_{room.upper()}_PORT"])))
         listener.listen()
         refused = home.ask("up", "--detach", code=1)
-    assert (refused["code"], refused["field"]) == ("PORT_IN_USE", "gateway.port")
+    assert (refused["code"], refused["field"]) == ("PORT_IN_USE", f"{room}.port")
     assert home.ask("status", code=5)["parts"] == []
     assert not (home.folder / ".cohort" / "secrets" / "admin.key.sha256").exists()
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from cohort.base.errors import CohortError
+from cohort.delivery.controller import RECORDS_MAX
 from cohort.delivery.face import Act
 from cohort.delivery.intake import OPEN_S_MAX
 from cohort.delivery.model import State
@@ -308,6 +309,20 @@ def test_without_database_and_without_a_rollout_there_is_nothing_it_could_do(lon
     """The last stable release of before is known to the database alone; saying "verified" would be a lie."""
     lone.database.away = True
     assert code_of(lone.rollouts.rollback_service, "support", OPERATOR) == "DATABASE_UNAVAILABLE"
+
+
+def test_outcomes_that_waited_for_hours_are_not_taken_for_missing(lone):
+    """Control was away; what ended a call may stand in a later batch than what began it."""
+    rollout = lone.start(HALF)
+    slow = lone.gateway.assign("support", unit_name(9999))[0]
+    lone.traffic(range(RECORDS_MAX // 2 + 50))
+    lone.gateway.end(slow)
+    lone.clock.advance(3 * 3600)
+    lone.tick(3)
+    with lone.store.database.read() as connection:
+        results = connection.execute(select(t.calls.c.result).distinct()).scalars().all()
+    assert results == [Result.OK.value]
+    assert lone.evidence(rollout.id).taken == RECORDS_MAX // 2 + 51
 
 
 def test_evidence_survives_a_database_that_fails_in_the_middle(house):

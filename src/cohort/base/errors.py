@@ -66,6 +66,7 @@ ERRORS: dict[str, Kind] = {
     "ROLLOUT_CHANGED": Kind(409, Exit.FAILED),
     "ROLLOUT_NOT_PAUSED": Kind(409, Exit.FAILED),
     "ROLLOUT_NOT_NEEDED": Kind(409, Exit.FAILED),
+    "ROLLOUT_UNROUTED": Kind(409, Exit.FAILED),
     "PLAN_UNDERPOWERED": Kind(409, Exit.NO),
     "IDEMPOTENCY_MISMATCH": Kind(409, Exit.USAGE),
     "NOT_FOUND": Kind(404, Exit.FAILED),

@@ -71,9 +71,10 @@ class Controller:
         self.ticked_us: int | None = None
         self.records_taken = 0
         self.newest_us: int | None = None  # when the newest record taken was assigned
-        self.behind_bytes = 0
-        self.damage_reported: list[str] = []
-        self.trouble: str | None = None  # what the last tick could not do
+        self.behind_bytes = 0  # records that wait in the gateway's spool
+        self.damages = 0  # places of the spool that could not be read, as far as they were passed over since this process began
+        self.damage: str | None = None  # the newest of them, in the gateway's words
+        self.trouble: str | None = None  # what the last tick could not do: its code and, of a foreseen error, the words
 
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop. A failing tick is logged once per kind of trouble and tried again."""
@@ -174,9 +175,6 @@ class Controller:
         if batch.epoch != self._epoch:
             self._epoch = batch.epoch
             self._reconciler.recheck()  # another process of the gateway: it may have an older table
-        for damage in batch.damaged:
-            log.error("outcomes could not be read: %s", damage)
-            self.damage_reported = [*self.damage_reported[-9:], damage]
         self.behind_bytes = batch.behind
         return batch
 
@@ -188,6 +186,9 @@ class Controller:
                 self.decide_now(connection, rollout, lifecycle.CONTROL)
             settled = self._unsettled and self._settle_ended(connection)
         self._cursor = batch.next
+        for damage in batch.damaged:
+            log.error("outcomes could not be read: %s", damage)
+            self.damages, self.damage = self.damages + 1, damage
         if batch.records:
             self.records_taken += len(batch.records)
             self.newest_us = batch.records[-1].at_us
@@ -295,9 +296,9 @@ class Controller:
         return self._damaged(rollout.candidate) or self._damaged(rollout.stable)
 
     def _failed(self, kind: str, error: Exception) -> None:
-        if self.trouble != kind:
+        if self.trouble is None or not self.trouble.startswith(kind):
             log.error("control cannot go on for now (%s): %s", kind, error, exc_info=not isinstance(error, CohortError))
-        self.trouble = kind
+        self.trouble = f"{kind}: {error.message}" if isinstance(error, CohortError) else kind
 
     def _recovered(self) -> None:
         if self.trouble is not None:

@@ -32,13 +32,15 @@ from cohort.delivery.model import (
 from cohort.delivery.plans import PRESETS, find_plan
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import replay
-from cohort.delivery.services import DAY_US, WARM_US, calls_per_s, service_view, warm_baseline
+from cohort.delivery.services import DAY_US, SHOWN_US, WARM_US, service_view, unit_failure_rate, warm_baseline
+from cohort.delivery.services import units_per_s as seen_units_per_s
 from cohort.delivery.store_sql import RolloutStore, changed
 from cohort.delivery.views import ref, rollout_view, row_view
 from cohort.gateway.contract import GatewayState
 
 SPEED_MAX = 1_000_000.0
 LIST_MAX = 200
+HTTP_KIND = "http"
 _WITHOUT_DATABASE = ("DATABASE_UNAVAILABLE", "DATABASE_DAMAGED", "DISK_FULL", "OUTCOME_UNKNOWN")
 """With these the emergency verb goes on without the database."""
 
@@ -84,9 +86,10 @@ class SqlRollouts:
         with self._store.database.read() as connection:
             row = self._service_row(connection, name)
             active = next(iter(self._store.active(connection, name)), None)
-            traffic = self._store.traffic(connection, name, now_us - max(WARM_US, DAY_US))
+            traffic = self._store.traffic(connection, name, now_us - SHOWN_US)
+            cost = self._store.cost_usd_micro(connection, name, now_us // DAY_US * DAY_US)
             versions = self._store.versions(connection, [name])
-        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), now_us)
+        return service_view(row, active, traffic, versions, self._agrees(name, row["stable"]), cost, now_us)
 
     def plans(self) -> Sequence[Plan]:
         return list(PRESETS.values())
@@ -100,10 +103,12 @@ class SqlRollouts:
         with self._store.database.read() as connection:
             stable = str(self._service_row(connection, service)["stable"])
             traffic = self._store.traffic(connection, service, now_us - WARM_US)
-        rate = failure_rate if failure_rate is not None else warm_baseline(traffic, stable).failure_rate
-        units = units_per_s if units_per_s is not None else calls_per_s(traffic, now_us)
-        assumed = rate is None or units is None
-        return forecast(service, ladder, speed, units or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed)
+        rate = failure_rate if failure_rate is not None else unit_failure_rate(traffic, stable)
+        units_seen = units_per_s if units_per_s is not None else seen_units_per_s(traffic, now_us)
+        assumed = rate is None or units_seen is None
+        return forecast(
+            service, ladder, speed, units_seen or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed
+        )
 
     def list(
         self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None
@@ -147,6 +152,7 @@ class SqlRollouts:
             self._refuse_underpowered(start)
         candidate = self._registry.find(start.to, start.service)
         self._registry.verify(candidate.digest)
+        _refuse_unrouted(candidate)
         made = self._insert(start, plan, candidate)
         self._push_soon()
         return self.show(made)
@@ -385,6 +391,16 @@ class SqlRollouts:
 def _check_at(at_pct: float | None) -> None:
     if at_pct is not None and not 0 <= at_pct <= 100:
         raise CohortError("FIELD_INVALID", f"at {at_pct:g} is not a percentage", field="at_pct", hint="Use a share of the plan, 0 to 100.")
+
+
+def _refuse_unrouted(candidate: Release) -> None:
+    if candidate.kind == HTTP_KIND:
+        raise CohortError(
+            "ROLLOUT_UNROUTED",
+            f"{candidate.service} {candidate.version} is of kind http, whose traffic this version does not route",
+            field="kind",
+            hint="Roll out services of kind model or agent; http services can be registered, not yet rolled out.",
+        )
 
 
 def _check_speed(speed: float) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 from cohort.delivery.model import Rollout, ServiceView
 from cohort.delivery.processes import Baseline
+from cohort.delivery.traffic import MINUTE_US
 from cohort.delivery.views import ref, row_view
 from cohort.stats import Sketch
 
-MINUTE_US = 60_000_000
 DAY_US = 86_400_000_000
 RECENT_US = 5 * MINUTE_US
 WARM_US = 60 * MINUTE_US
 """How much of stable's past warms up ranks and baselines."""
 MINUTES_SHOWN = 30
+SHOWN_US = MINUTES_SHOWN * MINUTE_US
 RELEASES_SHOWN = 20
 
 Row = Mapping[str, Any]
@@ -27,12 +28,18 @@ def warm_baseline(traffic: Sequence[Row], stable: str) -> Baseline:
     return Baseline(sum(row["calls"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
 
 
-def calls_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
-    """Over the time since the oldest of the rows began, at least a minute; None without calls."""
-    calls = sum(int(row["calls"]) for row in traffic)
-    if not calls:
+def units_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
+    """New units, over the time since the oldest of the rows began, at least a minute; None without any."""
+    units = sum(int(row["units"]) for row in traffic)
+    if not units:
         return None
-    return calls / max(now_us - min(int(row["minute_us"]) for row in traffic), MINUTE_US) * 1e6
+    return units / max(now_us - min(int(row["minute_us"]) for row in traffic), MINUTE_US) * 1e6
+
+
+def unit_failure_rate(traffic: Sequence[Row], stable: str) -> float | None:
+    """Failed units / units of the stable release, cautiously rounded up by one failure; None with too few."""
+    rows = [row for row in traffic if row["release"] == stable]
+    return Baseline(sum(row["units"] for row in rows), sum(row["units_failed"] for row in rows)).failure_rate
 
 
 def service_view(
@@ -41,9 +48,10 @@ def service_view(
     traffic: Sequence[Row],
     versions: Mapping[str, str],
     agrees: bool | None,
+    cost_usd_micro: int | None,
     now_us: int,
 ) -> ServiceView:
-    """`versions`: digest -> version of the service's releases, newest first."""
+    """`traffic` of the last `MINUTES_SHOWN` minutes; `versions`: digest -> version of the service's releases, newest first; the cost is today's."""
     recent = [entry for entry in traffic if entry["minute_us"] > now_us - RECENT_US - MINUTE_US]
     calls = sum(entry["calls"] for entry in recent)
     latency = _merged(recent)
@@ -57,7 +65,7 @@ def service_view(
         failure_rate=sum(entry["failed"] for entry in recent) / calls if calls else None,
         p50_ms=_ms(latency, 0.5),
         p95_ms=_ms(latency, 0.95),
-        cost_usd_today=_cost_since(traffic, now_us // DAY_US * DAY_US),
+        cost_usd_today=cost_usd_micro / 1e6 if cost_usd_micro is not None else None,
         minutes=_minutes(traffic, now_us),
         releases=tuple(ref(digest, versions) for digest in list(versions)[:RELEASES_SHOWN]),
         gateway_agrees=agrees,
@@ -77,12 +85,6 @@ def _per_minute(rows: Sequence[Row], now_us: int) -> float:
     spent_us = max(now_us - min(int(row["minute_us"]) for row in rows), 1_000_000)
     calls = sum(int(row["calls"]) for row in rows)
     return calls / spent_us * float(MINUTE_US)
-
-
-def _cost_since(rows: Sequence[Row], since_us: int) -> float | None:
-    """None when nothing was spent that is known: a price may be missing."""
-    cost = sum(row["cost_usd_micro"] for row in rows if row["minute_us"] >= since_us)
-    return cost / 1e6 if cost else None
 
 
 def _minutes(rows: Sequence[Row], now_us: int) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+import orjson
+
 from cohort.base.settings import Settings
 from cohort.ops.house import Running, left_behind, running
 from cohort.ops.ports import fetch
@@ -21,7 +23,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process. `health` and `ready`: HTTP status of its /health and /ready, None without an answer."""
+    """One process. `health` and `ready`: HTTP status of its /health and /ready, None without an answer. `says`: what /ready says, in words."""
 
     name: str
     url: str
@@ -30,6 +32,7 @@ class Part:
     deaths: int
     health: int | None
     ready: int | None
+    says: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,17 @@ def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
 def _part(name: str, url: str, states: Mapping[str, object]) -> Part:
     where = urlsplit(url)
     state = states.get(name)
-    health, ready = (fetch(where.hostname or "", where.port or 80, path)[0] for path in ("/health", "/ready"))
+    (health, _), (ready, answer) = (fetch(where.hostname or "", where.port or 80, path) for path in ("/health", "/ready"))
     phase, pid, deaths = getattr(state, "phase", "unsupervised"), getattr(state, "pid", None), getattr(state, "deaths", 0)
-    return Part(name, url, str(phase), pid, deaths, health, ready)
+    return Part(name, url, str(phase), pid, deaths, health, ready, words(answer))
+
+
+def words(answer: bytes) -> tuple[str, ...]:
+    """What a /ready of control (`parts`) or of the gateway (`reason`, `problems`) says; nothing where it is neither."""
+    try:
+        body = orjson.loads(answer)
+        parts = [f"{part['name']}: {part['detail']}" for part in body.get("parts", ())]
+        reason = [body["reason"]] if body.get("reason") else []
+        return (*parts, *reason, *body.get("problems", ()))
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return ()

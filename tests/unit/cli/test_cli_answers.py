@@ -219,6 +219,18 @@ def test_a_wrong_key_is_told_and_not_shown(cohort: Command) -> None:
     assert (refused.code, "hush" in refused.err) == (1, False)
 
 
+@pytest.mark.parametrize("key", ["ck_two\nlines", "ключ", "ck_\x00"])
+def test_a_variable_that_holds_no_key_is_named_and_not_shown(cohort: Command, key: str) -> None:
+    refused = cohort("service", "list", COHORT_KEY=key)
+    assert (refused.code, refused.out) == (2, "")
+    assert "COHORT_KEY" in refused.err
+    assert key not in refused.err
+
+
+def test_a_key_may_end_with_a_line_break_as_files_do(cohort: Command) -> None:
+    assert cohort("service", "list", COHORT_KEY=f"{ADMIN_KEY}\n").code == 0
+
+
 def test_the_local_key_is_never_sent_to_another_address(cohort: Command, tmp_path: Path) -> None:
     secrets = tmp_path / "data" / "secrets"
     secrets.mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cohort.base.settings import ControlSettings, DatabaseSettings, GatewaySettings, Settings
-from cohort.ops.condition import Health, Part, judge, look
+from cohort.ops.condition import Health, Part, judge, look, words
 from cohort.ops.doctor import Check, Grade, Program, _program, examine
 from cohort.ops.house import Running
 from support_processes import free_ports
@@ -37,6 +37,22 @@ def test_only_a_supervised_house_in_which_everything_is_ready_is_healthy(
     now: Running | None, parts: tuple[Part, ...], health: Health
 ) -> None:
     assert judge(now, parts) is health
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"ready":true,"parts":[{"name":"database","ok":true,"detail":"answers"}]}', ("database: answers",)),
+        (b'{"ready":false,"reason":"draining","table_version":1,"problems":["the disk is full"]}', ("draining", "the disk is full")),
+        (b'{"ready":true,"reason":null,"table_version":1,"problems":[]}', ()),
+        (b"<html>", ()),
+        (b"[]", ()),
+        (b'{"parts":[1],"problems":5}', ()),
+        (b"", ()),
+    ],
+)
+def test_what_ready_says_is_told_in_words_and_another_programs_answer_is_not(answer: bytes, said: tuple[str, ...]) -> None:
+    assert words(answer) == said
 
 
 def settings(folder: Path, url: str | None = None) -> Settings:

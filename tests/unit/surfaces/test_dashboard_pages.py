@@ -132,6 +132,19 @@ def test_a_sign_in_form_of_another_site_is_refused(client: TestClient, headers: 
     assert "set-cookie" not in answer.headers
 
 
+def test_behind_a_proxy_that_ends_tls_signing_in_works_and_the_cookie_stays_on_tls(client: TestClient) -> None:
+    entered = client.post("/login", data={"key": ADMIN_KEY}, headers={"origin": "https://127.0.0.1:8710", "sec-fetch-site": "same-origin"})
+    assert entered.status_code == 303
+    assert "; Secure" in entered.headers["set-cookie"]
+    assert "Secure" not in client.post("/login", data={"key": ADMIN_KEY}).headers["set-cookie"]
+
+
+def test_signing_in_always_makes_a_new_session(client: TestClient) -> None:
+    client.cookies.set("cohort_session", "chosen-by-somebody-else")
+    first, second = (client.post("/login", data={"key": ADMIN_KEY}).cookies["cohort_session"] for _ in range(2))
+    assert len({"chosen-by-somebody-else", first, second}) == 3
+
+
 def test_wrong_keys_are_told_and_too_many_are_too(client: TestClient) -> None:
     for _ in range(5):
         answer = client.post("/login", data={"key": "ck_wrong"})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
@@ -75,6 +78,38 @@ def test_nothing_is_read_without_a_key(unchanged: TestClient, path: str) -> None
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
+PUBLIC = {"/health", "/ready", "/status", "/metrics", "/api/v1/openapi.json", "/login", "/favicon.ico", "/static/{name}"}
+"""What needs no key, as docs/reference/http-api.md says; the last three are the page to sign in on."""
+
+
+def every_route(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(method, path template) of everything an application answers, routers within routers included."""
+    for route in routes:
+        inside = getattr(route, "original_router", None)
+        if inside is not None:
+            yield from every_route(inside.routes, prefix + route.include_context.prefix)
+        else:
+            yield from ((method, prefix + route.path) for method in route.methods)
+
+
+def test_whatever_is_not_documented_as_public_is_refused_without_a_key(unchanged: TestClient) -> None:
+    assert isinstance(unchanged.app, FastAPI)
+    found = set(every_route(unchanged.app.routes))
+    assert {path for _, path in found} >= PUBLIC | {
+        "/",
+        "/services/{name}",
+        "/api/v1/rollouts/{rollout}/{verb}",
+        "/live/rollouts/{rollout}",
+    }
+    for method, template in sorted(found):
+        path = template.replace("{verb}", "pause").replace("{name}", "support").replace("{rollout}", RUNNING)
+        path = re.sub(r"\{\w+\}", "v2", path)
+        if template not in PUBLIC:
+            for headers in ({}, {"cookie": "cohort_session=made-up"}, {"Authorization": "Bearer ck_wrong"}):
+                answer = unchanged.request(method, path, headers=headers, json={} if path.startswith("/api") else None)
+                assert answer.status_code == 401, (method, path, headers, answer.status_code)
+
+
 CHANGES = [
     ("/releases", {"source": "r.yaml", "manifest": "version: v9", "files": {"p.md": "hello"}}, 201),
     ("/releases", {"source": "r.yaml", "manifest": "version: v2"}, 200),
@@ -138,6 +173,8 @@ PROBLEMS = [
     ("GET", "/api/v1/rollouts/ro_none/events", None, 404, "ROLLOUT_UNKNOWN", None),
     ("GET", "/api/v1/rollouts?limit=0", None, 422, "FIELD_INVALID", "limit"),
     ("GET", "/api/v1/rollouts?cursor=abc", None, 422, "FIELD_INVALID", "cursor"),
+    ("GET", "/api/v1/rollouts?cursor=9223372036854775808", None, 422, "FIELD_INVALID", "cursor"),
+    ("GET", "/rollouts?before=9223372036854775808", None, 422, "FIELD_INVALID", "before"),
     ("GET", "/api/v1/nothing", None, 404, "NOT_FOUND", None),
     ("DELETE", "/api/v1/services", None, 405, "METHOD_NOT_ALLOWED", None),
     ("POST", "/api/v1/rollouts", {"service": "support"}, 422, "FIELD_INVALID", "to"),
@@ -245,6 +282,8 @@ def test_metrics_show_rollouts_evidence_ingest_and_requests(client: TestClient) 
     assert f'cohort_gate_log_e{{gate="failures",rollout="{RUNNING}",service="support",towards="safe"}} 2.2' in text
     assert "cohort_outcomes_taken_total 20115.0" in text
     assert "cohort_ingest_lag_seconds 0.4" in text
+    assert "cohort_outcomes_damages_total 3.0" in text
+    assert "cohort_outcomes_waiting_bytes 512.0" in text
     assert 'cohort_http_requests_total{method="GET",status="200"} 1.0' in text
     assert "cohort_collect_ok 1.0" in text
 

@@ -86,6 +86,13 @@ def test_a_stream_taken_up_again_brings_what_was_missed(client: httpx2.Client, q
     assert seen == [("transition", 6), ("transition", 7), ("rollout", None), ("end", None)]
 
 
+@pytest.mark.parametrize("last", ["9" * 5000, "9223372036854775808", "x"])
+def test_an_id_that_is_none_of_ours_is_passed_over(client: httpx2.Client, last: str) -> None:
+    with client.stream("GET", f"/api/v1/rollouts/{ENDED}/events", headers={"last-event-id": last}) as stream:
+        assert stream.status_code == 200
+        assert "event: end" in stream.read().decode()
+
+
 def test_an_error_in_the_middle_is_told_and_the_stream_ends(client: httpx2.Client, home: House) -> None:
     def gone() -> None:
         home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=5))

@@ -139,8 +139,16 @@ def _where(session: Session) -> tuple[str, str, bool]:
         raise CohortError(
             "FIELD_INVALID", f"--url: not an address, found {url!r}", field="url", hint="Write it like http://127.0.0.1:8710."
         )
-    key = session.environment.get("COHORT_KEY") or _own_key(settings.data, url, own)
+    key = _given_key(session) or _own_key(settings.data, url, own)
     return url, key, now is not None and url == own
+
+
+def _given_key(session: Session) -> str:
+    """The key in the environment; a line break at its end, as files have, is not part of it."""
+    key = session.environment.get("COHORT_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise CohortError("FIELD_INVALID", "COHORT_KEY is not a key", field="COHORT_KEY", hint="A key begins with ck_ and is one line.")
+    return key
 
 
 def _own_key(data: DataDir, url: str, own: str) -> str:

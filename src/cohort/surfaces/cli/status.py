@@ -78,6 +78,8 @@ def _show(session: Session, condition: Condition) -> None:
         answer = "no answer" if part.ready is None else f"/ready answers {part.ready}"
         died = f", died {part.deaths} times" if part.deaths else ""
         session.text(f"  {part.name:<8} {part.phase:<9} process {part.pid or '-'}  {part.url}  {answer}{died}")
+        for line in part.says:
+            session.text(f"           {line}")
     if condition.left_behind:
         pids = ", ".join(str(pid) for pid in condition.left_behind)
         session.text(f"  left behind by a supervisor that was killed: {pids}; `cohort up` takes them over")

@@ -13,12 +13,13 @@ from cohort.surfaces.dashboard import actions, signin, streams
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
+from cohort.surfaces.http.ports import NUMBER_MAX
 
 router = APIRouter(include_in_schema=False)
 
 ROWS = 25
 RELEASE_ROWS = 20
-Cursor = Annotated[int | None, Query(ge=0)]
+Cursor = Annotated[int | None, Query(ge=0, le=NUMBER_MAX)]
 
 
 def install_dashboard(app: FastAPI) -> None:

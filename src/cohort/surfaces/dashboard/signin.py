@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
@@ -37,7 +38,7 @@ def sign_in(
         return page(request, "login.html", None, error.http_status, next=local(next), error=error)
     response = RedirectResponse(local(next), 303)
     life_s = max(0, (signed_in.expires_us - control.clock.now_us()) // 1_000_000)
-    secure = request.url.scheme == "https"
+    secure = "https" in (request.url.scheme, urlsplit(request.headers.get("origin", "")).scheme)
     response.set_cookie(COOKIE, signed_in.cookie, max_age=life_s, httponly=True, samesite="lax", secure=secure, path="/")
     return response
 
@@ -52,10 +53,13 @@ def sign_out(request: Request, control: Face, caller: Reader, csrf: Annotated[st
 
 
 def check_same_origin(request: Request) -> None:
-    """Signing in has no session to carry a token yet, so the browser has to say that the form was ours. Errors: CSRF_REFUSED."""
+    """Signing in has no session to carry a token yet, so the browser has to say that the form was ours. Errors: CSRF_REFUSED.
+
+    The origin's host is compared and not its scheme: behind a proxy that ends TLS the browser says https where this server hears http.
+    """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    ours = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    if origin not in (None, ours) or site not in ("same-origin", "none"):
+    ours = origin is None or (urlsplit(origin).netloc == request.headers.get("host") and origin != "null")
+    if not ours or site not in ("same-origin", "none"):
         raise CohortError("CSRF_REFUSED", "the form came from another site", hint="Sign in on this server's own page.")
 
 

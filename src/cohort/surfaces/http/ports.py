@@ -20,6 +20,8 @@ STREAMS_MAX = 128
 REASON_CHARS_MAX = 2000
 IDEMPOTENCY_KEY_CHARS_MAX = 128
 PAGE_ROWS_MAX = 200
+NUMBER_MAX = 2**63 - 1
+"""The largest number that both databases hold."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -78,15 +80,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """How the taking of outcomes goes. `lag_s`: age of the newest record taken, None before the first."""
+    """How the taking of outcomes goes, since control started. `lag_s`: age of the newest record taken, None before the first.
+
+    `damages`: places of the gateway's spool that could not be read and were passed over. `waiting_bytes`: in the spool, not taken yet.
+    """
 
     outcomes_taken: int
     lag_s: float | None
+    damages: int = 0
+    waiting_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ControlFace:
-    """Everything the surface calls. `parts`: readiness, part by part (database, controller, gateway); must answer within a second."""
+    """Everything the surface calls. `parts`: readiness, part by part (database, controller, gateway, outcomes); must answer within a second."""
 
     registry: Registry
     rollouts: Rollouts

@@ -16,7 +16,7 @@ from cohort.surfaces.http.bodies import PlanBody, RolloutPage, StartBody, VerbBo
 from cohort.surfaces.http.callers import Changer, Face, Idempotency, Reader, act
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.live import Feed, rollout_stream, stream_response
-from cohort.surfaces.http.ports import PAGE_ROWS_MAX
+from cohort.surfaces.http.ports import NUMBER_MAX, PAGE_ROWS_MAX
 
 router = APIRouter()
 
@@ -106,9 +106,9 @@ async def events(
     """`event: rollout` with the whole view whenever it changed, at once for the first time; `event: transition` for every entry of
     the event log after `last_seq` (or Last-Event-ID: ids are the `seq` of the newest entry); `event: end` when the rollout has ended."""
     feed: Feed = request.app.state.feed
-    given = int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else last_seq
+    given = number_of(last_event_id or "")
     first = await feed.ask(control.rollouts.show, rollout)
-    return stream_response(feed, rollout_stream(feed, control.rollouts, first, given))
+    return stream_response(feed, rollout_stream(feed, control.rollouts, first, last_seq if given is None else given))
 
 
 @router.post("/rollouts/{rollout}/{verb}", responses={200: {"model": RolloutView}}, summary="Steer a rollout")
@@ -119,9 +119,16 @@ def steer(
     return json_response(verb_of(control.rollouts, verb)(rollout, act(caller, asked.reason, asked.revision, key)))
 
 
+def number_of(text: str) -> int | None:
+    """What a client brings back to us as a number: a time or the `seq` of an entry; None when it cannot be one of ours."""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(NUMBER_MAX)) else None
+    return number if number is not None and number <= NUMBER_MAX else None
+
+
 def _before_us(cursor: str | None) -> int | None:
     if cursor is None:
         return None
-    if not cursor.isdecimal():
+    before_us = number_of(cursor)
+    if before_us is None:
         raise CohortError("FIELD_INVALID", f"cursor: {cursor!r} is none of ours", field="cursor", hint="Use `next` of the page before.")
-    return int(cursor)
+    return before_us

@@ -79,6 +79,12 @@ def _ingest(control: ControlFace) -> Iterator[Metric]:
     taken = CounterMetricFamily("cohort_outcomes_taken", "Records taken from gateways since control started.")
     taken.add_metric((), state.outcomes_taken)
     yield taken
+    damages = CounterMetricFamily("cohort_outcomes_damages", "Places of a spool that could not be read, since control started.")
+    damages.add_metric((), state.damages)
+    yield damages
+    waiting = GaugeMetricFamily("cohort_outcomes_waiting_bytes", "Records in a spool that are not taken yet.")
+    waiting.add_metric((), state.waiting_bytes)
+    yield waiting
     if state.lag_s is not None:
         lag = GaugeMetricFamily("cohort_ingest_lag_seconds", "Age of the newest record taken.")
         lag.add_metric((), state.lag_s)
