@@ -7,7 +7,6 @@ import errno
 import fcntl
 import gc
 import os
-import secrets
 import signal
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spool import Spool, epoch_after
@@ -58,7 +58,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     upstreams = Upstreams(limits)
     deadlines = Deadlines()
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s), deadlines, recorder, limits.answer_bytes_max)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, secrets.token_bytes, limits, log)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key)
     doors.server = server = Server(doors, limits, log, metrics.refused)

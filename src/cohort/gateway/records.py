@@ -88,7 +88,7 @@ class Recorder:
 
     def first(self, ongoing: Ongoing) -> None:
         """The first byte of the body came."""
-        ongoing.first_us = self._since(ongoing)
+        ongoing.first_us = max(int((self._clock.monotonic_s() - ongoing.started_s) * 1e6), 0)
 
     def end(self, ongoing: Ongoing) -> None:
         """The call is over; `result`, `status` and `usage` say how. The first word counts: ending a call again does nothing.
@@ -97,7 +97,8 @@ class Recorder:
         """
         if ongoing.total_us is not None:
             return
-        ongoing.total_us = total_us = self._since(ongoing)
+        elapsed_us = int((self._clock.monotonic_s() - ongoing.started_s) * 1e6)
+        ongoing.total_us = total_us = elapsed_us if elapsed_us > 0 else 0
         if ongoing.first_us is None and ongoing.result is Result.OK:
             ongoing.first_us = total_us
         ongoing.cost_usd_micro = cost_usd_micro(ongoing.target.price, ongoing.usage)
@@ -120,9 +121,6 @@ class Recorder:
         now_us, after_us = self._clock.now_us(), self._last_us + 1
         self._last_us = now_us if now_us > after_us else after_us
         return self._seq, self._last_us
-
-    def _since(self, ongoing: Ongoing) -> int:
-        return max(int((self._clock.monotonic_s() - ongoing.started_s) * 1e6), 0)
 
     def _remember(self, rollout_id: str, at_us: int) -> None:
         self.last_candidate_us[rollout_id] = at_us

@@ -80,7 +80,8 @@ class UpstreamConnection(asyncio.Protocol):
     async def head(self) -> None:
         """Returns when status and headers are there; raises NoAnswer, Broken or Invalid."""
         while not self.answered:
-            self._raise()
+            if self._error is not None:
+                raise self._error
             await self._news
 
     async def chunk(self) -> bytes:
