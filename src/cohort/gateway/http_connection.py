@@ -19,6 +19,7 @@ from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Strand
+from cohort.gateway.turns import Turn
 
 HEADER_MARKS_BYTES = 4  # colon, space and line end of a header
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -42,6 +43,7 @@ class Host(Protocol):
     handler: Handler
     limits: Limits
     log: Log
+    turn: Turn
     loop: asyncio.AbstractEventLoop
     draining: bool
     requests: int
@@ -59,13 +61,14 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
         "_headers", "_limits", "_loop", "_modern", "_parser", "_paused", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_reply", "_server", "_strand",
-        "_target", "_transport", "congested", "gone",
+        "_target", "_transport", "_turn", "congested", "gone",
     )  # fmt: skip
 
     def __init__(self, server: Host) -> None:
         self._server = server
         self._handler = server.handler
         self._limits = server.limits
+        self._turn = server.turn
         self._loop = server.loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -197,7 +200,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.gone and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._turn.send(self._transport, data)
 
     async def drain(self) -> None:
         while self.congested and not self.gone:
@@ -212,7 +215,7 @@ class Connection(asyncio.Protocol):
         if not keep_alive and self._transport is not None:
             self._pending.clear()
             self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
-            self._transport.close()
+            self._close(self._transport)
         elif self._strand is None:
             self._next()
 
@@ -281,11 +284,11 @@ class Connection(asyncio.Protocol):
         elif self._reading is _REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
             self._abort()
         elif not self._busy:
-            self._transport.close()
+            self._close(self._transport)
 
     def close_idle(self) -> None:
         if not self._busy and self._reading is _IDLE and self._transport is not None:
-            self._transport.close()
+            self._close(self._transport)
 
     def cancel(self) -> None:
         """End the request in flight, as at the end of a drain."""
@@ -319,6 +322,7 @@ class Connection(asyncio.Protocol):
         self._deadline_s = self._loop.time() + self._limits.linger_s
         if self._transport is not None and not self._transport.is_closing():
             self._pause(False)
+            self._turn.flush()
             self._transport.write_eof()
 
     def _head_problem(self) -> tuple[int, str, str] | None:
@@ -358,6 +362,11 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
+    def _close(self, transport: asyncio.Transport) -> None:
+        self._turn.flush()
+        transport.close()
+
     def _abort(self) -> None:
         if self._transport is not None:
+            self._turn.flush()
             self._transport.abort()

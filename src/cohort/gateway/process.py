@@ -26,6 +26,7 @@ from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
+from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
 UPSTREAM_SWEEP_S = 5.0
@@ -54,14 +55,15 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     limits = settings.limits
     table = Table(settings.data_dir, epoch, log)
     metrics = Metrics()
-    recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered)
-    upstreams = Upstreams(limits)
+    turn = Turn(asyncio.get_running_loop(), spool)
+    recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
+    upstreams = Upstreams(limits, turn.send)
     deadlines = Deadlines()
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s), deadlines, recorder, limits.answer_bytes_max)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key)
-    doors.server = server = Server(doors, limits, log, metrics.refused)
+    doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
     port = await _listen(server, settings)

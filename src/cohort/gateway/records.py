@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +52,25 @@ class Ongoing:
 
 
 class Recorder:
-    """Gives sequence numbers and times, both strictly increasing, and writes every record of this process."""
+    """Gives sequence numbers and times, both strictly increasing, and writes every record of this process.
 
-    def __init__(self, gateway: str, epoch: int, spool: Spool, metrics: Metrics, clock: Clock, rollouts_remembered: int) -> None:
+    `write`: where records of calls go when not at once to the spool; it must have them on disk before anything is sent that rests on them.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        epoch: int,
+        spool: Spool,
+        metrics: Metrics,
+        clock: Clock,
+        rollouts_remembered: int,
+        write: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._epoch = epoch
         self._spool = spool
+        self._write = write if write is not None else spool.append
         self._metrics = metrics
         self._clock = clock
         self._rollouts_remembered = rollouts_remembered
@@ -104,7 +118,7 @@ class Recorder:
         ongoing.cost_usd_micro = cost_usd_micro(ongoing.target.price, ongoing.usage)
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{form.route}'
-        self._spool.append((begun + _ending(ongoing)).encode())
+        self._write((begun + _ending(ongoing)).encode())
         self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
@@ -128,7 +142,7 @@ class Recorder:
             del self.last_candidate_us[min(self.last_candidate_us, key=self.last_candidate_us.__getitem__)]
 
     def _assigned(self, ongoing: Ongoing) -> None:
-        self._spool.append(f'{ongoing.form.assigned}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}"}}'.encode())
+        self._write(f'{ongoing.form.assigned}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}"}}'.encode())
 
     def _form(self, service: Service, arm: Arm) -> _Form:
         """Kept for the newest table that named the service."""

@@ -8,7 +8,7 @@ from collections import deque
 
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
-from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Unreachable, UpstreamConnection
+from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
 
 
 class _Pool:
@@ -25,8 +25,9 @@ class _Pool:
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, send: Send) -> None:
         self._limits = limits
+        self._send = send
         self._loop = asyncio.get_running_loop()
         self._pools: dict[Origin, _Pool] = {}
         self._tls: ssl.SSLContext | None = None
@@ -170,7 +171,7 @@ class Upstreams:
         context = self._tls_context() if origin.scheme == "https" else None
         async with asyncio.timeout(self._limits.connect_s):
             _, protocol = await self._loop.create_connection(
-                lambda: UpstreamConnection(origin, self._limits, self._loop), origin.host, origin.port, ssl=context
+                lambda: UpstreamConnection(origin, self._limits, self._send), origin.host, origin.port, ssl=context
             )
         return protocol
 
