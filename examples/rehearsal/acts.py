@@ -131,6 +131,8 @@ def _taken_back(stage: Stage, clients: Clients, candidate: Candidate) -> tuple[d
         "serving_now": now["stable"]["version"],
         "gateway_agrees": now["gateway_agrees"],
         "clients_say": {name: theirs[name] for name in ("units", "units_failed", "requests", "failures", "p50_ms", "p95_ms")},
+        "clients_agree": (theirs["units"], theirs["units_failed"])
+        == (summary.get("candidate_units"), summary.get("candidate_units_failed")),
         "clients_last_answer_after_verdict_ms": round((theirs["last_answer_at"] - verdict_at) * 1000, 1) if verdict_at else None,
     }
     return view, figures | outcome(view)

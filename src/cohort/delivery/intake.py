@@ -16,18 +16,16 @@ from sqlalchemy import Connection
 
 from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
-from cohort.delivery.store_sql import Minute, RolloutStore, call_row
+from cohort.delivery.store_sql import RolloutStore, call_row
+from cohort.delivery.traffic import MINUTE_US, Minute, MinuteKey, RecentUnits
 from cohort.gateway.contract import Arm, Batch, Call, Result, failed
 from cohort.stats import Sketch
 
-MINUTE_US = 60_000_000
 OPEN_S_MAX = 3900.0
 """No call may last longer than an hour; one still open after this ended without a record (a full disk), and counts as timed out."""
 CURVE_POINTS = 240
 BUCKET_S_MIN, BUCKET_S_MAX = 1.0, 3600.0
 
-MinuteKey = tuple[str, str, int]
-"""(service, release, minute_us)"""
 OpenKey = tuple[str, int, int, Arm]
 BucketKey = tuple[int, str]
 
@@ -131,12 +129,14 @@ class Intake:
         self._lives: dict[str, Live] = {}
         self._traffic: dict[MinuteKey, Minute] = {}  # the newest minutes as stored
         self._touched: dict[MinuteKey, list[Call]] = {}
+        self._recent = RecentUnits()
         self.orphaned = 0  # records of rollouts this database does not know
 
     def forget(self) -> None:
         self._lives.clear()
         self._traffic.clear()
         self._touched.clear()
+        self._recent.forget()
 
     def live(self, connection: Connection, rollout: Rollout) -> Live:
         """The rollout's evidence, read from the database where it is not in memory."""
@@ -200,7 +200,7 @@ class Intake:
         for place, calls in self._touched.items():
             minute = self._traffic.get(place) or self._store.minute(connection, place) or Minute()
             for call in calls:
-                minute.add(call)
+                minute.add(call, self._recent)
             changed[place] = minute
         self._touched.clear()
         newest = max((place[2] for place in changed), default=0)

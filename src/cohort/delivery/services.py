@@ -7,10 +7,10 @@ from typing import Any
 
 from cohort.delivery.model import Rollout, ServiceView
 from cohort.delivery.processes import Baseline
+from cohort.delivery.traffic import MINUTE_US
 from cohort.delivery.views import ref, row_view
 from cohort.stats import Sketch
 
-MINUTE_US = 60_000_000
 DAY_US = 86_400_000_000
 RECENT_US = 5 * MINUTE_US
 WARM_US = 60 * MINUTE_US
@@ -28,12 +28,18 @@ def warm_baseline(traffic: Sequence[Row], stable: str) -> Baseline:
     return Baseline(sum(row["calls"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
 
 
-def calls_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
-    """Over the time since the oldest of the rows began, at least a minute; None without calls."""
-    calls = sum(int(row["calls"]) for row in traffic)
-    if not calls:
+def units_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
+    """New units, over the time since the oldest of the rows began, at least a minute; None without any."""
+    units = sum(int(row["units"]) for row in traffic)
+    if not units:
         return None
-    return calls / max(now_us - min(int(row["minute_us"]) for row in traffic), MINUTE_US) * 1e6
+    return units / max(now_us - min(int(row["minute_us"]) for row in traffic), MINUTE_US) * 1e6
+
+
+def unit_failure_rate(traffic: Sequence[Row], stable: str) -> float | None:
+    """Failed units / units of the stable release, cautiously rounded up by one failure; None with too few."""
+    rows = [row for row in traffic if row["release"] == stable]
+    return Baseline(sum(row["units"] for row in rows), sum(row["units_failed"] for row in rows)).failure_rate
 
 
 def service_view(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Select, Table, and_, case, delete, func, insert, or_, select, tuple_, update
@@ -18,8 +17,8 @@ from cohort.delivery.evidence import Key, Seen, Unit
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
-from cohort.gateway.contract import Arm, Call, Cursor, Result, failed
-from cohort.stats import Sketch
+from cohort.delivery.traffic import Minute, MinuteKey
+from cohort.gateway.contract import Arm, Call, Cursor, Result
 from cohort.storage import schema as t
 from cohort.storage.database import Database
 
@@ -27,37 +26,6 @@ IN_MAX = 500
 """Values in one IN list."""
 
 _COLUMNS = [column for column in t.rollouts.c if column.name not in ("evidence", "position")]
-
-
-@dataclass(slots=True)
-class Minute:
-    """Traffic of one release in one minute. `latency` in microseconds, of calls that did not fail."""
-
-    calls: int = 0
-    failed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost_usd_micro: int = 0
-    latency: Sketch = field(default_factory=Sketch)
-
-    def add(self, call: Call) -> None:
-        bad = failed(call.result)
-        self.calls += 1
-        self.failed += bad
-        self.tokens_in += call.tokens_in or 0
-        self.tokens_out += call.tokens_out or 0
-        self.cost_usd_micro += call.cost_usd_micro or 0
-        if call.total_us is not None and not bad:
-            self.latency.add(call.total_us)
-
-    def row(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in ("calls", "failed", "tokens_in", "tokens_out", "cost_usd_micro")}
-        return {**plain, "latency": self.latency.to_state()}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Minute:
-        plain = {name: row[name] for name in ("calls", "failed", "tokens_in", "tokens_out", "cost_usd_micro")}
-        return cls(**plain, latency=Sketch.from_state(row["latency"]))
 
 
 class RolloutStore:
@@ -209,14 +177,14 @@ class RolloutStore:
         query = select(t.series).where(t.series.c.rollout_id == rollout_id).order_by(t.series.c.bucket_us)
         return _dicts(connection, query)
 
-    def minute(self, connection: Connection, place: tuple[str, str, int]) -> Minute | None:
+    def minute(self, connection: Connection, place: MinuteKey) -> Minute | None:
         """What a release of a service did in one minute."""
         service, release, minute_us = place
         where = and_(t.traffic.c.service == service, t.traffic.c.release == release, t.traffic.c.minute_us == minute_us)
         found = next(iter(_dicts(connection, select(t.traffic).where(where))), None)
         return Minute.from_row(found) if found else None
 
-    def put_traffic(self, connection: Connection, minutes: Mapping[tuple[str, str, int], Minute]) -> None:
+    def put_traffic(self, connection: Connection, minutes: Mapping[MinuteKey, Minute]) -> None:
         rows = [
             {"service": service, "release": release, "minute_us": minute_us, **minute.row()}
             for (service, release, minute_us), minute in minutes.items()

@@ -148,7 +148,9 @@ def _gate_view(gate: Gate, rollout: Rollout, evidence: Evidence, findings: Seque
     harmful = safe = None
     if gate.name in evidence.gates:
         threshold = evidence.threshold_of(gate.name)
-        harmful = scale(evidence.gates[gate.name].log_e, threshold)
+        alarm = evidence.alarm if evidence.alarm is not None and evidence.alarm.gate == gate.name else None
+        # what was enough for the alarm stays shown, although outcomes that came in later may have weakened it
+        harmful = scale(alarm.log_e if alarm is not None else evidence.gates[gate.name].log_e, threshold)
     if gate.metric is Metric.FAILURES and gate.kind in (GateKind.COMPARISON, GateKind.SLO) and present.certificate is not None:
         safe = scale(present.certificate.log_e, log_threshold(rollout.plan.beta))
     verdict = finding.verdict if finding else Verdict.NOT_YET

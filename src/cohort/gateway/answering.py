@@ -9,7 +9,7 @@ from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing, Keys
-from cohort.gateway.records import Ongoing, Recorder, cost_usd_micro
+from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
@@ -111,12 +111,16 @@ class Answering:
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
         tail = openai.Tail()
-        while chunk:
-            tail.feed(chunk)
-            reply.write(chunk)
-            if reply.congested:
-                await reply.drain()
-            chunk = await connection.chunk()
+
+        def passed_on(data: bytes) -> bool:
+            tail.feed(data)
+            reply.write(data)
+            return reply.congested
+
+        resting = passed_on(chunk)
+        while resting or not await connection.flow(passed_on):
+            await reply.drain()
+            resting = False
         _judge_stream(ongoing, connection, tail)
         self._recorder.end(ongoing)
         reply.finish()
@@ -131,11 +135,10 @@ class Answering:
             ongoing.result = Result.UPSTREAM_ERROR
             status, body, content_type = _error_answer(ongoing, status, body)
         ongoing.status = status
-        headers = _cohort_headers(ongoing) + headers
-        cost = cost_usd_micro(ongoing.target.price, ongoing.usage)
-        if cost is not None:
-            headers += b"x-cohort-cost-usd: %.6f\r\n" % (cost / 1e6)
         self._recorder.end(ongoing)
+        headers = _cohort_headers(ongoing) + headers
+        if ongoing.cost_usd_micro is not None:
+            headers += b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
         reply.send(status, body, headers, content_type)
 
     async def _discard(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
@@ -164,7 +167,7 @@ class Answering:
     async def _read(self, connection: UpstreamConnection) -> bytes:
         body = await connection.chunk()
         if connection.complete:
-            return body + await connection.chunk()
+            return body + connection.taken()
         parts, size = [body], len(body)
         while chunk := await connection.chunk():
             parts.append(chunk)
@@ -174,10 +177,11 @@ class Answering:
         return b"".join(parts)
 
     def _message(self, target: Target, body: bytes, request: Request) -> bytes:
-        accept = b"accept: text/event-stream, application/json\r\n"
+        headers, passed = request.headers, b""
         own = self._keys.authorization(target.api_key)
-        passed = b"".join([b"%s: %s\r\n" % (name, request.headers[name]) for name in FORWARDED.intersection(request.headers)])
-        return b"%s%s%s%scontent-length: %d\r\n\r\n%s" % (target.head, accept, own, passed, len(body), body)
+        if not FORWARDED.isdisjoint(headers):
+            passed = b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+        return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.head, own, passed, len(body), body)
 
 
 def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.gateway.contract import Arm, Split, bucket
+from cohort.gateway.contract import BUCKET_BITS, Arm, Split
 
 UNIT_CHARS_MAX = 1024
 SHADOW = b"shadow"
+HMAC_BLOCK_BYTES = 64
+_UNIT_FIELDS = frozenset({"metadata", "conversation", "user", "safety_identifier", "prompt_cache_key"})
 
 
-@dataclass(frozen=True, slots=True)
+class Salt:
+    """contract.bucket for one salt, with HMAC's two keyed states begun once: half the time for each unit (RFC 2104, section 4)."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, salt: bytes) -> None:
+        key = salt if len(salt) <= HMAC_BLOCK_BYTES else hashlib.sha256(salt).digest()
+        block = key.ljust(HMAC_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def bucket(self, unit: str) -> float:
+        """The same number as contract.bucket gives for this salt and unit."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(unit.encode())
+        outer.update(inner.digest())
+        return (int.from_bytes(outer.digest()[:8], "big") >> (64 - BUCKET_BITS)) / (1 << BUCKET_BITS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Salts:
     """A split's salt, decoded; `shadow` chooses the units whose calls are copied, independently of the arms."""
 
-    arms: bytes
-    shadow: bytes
+    arms: Salt
+    shadow: Salt
 
 
 def salts(split: Split) -> Salts:
     """Raises ValueError when the salt is not hexadecimal."""
     arms = bytes.fromhex(split.salt)
-    return Salts(arms, arms + SHADOW)
+    return Salts(Salt(arms), Salt(arms + SHADOW))
 
 
 def raw_unit(header: bytes | None, fields: Mapping[str, Any]) -> str | None:
     """The unit as the client names it: the `X-Cohort-Unit` header, the conversation, the user. None: the request is its own unit."""
     if header:
         return header.decode("utf-8", "replace")[:UNIT_CHARS_MAX]
+    if _UNIT_FIELDS.isdisjoint(fields):
+        return None
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and (found := _name(metadata.get("conversation_id"))):
         return found
@@ -44,12 +68,12 @@ def raw_unit(header: bytes | None, fields: Mapping[str, Any]) -> str | None:
 
 def arm_of(split: Split, salt: Salts, unit: str) -> Arm:
     """The arm of a unit: candidate when its bucket is below the share."""
-    return Arm.CANDIDATE if split.share > 0 and bucket(salt.arms, unit) < split.share else Arm.STABLE
+    return Arm.CANDIDATE if split.share > 0 and salt.arms.bucket(unit) < split.share else Arm.STABLE
 
 
 def is_shadowed(split: Split, salt: Salts, unit: str) -> bool:
     """Whether calls of this unit are copied to the candidate."""
-    return split.shadow_share > 0 and bucket(salt.shadow, unit) < split.shadow_share
+    return split.shadow_share > 0 and salt.shadow.bucket(unit) < split.shadow_share
 
 
 def _name(value: Any) -> str | None:

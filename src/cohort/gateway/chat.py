@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
@@ -15,6 +17,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Chat, Refused
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
+from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
@@ -42,10 +45,11 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
-        self._shadows: set[asyncio.Task[None]] = set()
+        self._shadows: set[Strand] = set()
+        self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
 
-    async def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
             chat = openai.parse_chat(request.body, request.headers.get(b"content-type", b""))
@@ -54,9 +58,13 @@ class ChatDoor:
         except Refused as refused:
             self._metrics.refused(refused.code)
             reply.send(refused.status, refused.body)
-            return
+            return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
-        self._maybe_copy(ongoing, chat, request)
+        if service.split is not None:
+            self._maybe_copy(ongoing, chat, request)
+        return self._answer(ongoing, chat, request, reply)
+
+    async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
         try:
             await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
@@ -69,9 +77,11 @@ class ChatDoor:
 
     async def close(self) -> None:
         """End the copies still running."""
-        for task in self._shadows:
-            task.cancel()
-        await asyncio.gather(*self._shadows, return_exceptions=True)
+        for strand in list(self._shadows):
+            strand.cancel()
+        if self._shadows:
+            self._last_shadow = asyncio.get_running_loop().create_future()
+            await self._last_shadow
 
     @property
     def shadows(self) -> int:
@@ -92,9 +102,9 @@ class ChatDoor:
             self._metrics.shadow_dropped += 1
             return
         shadow = self._recorder.copy(ongoing)
-        task = asyncio.get_running_loop().create_task(self._shadow(shadow, chat, request))
-        self._shadows.add(task)
-        task.add_done_callback(self._shadow_done)
+        strand = Strand(self._shadow(shadow, chat, request), self._shadow_done)
+        self._shadows.add(strand)
+        strand.step()
 
     async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
         try:
@@ -102,10 +112,12 @@ class ChatDoor:
         finally:
             self._recorder.end(shadow)
 
-    def _shadow_done(self, task: asyncio.Task[None]) -> None:
-        self._shadows.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _shadow_done(self, strand: Strand, error: BaseException | None) -> None:
+        self._shadows.discard(strand)
+        if isinstance(error, Exception):
             self._log.write("shadow_failed", error=type(error).__name__)
+        if self._last_shadow is not None and not self._shadows:
+            self._last_shadow.set_result(None)
 
 
 def find_service(table: Table, name: str) -> Service:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+
+from cohort.gateway import strands
+from cohort.gateway.strands import Strand
 
 TICK_S = 0.05
 
 
 class Deadline:
-    """The time limit of one task. A task that sees its cancellation asks `expired` for the reason."""
+    """The time limit of one strand. A strand that sees its cancellation asks `expired` for the reason."""
 
-    __slots__ = ("due_s", "expired", "task")
+    __slots__ = ("due_s", "expired", "strand")
 
-    def __init__(self, task: asyncio.Task[Any] | None, due_s: float) -> None:
-        self.task = task
+    def __init__(self, strand: Strand | None, due_s: float) -> None:
+        self.strand = strand
         self.due_s = due_s
         self.expired = False
 
 
 class Deadlines:
-    """Cancels tasks whose time is over."""
+    """Cancels strands whose time is over."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,8 +30,8 @@ class Deadlines:
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
     def begin(self, timeout_s: float) -> Deadline:
-        """The current task must call `end` within `timeout_s`."""
-        deadline = Deadline(asyncio.current_task(self._loop), self._loop.time() + timeout_s)
+        """The current strand must call `end` within `timeout_s`."""
+        deadline = Deadline(strands.current(), self._loop.time() + timeout_s)
         self._pending.add(deadline)
         return deadline
 
@@ -44,6 +46,6 @@ class Deadlines:
         for deadline in [d for d in self._pending if d.due_s <= now_s]:
             self._pending.discard(deadline)
             deadline.expired = True
-            if deadline.task is not None:
-                deadline.task.cancel()
+            if deadline.strand is not None:
+                deadline.strand.cancel()
         self._timer = self._loop.call_later(TICK_S, self._tick)

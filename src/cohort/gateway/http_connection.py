@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Protocol, cast
 
@@ -19,6 +18,7 @@ from cohort.gateway import openai
 from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
+from cohort.gateway.strands import Strand
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -53,9 +53,9 @@ class Connection(asyncio.Protocol):
     """One client. Requests are answered one at a time; pipelined ones wait, bounded."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
-        "_headers", "_limits", "_loop", "_parser", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_server", "_target",
-        "_task", "_transport", "congested", "gone",
+        "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
+        "_headers", "_limits", "_loop", "_parser", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_reply", "_server", "_strand",
+        "_target", "_transport", "congested", "gone",
     )  # fmt: skip
 
     def __init__(self, server: Host) -> None:
@@ -66,8 +66,9 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[tuple[Request, Reply]] = deque()
-        self._busy = self._continue = self._completed = self.congested = self.gone = False
-        self._task: asyncio.Task[None] | None = None
+        self._advancing = self._busy = self._continue = self._completed = self.congested = self.gone = False
+        self._strand: Strand | None = None
+        self._reply: Reply | None = None
         self._drained: asyncio.Future[None] | None = None
         self._refusal: tuple[int, str, str] | None = None
         self._reading = Reading.IDLE
@@ -93,8 +94,8 @@ class Connection(asyncio.Protocol):
         self._pending.clear()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        if self._task is not None:
-            self._task.cancel()
+        if self._strand is not None:
+            self._strand.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
         modern = self._parser.get_http_version() == "1.1"
         reply = Reply(self, modern and self._parser.should_keep_alive(), modern, request.method != b"HEAD")
         self._clear()
-        if not self._busy and self._task is None:
+        if not self._busy and self._strand is None:
             self._begin(request, reply)
         elif len(self._pending) < self._limits.pipelined_max:
             self._pending.append((request, reply))
@@ -198,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._pending.clear()
             self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
             self._transport.close()
-        elif self._task is None:
+        elif self._strand is None:
             self._next()
 
     def _begin(self, request: Request, reply: Reply) -> None:
@@ -210,17 +211,17 @@ class Connection(asyncio.Protocol):
             self._crashed(reply, error)
             return
         if coroutine is not None:
-            self._task = self._loop.create_task(self._run(coroutine, reply))
+            self._reply = reply
+            self._strand = Strand(coroutine, self._over)
+            self._strand.step()
 
-    async def _run(self, coroutine: Coroutine[None, None, None], reply: Reply) -> None:
-        try:
-            await coroutine
-        except asyncio.CancelledError:
-            self._abort()
-        except Exception as error:  # the supervisor of one request: nothing a request does may end the process
+    def _over(self, _strand: Strand, error: BaseException | None) -> None:
+        """The supervisor of one request: nothing a request does may end the process."""
+        reply, self._strand, self._reply = self._reply, None, None
+        if isinstance(error, Exception) and reply is not None:
             self._crashed(reply, error)
-        finally:
-            self._task = None
+        elif error is not None:
+            self._abort()
         if not self._busy and not self.gone and self._transport is not None and not self._transport.is_closing():
             self._next()
 
@@ -233,15 +234,24 @@ class Connection(asyncio.Protocol):
             reply.send(500, openai.error("the gateway failed on this request; its log says why", "internal_error", kind="server_error"))
 
     def _next(self) -> None:
+        """Begin what was sent ahead; with nothing left, read on. Requests answered at once are a loop here, not a recursion."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._pending and not self._busy and self._strand is None:
+            self._begin(*self._pending.popleft())
+        self._advancing = False
+        if not self._busy and self._strand is None and not self.gone:
+            self._rest()
+
+    def _rest(self) -> None:
         wait_s = self._limits.keep_alive_s if self._reading is Reading.IDLE else self._limits.head_read_s
         self._deadline_s = self._loop.time() + wait_s
-        if self._pending:
-            self._begin(*self._pending.popleft())
-        elif self._refusal is not None:
+        if self._refusal is not None:
             self._refuse(*self._refusal)
         else:
             self._pause(False)
-        if self.draining and not self._busy and self._reading is Reading.IDLE:
+        if self.draining and self._reading is Reading.IDLE:
             self.close_idle()
 
     # --- limits ----------------------------------------------------------------------------------------------------------------
@@ -264,8 +274,8 @@ class Connection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """End the request in flight, as at the end of a drain."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._strand is not None:
+            self._strand.cancel()
         else:
             self._abort()
 
@@ -284,7 +294,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer with an error and close, once the answers before it are out."""
         self._refusal = (status, code, message)
-        if self._busy or self._task is not None or self._pending or self._reading is Reading.REFUSED:
+        if self._busy or self._strand is not None or self._pending or self._reading is Reading.REFUSED:
             return
         self._reading = Reading.REFUSED
         body = openai.error(message, code)

@@ -28,10 +28,10 @@ class Metrics:
 
     def called(self, service: str, version: str, arm: Arm, result: Result, total_us: int) -> None:
         """One call ended."""
-        key = (service, version, arm, result)
-        self.calls[key] = self.calls.get(key, 0) + 1
-        if len(self.calls) > SERIES_MAX:
-            self.calls.pop(next(iter(self.calls)))
+        calls, key = self.calls, (service, version, arm, result)
+        calls[key] = calls.get(key, 0) + 1
+        if len(calls) > SERIES_MAX:
+            del calls[next(iter(calls))]
         self._observe((service, arm), total_us)
 
     def refused(self, code: str) -> None:

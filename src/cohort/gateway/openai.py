@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,12 +21,14 @@ class Refused(Exception):
         self.body = error(message, code, param, kind)
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer; None where the upstream did not say."""
 
     tokens_in: int | None = None
     tokens_out: int | None = None
+
+
+UNKNOWN = Usage()
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ def parse_chat(body: bytes, content_type: bytes) -> Chat:
     Raises:
         Refused: 415 not declared as JSON, 400 not JSON or a wrong field, which is named.
     """
-    if not content_type.lower().startswith(b"application/json"):
+    if content_type != b"application/json" and not content_type.lower().startswith(b"application/json"):
         raise Refused(415, "the body must be JSON: send `Content-Type: application/json`", "unsupported_media_type")
     fields = parse_object(body)
     model, messages, stream = fields.get("model"), fields.get("messages"), fields.get("stream")
@@ -84,7 +86,7 @@ def usage_of(body: bytes) -> Usage:
     try:
         return _usage(orjson.loads(body))
     except orjson.JSONDecodeError:
-        return Usage()
+        return UNKNOWN
 
 
 def is_error(body: bytes) -> bool:
@@ -99,41 +101,53 @@ def is_error(body: bytes) -> bool:
 class Tail:
     """The last bytes of a stream of server-sent events, enough to find its usage and how it ended."""
 
-    __slots__ = ("_bytes",)
+    __slots__ = ("_pieces", "_size")
 
     def __init__(self) -> None:
-        self._bytes = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> None:
-        self._bytes = data if len(data) >= TAIL_BYTES else (self._bytes + data)[-TAIL_BYTES:]
+        """Joined seldom: cutting 16 KB for each chunk took as long as passing it on."""
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > 2 * TAIL_BYTES:
+            self._join()
+
+    def _join(self) -> bytes:
+        tail = b"".join(self._pieces)[-TAIL_BYTES:]
+        self._pieces, self._size = [tail], len(tail)
+        return tail
 
     @property
     def done(self) -> bool:
         """It ended with `[DONE]`."""
-        return DONE in self._bytes[-64:]
+        return DONE in self._join()[-64:]
 
     @property
     def failed(self) -> bool:
         """The upstream reported an error as an event."""
-        return b'data: {"error"' in self._bytes or b'data:{"error"' in self._bytes
+        tail = self._join()
+        return b'data: {"error"' in tail or b'data:{"error"' in tail
 
     def usage(self) -> Usage:
-        at = self._bytes.rfind(b'"usage":{')
+        tail = self._join()
+        at = tail.rfind(b'"usage":{')
         if at < 0:
-            at = self._bytes.rfind(b'"usage": {')
-        start = self._bytes.rfind(b"data:", 0, max(at, 0))
+            at = tail.rfind(b'"usage": {')
+        start = tail.rfind(b"data:", 0, max(at, 0))
         if at < 0 or start < 0:
-            return Usage()
-        line = self._bytes[start + 5 :].split(b"\n", 1)[0]
+            return UNKNOWN
+        line = tail[start + 5 :].split(b"\n", 1)[0]
         return usage_of(line)
 
 
 def _usage(fields: Any) -> Usage:
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
-        return Usage()
+        return UNKNOWN
     return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if type(value) is int and value >= 0 else None  # a bool is an int, but not its type

@@ -65,6 +65,7 @@ class Spool:
         self._gateway = gateway
         self._epoch = epoch
         self._limits = limits
+        self._segment_bytes, self._bytes_max = limits.spool_segment_bytes, limits.spool_bytes_max
         self._clock = clock
         self._log = log
         self._segments: dict[int, _Segment] = {}
@@ -73,6 +74,7 @@ class Spool:
         self._waiters: set[asyncio.Future[None]] = set()
         self._fd = -1
         self._current = 0
+        self._segment = _Segment(0, epoch)
         self._begun = False
         self.bytes = 0
         self.written = 0
@@ -100,9 +102,10 @@ class Spool:
         if failure is not None:
             return self._drop(failure)
         self.written += 1
-        if self._segments[self._current].size >= self._limits.spool_segment_bytes:
+        if self._segment.size >= self._segment_bytes:
             self._roll()
-        self._wake()
+        if self._waiters:
+            self._wake()
         return True
 
     def acknowledge(self, upto: Cursor) -> None:
@@ -183,7 +186,7 @@ class Spool:
         if self._fd >= 0:
             self._unsynced.append(self._fd)
         self._fd, self._current, self._begun = fd, number, True
-        self._segments[number] = _Segment(0, self._epoch)
+        self._segments[number] = self._segment = _Segment(0, self._epoch)
         failure = self._write(segments.frame(segments.header(self._gateway, self._epoch, number)))
         if failure is not None:
             self._log.seldom("spool_not_written", reason=failure)
@@ -196,13 +199,13 @@ class Spool:
 
     def _write(self, line: bytes) -> str | None:
         """None, or why not a byte of the line is in the segment."""
-        segment = self._segments[self._current]
-        if self.bytes + len(line) > self._limits.spool_bytes_max:
-            return f"the spool holds its limit of {self._limits.spool_bytes_max} bytes (spool_bytes_max)"
+        segment, length = self._segment, len(line)
+        if self.bytes + length > self._bytes_max:
+            return f"the spool holds its limit of {self._bytes_max} bytes (spool_bytes_max)"
         try:
             # Commit point: a whole line is in the segment.
             count = os.write(self._fd, line)
-            if count != len(line):
+            if count != length:
                 os.ftruncate(self._fd, segment.size)
                 return "the disk is full"
         except OSError as error:

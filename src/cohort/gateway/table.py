@@ -51,8 +51,10 @@ class Target:
     reply_headers: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Service:
+    """A service of one table; equal only to itself, so that the next table's is another."""
+
     name: str
     stable: Target
     candidate: Target | None = None
@@ -272,4 +274,5 @@ def _request_head(origin: Origin, path: str) -> bytes:
     return (
         f"POST {path}/chat/completions HTTP/1.1\r\nhost: {authority}\r\nuser-agent: cohort\r\n"
         "accept-encoding: identity\r\ncontent-type: application/json\r\n"
+        "accept: text/event-stream, application/json\r\n"
     ).encode()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
 
 from cohort.gateway.settings import Limits
+from cohort.gateway.strands import Pause
 from cohort.gateway.table import Origin
 
 INFORMATIONAL_MAX = 8
@@ -40,11 +41,11 @@ class Invalid(UpstreamError):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection: one exchange at a time."""
+    """One connection: one exchange at a time, read by one strand."""
 
     __slots__ = (
-        "_buffered", "_chunks", "_delimited", "_error", "_head_bytes", "_informational", "_limits", "_loop", "_parser", "_paused",
-        "_waiter", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "reusable", "status", "touched",
+        "_buffered", "_chunks", "_error", "_head_bytes", "_informational", "_limits", "_loop", "_news", "_parser", "_paused", "_resting",
+        "_sink", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "reusable", "status", "touched",
         "transport",
     )  # fmt: skip
 
@@ -53,18 +54,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._limits = limits
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = Pause()
+        self._sink: Callable[[bytes], bool] | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = self.in_use = False
         self.idle_since_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
-        self.status = 0
+        self.status = self._buffered = self._head_bytes = self._informational = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self._chunks: deque[bytes] = deque()
-        self._buffered = self._head_bytes = self._informational = 0
-        self.answered = self.complete = self.reusable = self.touched = self._delimited = self._paused = False
+        self._chunks: list[bytes] = []
+        self.answered = self.complete = self.reusable = self.touched = self._paused = self._resting = False
         self._error: UpstreamError | None = None
 
     # --- one exchange ----------------------------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Returns when status and headers are there; raises NoAnswer, Broken or Invalid."""
         while not self.answered:
             self._raise()
-            await self._wait()
+            await self._news
 
     async def chunk(self) -> bytes:
         """The next bytes of the body, as they come; empty at its end. Raises Broken or Invalid."""
@@ -88,9 +89,33 @@ class UpstreamConnection(asyncio.Protocol):
             if self.complete:
                 return b""
             self._raise()
-            await self._wait()
-        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+            await self._news
+        return self.taken()
+
+    async def flow(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give `sink` the bytes of the body as they come: True at its end, False when `sink` returned True, which asks for a rest.
+
+        Without waking the strand for each chunk, which took a third of a chunk's time. Raises Broken or Invalid.
+        """
+        while True:
+            if self._chunks and sink(self.taken()):
+                return False
+            if self.complete:
+                return True
+            self._raise()
+            self._sink, self._resting = sink, False
+            try:
+                await self._news
+            finally:
+                self._sink = None
+            if self._resting:
+                return False
+
+    def taken(self) -> bytes:
+        """The bytes of the body that are here already."""
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
         self._buffered = 0
         if self._paused and self.transport is not None and not self.lost:
             self._paused = False
@@ -102,17 +127,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.lost = True
         if self.transport is not None:
             self.transport.abort()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -142,17 +156,21 @@ class UpstreamConnection(asyncio.Protocol):
         if self._buffered > self._limits.read_ahead_bytes and not self._paused and not self.complete and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
-        self._wake()
+        if self._sink is not None and self._chunks:
+            self._resting = self._sink(self.taken())
+            if not (self._resting or self.complete or self._error is not None):
+                return
+        self._news.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.reusable = False
         if self.in_use and not self.complete and self._error is None:
-            if self.answered and self._delimited and exc is None:
+            if self.answered and self.delimited_by_close and exc is None:
                 self.complete = True
             else:
                 self._error = Broken("the answer broke off") if self.touched else NoAnswer("the connection closed before an answer came")
-        self._wake()
+        self._news.wake()
 
     def _fail(self, error: UpstreamError) -> None:
         self.reusable = False
@@ -171,8 +189,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self.status < 200:
             return
         self.answered = True
-        names = {name for name, _ in self.headers}
-        self._delimited = b"content-length" not in names and b"transfer-encoding" not in names and self.status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -191,4 +207,5 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def delimited_by_close(self) -> bool:
         """The body has neither length nor chunks: only the end of the connection ends it."""
-        return self._delimited
+        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return not framed and self.status not in (204, 304)

@@ -152,6 +152,9 @@ class Upstreams:
             raise
 
     async def _connect_once(self, origin: Origin) -> UpstreamConnection:
+        return await self._loop.create_task(self._connect_in_time(origin))  # a task, for `asyncio.timeout`: calls have none
+
+    async def _connect_in_time(self, origin: Origin) -> UpstreamConnection:
         context = self._tls_context() if origin.scheme == "https" else None
         async with asyncio.timeout(self._limits.connect_s):
             _, protocol = await self._loop.create_connection(

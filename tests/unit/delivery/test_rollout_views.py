@@ -10,7 +10,7 @@ from cohort.delivery.forecast import forecast
 from cohort.delivery.lifecycle import begin
 from cohort.delivery.model import State, Verdict
 from cohort.delivery.plans import PRESETS, find_plan, parse_plan
-from cohort.delivery.services import calls_per_s, service_view, warm_baseline
+from cohort.delivery.services import service_view, units_per_s, warm_baseline
 from cohort.delivery.views import rollout_view
 from cohort.gateway.contract import Arm, Result
 from cohort.stats import Sketch, expected_units_to_certificate, expected_units_to_detect
@@ -27,7 +27,16 @@ def minute(at: int, calls: int, failed: int = 0, release: str = "rel_a", cost: i
     sketch = Sketch()
     if calls > failed:
         sketch.add(latency_us, calls - failed)
-    body = {"calls": calls, "failed": failed, "tokens_in": 0, "tokens_out": 0, "cost_usd_micro": cost, "latency": sketch.to_state()}
+    body = {
+        "calls": calls,
+        "failed": failed,
+        "units": calls,
+        "units_failed": failed,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "cost_usd_micro": cost,
+        "latency": sketch.to_state(),
+    }
     return {"service": "support", "release": release, "minute_us": at * MINUTE, **body}
 
 
@@ -74,9 +83,9 @@ def test_the_baseline_of_a_rollout_is_stables_own_past():
 
 
 def test_traffic_is_measured_over_the_time_there_was_any():
-    assert calls_per_s([], NOW) is None
-    assert calls_per_s([minute(98, 60), minute(99, 60)], NOW) == 1.0
-    assert calls_per_s([minute(99, 60)], 99 * MINUTE + 1) == 1.0
+    assert units_per_s([], NOW) is None
+    assert units_per_s([minute(98, 60), minute(99, 60)], NOW) == 1.0
+    assert units_per_s([minute(99, 60)], 99 * MINUTE + 1) == 1.0
 
 
 def shown(plan, evidence: Evidence, **more):
@@ -184,6 +193,22 @@ def test_a_forecast_says_whether_its_figures_were_measured(sqlite_database, cloc
     assert measured.units_per_s == pytest.approx(10, rel=0.05)
     assert measured.failure_rate == pytest.approx(31 / 601)
     assert house.rollouts.forecast("support", plan, failure_rate=0.2).failure_rate == 0.2
+
+
+def test_the_evidence_that_was_enough_stays_shown_after_an_alarm(sqlite_database, clock):
+    house = House(sqlite_database, clock)
+    house.ready()
+    rollout = house.start(plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100}"))
+    house.traffic(range(120), bad=[Arm.CANDIDATE])
+    house.traffic(range(200, 260), bad=[Arm.STABLE])
+    house.tick(2)
+    shown = house.rollouts.show(rollout.id)
+    alarm = house.evidence(rollout.id).alarm
+    assert shown.state is State.ROLLED_BACK
+    assert alarm is not None
+    failures = next(gate for gate in shown.gates if gate.name == alarm.gate)
+    assert failures.harmful is not None
+    assert failures.harmful.log_e == alarm.log_e
 
 
 # --- replay ---

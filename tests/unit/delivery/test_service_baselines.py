@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cohort.delivery.services import MINUTE_US, calls_per_s, warm_baseline
+from cohort.delivery.services import MINUTE_US, units_per_s, warm_baseline
 from cohort.stats import Sketch
 
 
@@ -14,7 +14,14 @@ def row(release: str, minute: int, calls: int, failed: int, latency_us: float) -
     sketch = Sketch()
     for _ in range(calls - failed):
         sketch.add(latency_us)
-    return {"release": release, "minute_us": minute * MINUTE_US, "calls": calls, "failed": failed, "latency": sketch.to_state()}
+    return {
+        "release": release,
+        "minute_us": minute * MINUTE_US,
+        "calls": calls,
+        "failed": failed,
+        "units": calls,
+        "latency": sketch.to_state(),
+    }
 
 
 def test_the_baseline_of_a_rollout_is_the_stable_release_alone():
@@ -27,5 +34,5 @@ def test_the_baseline_of_a_rollout_is_the_stable_release_alone():
 
 def test_a_forecast_counts_from_when_traffic_began_and_nothing_is_no_rate():
     traffic = [row("rel_stable", 10, 600, 0, 1000), row("rel_new", 11, 600, 0, 1000)]
-    assert calls_per_s(traffic, 12 * MINUTE_US) == pytest.approx(10.0)
-    assert calls_per_s([], 12 * MINUTE_US) is None
+    assert units_per_s(traffic, 12 * MINUTE_US) == pytest.approx(10.0)
+    assert units_per_s([], 12 * MINUTE_US) is None

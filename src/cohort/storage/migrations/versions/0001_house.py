@@ -114,6 +114,8 @@ def upgrade() -> None:
         sa.Column("minute_us", sa.BigInteger(), nullable=False),
         sa.Column("calls", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("units", sa.Integer(), nullable=False),
+        sa.Column("units_failed", sa.Integer(), nullable=False),
         sa.Column("tokens_in", sa.BigInteger(), nullable=False),
         sa.Column("tokens_out", sa.BigInteger(), nullable=False),
         sa.Column("cost_usd_micro", sa.BigInteger(), nullable=False),
