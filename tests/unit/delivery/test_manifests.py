@@ -130,6 +130,7 @@ def test_another_prompt_is_another_release_whatever_its_file_is_called():
     ("old", "new", "message", "hint"),
     [
         ("kind: model", "kind: modle", "support.yaml:3: kind: unknown kind, found 'modle'", "model, agent, http"),
+        ("kind: model", "kindd: model", "support.yaml:3: kindd: unknown field", "Did you mean `kind`?"),
         ("kind: model\n", "", "support.yaml:1: kind: missing", "model, agent, http"),
         ("kind: model", "kind: [model]", "support.yaml:3: kind: unknown kind", "model, agent, http"),
         ("temperature", "stream", "support.yaml:8: parameters: `stream` is not a parameter; it comes from the client", "Remove `stream`"),
@@ -139,7 +140,7 @@ def test_another_prompt_is_another_release_whatever_its_file_is_called():
         ("timeout_s: 60", "timeout_s: 1h", "support.yaml:12: limits.timeout_s: input should be a valid number", "limits.timeout_s"),
         ("risk_max_auto: 0.3", "risk_max_auto: 1.3", "support.yaml:11: autonomy.risk_max_auto", "autonomy.risk_max_auto"),
         ("input_usd_per_mtok: 2.5", "input_usd_per_mtok: -1", "support.yaml:5: routes.main.price.input_usd_per_mtok", "Correct"),
-        ("model: small", "modell: small", "support.yaml:6: routes.backup.model: missing", "Add `model`."),
+        ("model: small", "modell: small", "support.yaml:6: routes.backup.modell: unknown field", "Did you mean `model`?"),
         ("[files.read, terminal.run]", "[a, a]", "support.yaml:9: tools: `a` is given twice", "Keep one"),
         ("[files.read, terminal.run]", '["a b"]', "support.yaml:9: tools[0]: not a name", "letters"),
         ("auto_apply: false", "auto_apply: [1]", "support.yaml:10: flags.self_improvement.auto_apply: not the value of a flag", "object"),
