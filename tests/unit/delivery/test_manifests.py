@@ -136,6 +136,7 @@ def test_another_prompt_is_another_release_whatever_its_file_is_called():
         ("temperature", "stream", "support.yaml:8: parameters: `stream` is not a parameter; it comes from the client", "Remove `stream`"),
         ("tools:", "tool:", "support.yaml:9: tool: unknown field", "Did you mean `tools`?"),
         ("service: support\n", "", "support.yaml:1: service: missing", "Add `service`."),
+        ("env:MAIN_KEY", "env:COHORT_KEY", "support.yaml:5: routes.main.api_key: names a variable of Cohort itself", "another variable"),
         ("timeout_s: 60", "timeout_s: 0", "support.yaml:12: limits.timeout_s: input should be greater than 0, found 0", "limits.timeout_s"),
         ("timeout_s: 60", "timeout_s: 1h", "support.yaml:12: limits.timeout_s: input should be a valid number", "limits.timeout_s"),
         ("risk_max_auto: 0.3", "risk_max_auto: 1.3", "support.yaml:11: autonomy.risk_max_auto", "autonomy.risk_max_auto"),
