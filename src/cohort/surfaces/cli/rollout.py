@@ -117,8 +117,8 @@ def list_(session: Session, service: str | None, active: bool | None, limit: int
         session.data(page)
     else:
         show_rows(session, page["items"])
-        if page.get("next") or page.get("next_cursor"):
-            session.say(f"more: --cursor {page.get('next') or page.get('next_cursor')}")
+        if page["next"] is not None:
+            session.say(f"more: --cursor {page['next']}")
     return Exit.DONE
 
 
