@@ -40,6 +40,12 @@ def test_the_first_hour_from_init_to_a_rollback(home: Home) -> None:
     release(home, "1.0.0")
     release(home, "2.0.0")
     assert [item["version"] for item in home.ask("release", "list")["items"]] == ["2.0.0", "1.0.0"]
+    (home.folder / "down.yaml").write_text("name: down\nstages:\n  - {traffic_pct: 50}\n  - {traffic_pct: 25}\n  - {traffic_pct: 100}\n")
+    for wrong in (("rollout", "plan", "support"), ("rollout", "start", "support", "--to", "2.0.0")):
+        refused = home.ask(*wrong, "--plan", "down.yaml", code=2)
+        assert (refused["code"], refused["field"]) == ("PLAN_INVALID", "stages[1].traffic_pct")
+        assert refused["detail"].startswith("down.yaml:4: ")
+    assert home.ask("rollout", "list")["items"] == []
     started = home.ask("rollout", "start", "support", "--to", "2.0.0", "--plan", "fast-10-50-100")
     assert home.ask("rollout", "show", "support")["id"] == started["id"]
     assert home.ask("rollout", "pause", "support")["state"] == "paused"

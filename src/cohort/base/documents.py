@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -83,12 +84,22 @@ def dotted(path: Path) -> str:
 
 def _first_problem(model: type[BaseModel], document: Document, error: ValidationError, code: str) -> CohortError:
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = _cause(problems)
     path: Path = tuple(part for part in first["loc"] if not str(part).startswith(_NOT_FIELDS))
     field = dotted(path)
     what, hint = _in_words(model, path, dict(first))
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     return CohortError(code, f"{document.place(path)}: {field}: {what}{more}", field=field, hint=hint)
+
+
+def _cause(problems: Sequence[Any]) -> Any:
+    """The first problem; where a field is missing beside one that is unknown, the unknown one: it is the same field, misspelt."""
+    first = problems[0]
+    if first["type"] == "missing":
+        beside = [each for each in problems if each["type"] == "extra_forbidden" and each["loc"][:-1] == first["loc"][:-1]]
+        near = [each for each in beside if difflib.get_close_matches(str(each["loc"][-1]), [str(first["loc"][-1])])]
+        return near[0] if near else first
+    return first
 
 
 def _in_words(model: type[BaseModel], path: Path, problem: dict[str, Any]) -> tuple[str, str]:

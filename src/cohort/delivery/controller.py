@@ -322,4 +322,4 @@ def _verification(rollout: Rollout, verdict_us: int, state: GatewayState, pushed
 
 def _settled_text(figures: dict[str, int]) -> str:
     failed, units = figures.get("candidate_units_failed", 0), figures.get("candidate_units", 0)
-    return f"{failed} of {units} users of the candidate met a failure"
+    return f"{failed} of {units} units of the candidate met a failure"

@@ -74,6 +74,8 @@ def _key_reference(value: str) -> str:
     if not _KEY_REFERENCE.fullmatch(value):
         hint = "Write `env:NAME` or `file:/path`, and put the key there. If the key was shared with this file, replace it."
         raise _wrong("must say where the key is, not the key itself", hint, HIDDEN_INPUT)
+    if value.startswith("env:COHORT_"):
+        raise _wrong("names a variable of Cohort itself, which is never sent to an upstream", "Put the upstream's key in another variable.")
     return value
 
 

@@ -104,6 +104,10 @@ def _parse(document: Document) -> ModelManifest | HttpManifest:
     if kind not in KINDS:
         place, known = document.place(("kind",)), ", ".join(KINDS)
         what = "missing" if kind is None else f"unknown kind, found {str(kind)[:60]!r}"
+        for near in difflib.get_close_matches("kind", [str(field) for field in document.value if field != "kind"], n=1):
+            raise CohortError(
+                "DOCUMENT_INVALID", f"{document.place((near,))}: {near}: unknown field", field=near, hint="Did you mean `kind`?"
+            )
         raise CohortError("DOCUMENT_INVALID", f"{place}: kind: {what}", field="kind", hint=f"Write `kind:` and one of: {known}.")
     if kind == "http":
         return parse_document(HttpManifest, document)

@@ -76,8 +76,8 @@ def value_of(metric: Metric, call: Call) -> float | None:
             return None
 
 
-class FailureComparison(_Deaf):
-    """Failures against stable (6.2): first failures of units, and discordant shadow pairs (6.7)."""
+class _Labels(_Deaf):
+    """One test on which arm came to harm (6.2)."""
 
     def __init__(self, margin: float) -> None:
         self._label = LabelFailures(margin)
@@ -86,17 +86,21 @@ class FailureComparison(_Deaf):
     def log_e(self) -> float:
         return self._label.log_e
 
-    def first_failure(self, arm: int, share: float) -> None:
-        self._label.update(arm, share)
-
-    def first_discordant(self, arm: int) -> None:
-        self._label.update(arm, 0.5)
-
     def to_state(self) -> dict[str, Any]:
         return {"label": self._label.to_state()}
 
     def load(self, state: dict[str, Any]) -> None:
         self._label = LabelFailures.from_state(state["label"])
+
+
+class FailureComparison(_Labels):
+    """Failures against stable (6.2): first failures of units, and discordant shadow pairs (6.7)."""
+
+    def first_failure(self, arm: int, share: float) -> None:
+        self._label.update(arm, share)
+
+    def first_discordant(self, arm: int) -> None:
+        self._label.update(arm, 0.5)
 
 
 class BinaryComparison(_Deaf):
@@ -124,24 +128,11 @@ class BinaryComparison(_Deaf):
         self._pairs = LabelFailures.from_state(state["pairs"])
 
 
-class FeedbackComparison(_Deaf):
+class FeedbackComparison(_Labels):
     """Negative feedback against stable (6.2), once per unit and stage."""
-
-    def __init__(self, margin: float) -> None:
-        self._label = LabelFailures(margin)
-
-    @property
-    def log_e(self) -> float:
-        return self._label.log_e
 
     def first_negative(self, arm: int, share: float) -> None:
         self._label.update(arm, share)
-
-    def to_state(self) -> dict[str, Any]:
-        return {"label": self._label.to_state()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._label = LabelFailures.from_state(state["label"])
 
 
 class OrderedComparison(_Deaf):

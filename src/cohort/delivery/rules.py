@@ -136,7 +136,7 @@ def _evidence_finding(gate: Gate, evidence: Evidence, seen: Evidence | None) -> 
     if process.blind:
         return Finding(gate.name, Verdict.NOT_YET, f"{gate.name}: no baseline of stable to compare with", blocks=True)
     if process.measured is not None and process.measured < EVIDENCE_UNITS_MIN:
-        text = f"{gate.name}: measured of {process.measured} of {EVIDENCE_UNITS_MIN} units ({gate.metric.value})"
+        text = f"{gate.name}: {gate.metric.value} measured of {process.measured} of {EVIDENCE_UNITS_MIN} units"
         return Finding(gate.name, Verdict.NOT_YET, text, blocks=True)
     return Finding(gate.name, Verdict.NOT_YET, f"no alarm: e = {_e_text(process.log_e)}", blocks=False)
 
@@ -149,7 +149,7 @@ def _certificate_finding(stage: Stage, beta: float, seen: Evidence | None) -> Fi
     if seen.certified:
         return Finding("certificate", Verdict.SAFE, f"ruled out: {what}", blocks=False)
     done = max(seen.certificate.log_e, 0.0) / log_threshold(beta)
-    return Finding("certificate", Verdict.NOT_YET, f"a certificate against {what}: {done:.0%} of the evidence", blocks=True)
+    return Finding("certificate", Verdict.NOT_YET, f"a certificate against {what}: {math.floor(done * 100)} % of the evidence", blocks=True)
 
 
 def certificate_text(stage: Stage) -> str:
@@ -158,9 +158,9 @@ def certificate_text(stage: Stage) -> str:
         return "no certificate asked"
     ratio, limit = stage.certificate.ratio, stage.certificate.limit
     if ratio is None:
-        return f"failing at a rate above {limit:.2%}" if limit is not None else "nothing"
+        return f"failing at a rate above {limit * 100:g} %" if limit is not None else "nothing"
     against = "stable" if stage.traffic_pct < 100 else "the frozen baseline of stable"
-    floor = f", at a rate above {limit:.2%}" if limit is not None else ""
+    floor = f", at a rate above {limit * 100:g} %" if limit is not None else ""
     return f"failing {ratio:g} times as often as {against}{floor}"
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from cohort.stats.mixture import Mixture, field, is_informative, label_steps
+from cohort.stats.labels import LabelMixture, Steps
+from cohort.stats.mixture import field, label_steps
 
 CERTIFICATE_WEIGHTS = (0.2, 0.55, 0.25)
 
@@ -25,14 +26,14 @@ def stable_share(share: float, ratio: float) -> float:
     return (1.0 - share) / (1.0 - share + share * ratio)
 
 
-class SafetyCertificate(Mixture):
+class SafetyCertificate(LabelMixture):
     """Failures only, roles swapped (section 6.6). Null: the candidate's failure rate is at least `ratio` (above 1) times stable's.
 
     Reaching 1/beta rules that out with error probability beta. Failures of stable are what it earns evidence from: without failures
-    there is no certificate, however long nothing happens. Only failures are fed, once per unit and stage.
+    there is no certificate, however long nothing happens.
     """
 
-    __slots__ = ("_lost", "_ratio", "_ratios", "_share", "_won", "failures_candidate", "failures_stable")
+    __slots__ = ("_ratio", "_ratios")
     KIND = "safety_certificate"
 
     def __init__(self, ratio: float) -> None:
@@ -41,40 +42,22 @@ class SafetyCertificate(Mixture):
         super().__init__(CERTIFICATE_WEIGHTS)
         self._ratio = ratio
         self._ratios = certificate_ratios(ratio)
-        self._share = 0.0  # the share that _won and _lost belong to
-        self._won: tuple[float, ...] = ()
-        self._lost: tuple[float, ...] = ()
-        self.failures_stable = 0
-        self.failures_candidate = 0
 
     @property
     def ratio(self) -> float:
         return self._ratio
 
-    def update(self, arm: int, share: float) -> None:
-        """One failure of `arm` (1 = candidate); its unit was the candidate's with probability `share`. Share 0 or 1 changes nothing."""
-        if not is_informative(arm, share):
-            return
-        if share != self._share:
-            self._won, self._lost = label_steps(stable_share(share, self._ratio), self._ratios)
-            self._share = share
-        if arm:
-            self.failures_candidate += 1
-            self._step(self._lost)
-        else:
-            self.failures_stable += 1
-            self._step(self._won)
+    def _steps(self, share: float) -> tuple[Steps, Steps]:
+        won, lost = label_steps(stable_share(share, self._ratio), self._ratios)
+        return lost, won
 
     def to_state(self) -> dict[str, Any]:
         """Plain JSON values from which `from_state` continues bit for bit."""
-        counts = {"failures_stable": self.failures_stable, "failures_candidate": self.failures_candidate}
-        return self._parts_state() | {"ratio": self._ratio} | counts
+        return self._labels_state() | {"ratio": self._ratio}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Raises ValueError if `state` is not one of `to_state`."""
         made = cls(float(field(state, cls.KIND, "ratio")))
-        made._restore_parts(state)
-        made.failures_stable = int(field(state, cls.KIND, "failures_stable"))
-        made.failures_candidate = int(field(state, cls.KIND, "failures_candidate"))
+        made._restore_labels(state)
         return made

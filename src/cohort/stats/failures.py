@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from cohort.stats.mixture import Mixture, check_positive, field, is_informative, label_steps, tolerated_share
+from cohort.stats.labels import LabelMixture, Steps
+from cohort.stats.mixture import check_positive, field, label_steps, tolerated_share
 
 RATIOS = (1.5, 2.2, 4.0, 8.0, 14.0)
 WEIGHTS = (0.28, 0.27, 0.20, 0.15, 0.10)
@@ -21,14 +22,13 @@ def check_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
     return tuple(ratios)
 
 
-class LabelFailures(Mixture):
+class LabelFailures(LabelMixture):
     """Failures only (section 6.2). Null: the candidate's failure rate is at most `margin` times stable's.
 
-    Exact at any base rate, under drift and changing shares, because it asks only which arm each failure came from. Only failures are
-    fed, once per unit and stage. Memory: one float per ratio and two counts.
+    Exact at any base rate, under drift and changing shares, because it asks only which arm each failure came from.
     """
 
-    __slots__ = ("_lost", "_margin", "_ratios", "_share", "_won", "failures_candidate", "failures_stable")
+    __slots__ = ("_margin", "_ratios")
     KIND = "label_failures"
 
     def __init__(self, margin: float = 1.0, ratios: Sequence[float] = RATIOS, weights: Sequence[float] = WEIGHTS) -> None:
@@ -37,47 +37,23 @@ class LabelFailures(Mixture):
         self._ratios = check_ratios(ratios)
         if len(self._ratios) != len(self._weights):
             raise ValueError(f"{len(self._ratios)} ratios and {len(self._weights)} weights; there must be as many of each")
-        self._share = 0.0  # the share that _won and _lost belong to
-        self._won: tuple[float, ...] = ()
-        self._lost: tuple[float, ...] = ()
-        self.failures_stable = 0
-        self.failures_candidate = 0
 
     @property
     def margin(self) -> float:
         return self._margin
 
-    def update(self, arm: int, share: float) -> None:
-        """One failure of `arm` (1 = candidate); its unit was the candidate's with probability `share`. Share 0 or 1 changes nothing."""
-        if not is_informative(arm, share):
-            return
-        if share != self._share:
-            self._won, self._lost = label_steps(tolerated_share(share, self._margin), self._ratios)
-            self._share = share
-        if arm:
-            self.failures_candidate += 1
-            self._step(self._won)
-        else:
-            self.failures_stable += 1
-            self._step(self._lost)
+    def _steps(self, share: float) -> tuple[Steps, Steps]:
+        return label_steps(tolerated_share(share, self._margin), self._ratios)
 
     def to_state(self) -> dict[str, Any]:
         """Plain JSON values from which `from_state` continues bit for bit."""
-        return self._parts_state() | {
-            "margin": self._margin,
-            "ratios": list(self._ratios),
-            "weights": list(self._weights),
-            "failures_stable": self.failures_stable,
-            "failures_candidate": self.failures_candidate,
-        }
+        return self._labels_state() | {"margin": self._margin, "ratios": list(self._ratios), "weights": list(self._weights)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Raises ValueError if `state` is not one of `to_state`."""
         made = cls(float(field(state, cls.KIND, "margin")), field(state, cls.KIND, "ratios"), field(state, cls.KIND, "weights"))
-        made._restore_parts(state)
-        made.failures_stable = int(field(state, cls.KIND, "failures_stable"))
-        made.failures_candidate = int(field(state, cls.KIND, "failures_candidate"))
+        made._restore_labels(state)
         return made
 
 

@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 import support_views as views
 from cohort.base.errors import CohortError
+from cohort.delivery.forecast import forecast
 from cohort.delivery.model import State
+from cohort.delivery.plans import PRESETS
+from cohort.surfaces.cli.rollout_text import show_forecast
+from cohort.surfaces.cli.session import Session
+from cohort.surfaces.http.encoding import to_json
 from support_command import Command
 from support_delivery import ADMIN_KEY, VIEWER_KEY, House, house
 from support_processes import free_ports
@@ -117,6 +123,16 @@ def test_a_plan_is_forecast_in_a_table(cohort: Command, tmp_path: Path) -> None:
     assert cohort("rollout", "plan", "support", "--plan", "none-such").code == 2
     missing = cohort("rollout", "plan", "support", "--plan", str(tmp_path / "none.yaml"))
     assert (missing.code, "none.yaml" in missing.err) == (2, True)
+
+
+def test_a_warning_of_a_forecast_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    scarce = forecast("support", PRESETS["fast-10-50-100"], 1.0, 0.01, 0.01, assumed=False)
+    show_forecast(Session({}), orjson.loads(to_json(scarce)))
+    said = capsys.readouterr()
+    warnings = [line for line in said.out.splitlines() if line.startswith("warning: ")]
+    assert warnings == [f"warning: {text}" for text in scarce.warnings]
+    assert len(set(warnings)) == len(warnings) > 1
+    assert "2x: " in said.err
 
 
 def test_a_rollout_is_started_with_what_was_asked(cohort: Command, home: House, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_a_reference_without_a_usable_key_says_so_without_showing_one(reference:
         Keys({"SPLIT": "a\r\nx-evil: 1"}, ManualClock(), 30).authorization(reference)
     assert "evil" not in str(caught.value)
     assert "plain-key" not in str(caught.value)
+
+
+def test_no_release_gets_at_cohorts_own_secrets_nor_makes_the_gateway_wait(tmp_path: Path) -> None:
+    own = tmp_path / "secrets"
+    own.mkdir()
+    (own / "operator.key").write_text("ck_inside")
+    (tmp_path / "link").symlink_to(own / "operator.key")
+    os.mkfifo(tmp_path / "pipe")
+    keys = Keys({"COHORT_DATABASE_URL": "postgresql://u:inside@h/d"}, ManualClock(), 30, (own,))
+    files = (own / "operator.key", tmp_path / "x" / ".." / "secrets" / "operator.key", tmp_path / "link", tmp_path / "pipe", own)
+    for reference in ("env:COHORT_DATABASE_URL", *(f"file:{path}" for path in files)):
+        with pytest.raises(KeyMissing) as caught:
+            keys.authorization(reference)
+        assert "inside" not in str(caught.value)
 
 
 def test_records_are_what_the_contract_says(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import support_views as views
 from cohort.delivery.model import PointView, ScaleView, State
+from cohort.delivery.plans import PRESETS
 from cohort.surfaces.dashboard import charts, rendering, scales, wording
 
 
@@ -68,6 +69,12 @@ def test_no_data_is_never_a_nought(words: object) -> None:
 )
 def test_a_rollout_is_one_sentence(changes: dict[str, object], text: str) -> None:
     assert wording.headline(views.rollout(**changes)).replace("\u00a0", " ") == text
+
+
+def test_a_plan_promises_no_more_than_it_asks() -> None:
+    assert wording.promise(PRESETS["blue-green"]).startswith("Nothing is asked")
+    text = wording.promise(PRESETS["shadow-5-25-100"]).replace("\u00a0", " ")
+    assert text == "A harmless release is ever rolled back with a chance of at most 1 %; a wrong certificate has at most 5 %."
 
 
 def test_the_summary_says_what_users_met_and_names_what_it_does_not_know() -> None:

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,7 +19,8 @@ import pytest
 import support_views as views
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import State, Transition
-from cohort.surfaces.http.serve import bind
+from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.serve import Http, bind, server_for
 from support_delivery import ADMIN_KEY, House, house
 from support_server import serving
 
@@ -171,3 +174,50 @@ def test_a_header_bomb_is_refused_and_the_server_goes_on(client: httpx2.Client) 
         status = client.get("/health", headers={"x-bomb": "x" * (256 << 10)}).status_code
     assert status in (None, 400)
     assert client.get("/health").status_code == 200
+
+
+class Impatient(Http):
+    head_read_s = 0.2
+
+
+@pytest.fixture
+def impatient(home: House) -> Iterator[int]:
+    """The port of a server that waits 0.2 s for a request's head."""
+    listener = bind("127.0.0.1", 0)
+    ready = threading.Event()
+    server = server_for(create_app(home.control), ready.set, Impatient)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(20)
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "])
+def test_a_head_that_does_not_arrive_is_not_waited_for(impatient: int, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), 10) as connection:
+        connection.sendall(sent)
+        assert read_to_the_end(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_a_second_head_on_a_connection_is_not_waited_for_either(impatient: int) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), 10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /hea")
+        assert b"HTTP/1.1 408" in read_to_the_end(connection)
+
+
+def test_a_stream_lasts_longer_than_its_head_may_take(impatient: int, home: House) -> None:
+    reader = httpx2.Client(base_url=f"http://127.0.0.1:{impatient}", headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=10)
+    with reader, reader.stream("GET", f"/api/v1/rollouts/{RUNNING}/events") as stream:
+        events = events_of(stream)
+        next(events)
+        assert not threading.Event().wait(3 * Impatient.head_read_s)
+        home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=5))
+        assert next(events).data["revision"] == 5

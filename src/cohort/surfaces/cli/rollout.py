@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,8 @@ def plan(session: Session, service: str, plan_name: str, speed: float, units_per
     from cohort.surfaces.cli.rollout_text import show_forecast
 
     body = {"service": service, "plan": plan_text(plan_name), "speed": speed, "units_per_s": units_per_s, "failure_rate": failure_rate}
-    forecast = Api(session).post("/rollouts/plan", body)
+    with naming(plan_name):
+        forecast = Api(session).post("/rollouts/plan", body)
     if session.json:
         session.data(forecast)
     else:
@@ -82,7 +85,8 @@ def start(session: Session, /, service: str, to: str, plan_name: str, then_watch
     from cohort.surfaces.cli.rollout_text import headline
 
     api = Api(session)
-    view = api.post("/rollouts", {"service": service, "to": to, "plan": plan_text(plan_name), **asked})
+    with naming(plan_name):
+        view = api.post("/rollouts", {"service": service, "to": to, "plan": plan_text(plan_name), **asked})
     if then_watch:
         from cohort.surfaces.cli.watch import watch_rollout
 
@@ -113,8 +117,8 @@ def list_(session: Session, service: str | None, active: bool | None, limit: int
         session.data(page)
     else:
         show_rows(session, page["items"])
-        if page.get("next") or page.get("next_cursor"):
-            session.say(f"more: --cursor {page.get('next') or page.get('next_cursor')}")
+        if page["next"] is not None:
+            session.say(f"more: --cursor {page['next']}")
     return Exit.DONE
 
 
@@ -175,6 +179,19 @@ def replay(session: Session, rollout: str) -> int:
 
 for verb in VERBS:
     command.add_command(verb)
+
+
+@contextmanager
+def naming(plan_name: str) -> Iterator[None]:
+    """Control is sent a plan's text and not its file, so its errors begin with `plan:LINE`; to a person they name the file."""
+    try:
+        yield
+    except CohortError as error:
+        if error.code == "PLAN_INVALID" and error.message.startswith("plan:"):
+            raise CohortError(
+                error.code, plan_name + error.message.removeprefix("plan"), retry=error.retry, hint=error.hint, field=error.field
+            ) from error
+        raise
 
 
 def plan_text(name: str) -> str:

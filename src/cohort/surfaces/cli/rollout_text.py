@@ -85,7 +85,8 @@ def event_line(event: dict[str, Any]) -> str:
 
 def show_rollout(session: Session, view: dict[str, Any]) -> None:
     session.text(headline(view))
-    session.text(f"serves everybody else: {release(view['serving'])}; plan {view['plan']}, speed {view['speed']:g}")
+    who = "serves" if view["ended_us"] is not None else "serves everybody else"
+    session.text(f"{who}: {release(view['serving'])}; plan {view['plan']}, speed {view['speed']:g}")
     session.text(f"started {moment(view['created_us'])} by {view['created_by']}; revision {view['revision']}")
     session.text()
     table(session, STAGE_HEADINGS, stage_rows(view))
@@ -140,8 +141,6 @@ def show_forecast(session: Session, forecast: dict[str, Any]) -> None:
         for stage in forecast["stages"]
     ]
     table(session, headings, rows)
-    for stage in forecast["stages"]:
-        for warning in stage["warnings"]:
-            session.text(f"warning: {stage['name']}: {warning}")
+    session.say("2x: a candidate that fails twice as often. Seen: found with a probability of 80 % or more before the floor has passed.")
     for warning in forecast["warnings"]:
         session.text(f"warning: {warning}")

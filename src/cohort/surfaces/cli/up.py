@@ -68,7 +68,7 @@ def _talk(session: Session, settings: Settings, announce_fd: int | None) -> Talk
         if announce_fd is not None:
             _announce(announce_fd, dataclasses.asdict(running))
         else:
-            _show(session, dataclasses.asdict(running) | shown)
+            _show(session, dataclasses.asdict(running) | shown, "Ctrl-C here, or `cohort down`")
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more; that is no reason to stop serving
@@ -89,7 +89,7 @@ def _hand_over(key: str, session: Session, settings: Settings) -> dict[str, str]
     return {"admin_key_file": str(path)}
 
 
-def _show(session: Session, running: dict[str, Any]) -> None:
+def _show(session: Session, running: dict[str, Any], stop: str) -> None:
     if session.json:
         session.data(running)
         return
@@ -99,7 +99,7 @@ def _show(session: Session, running: dict[str, Any]) -> None:
     session.text(f"  Logs       {running['data_dir']}/logs")
     if "admin_key_file" in running:
         session.text(f"  Admin key  in {running['admin_key_file']}: note it and delete the file")
-    session.text("  Stop       Ctrl-C here, or `cohort down`")
+    session.text(f"  Stop       {stop}")
 
 
 def _announce(fd: int, body: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def _detached(session: Session, settings: Settings) -> int:
     answer = _answer_of(_arguments(settings), str(log))
     if "code" in answer:
         raise CohortError.from_problem(answer)
-    _show(session, answer | key_file)
+    _show(session, answer | key_file, "`cohort down`")
     return Exit.DONE
 
 

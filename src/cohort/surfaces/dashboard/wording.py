@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cohort.delivery.model import ArmView, GateKind, GateView, Metric, RolloutRow, RolloutView, StageView, State, Verdict
+from cohort.delivery.model import ArmView, GateKind, GateView, Metric, Plan, RolloutRow, RolloutView, StageView, State, Verdict
 
 GAP = "\u00a0"
 NO_DATA = "no data"
@@ -215,6 +215,19 @@ def interval(gate: GateView, view: RolloutView) -> str | None:
     else:
         times = f"{number(low, 2)} to {number(high, 2)}"
     return f"{view.candidate.version} {what} {times} times as often as {old}."
+
+
+def promise(plan: Plan) -> str:
+    """What a plan's error rates mean; a plan that compares nothing has none."""
+    asked = [gate for stage in plan.stages for gate in stage.gates if gate.kind is not GateKind.INVARIANT and not gate.dry_run]
+    back = f"A harmless release is ever rolled back with a chance of at most {share(plan.alpha * 100)}" if asked else ""
+    wrong = f"a wrong certificate has at most {share(plan.beta * 100)}" if any(stage.certificate for stage in plan.stages) else ""
+    said = "; ".join(part for part in (back, wrong) if part)
+    return (
+        f"{said[:1].upper()}{said[1:]}."
+        if said
+        else "Nothing is asked of the outcomes: only a damaged release, or a person, takes it back."
+    )
 
 
 def event_words(kind: str) -> str:

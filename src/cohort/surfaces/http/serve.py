@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cohort.base.errors import CohortError, Retry
 from cohort.surfaces.http.ports import LOOPBACK_NAMES
@@ -19,6 +23,7 @@ GRACEFUL_S = 10
 CONNECTIONS_MAX = 512
 KEEP_ALIVE_S = 15
 HEADER_BYTES_MAX = 64 << 10
+HEAD_READ_S = 10.0
 BACKLOG = 256
 
 
@@ -45,6 +50,43 @@ def hosts_for(host: str) -> frozenset[str] | None:
     """The Host names to answer for when listening at `host`: on loopback only its own names, else any."""
     loopback = host in ("localhost", "::1") or host.startswith("127.")
     return LOOPBACK_NAMES | {host} if loopback else None
+
+
+class Http(H11Protocol):
+    """uvicorn's HTTP, and a limit that it has not: the request line and the headers arrive within `head_read_s`, however they drip in."""
+
+    head_read_s: ClassVar[float] = HEAD_READ_S
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._late = self.loop.call_later(self.head_read_s, self._too_late)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._on_time()
+        elif self._late is None:
+            self._late = self.loop.call_later(self.head_read_s, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_time()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._on_time()
+        super().on_response_complete()
+
+    def _on_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None
+
+    def _too_late(self) -> None:
+        if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
+            head = h11.Response(status_code=408, headers=[(b"connection", b"close"), (b"content-length", b"0")], reason=b"Request Timeout")
+            self.transport.write(self.conn.send(head) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -78,11 +120,11 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_for(app: FastAPI, on_ready: Callable[[], None] | None = None) -> uvicorn.Server:
+def server_for(app: FastAPI, on_ready: Callable[[], None] | None = None, http: type[Http] = Http) -> uvicorn.Server:
     """A server for `app`; `run(sockets=[bind(...)])` serves until `should_exit` is set or SIGTERM or SIGINT comes."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=http,
         ws="none",
         log_config=None,
         access_log=False,
