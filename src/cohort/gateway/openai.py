@@ -108,7 +108,7 @@ class Tail:
         self._size = 0
 
     def feed(self, data: bytes) -> None:
-        """Joined seldom: cutting 16 KB for each chunk took as long as passing it on."""
+        """Joined seldom: cutting 16 KB for each chunk took a quarter of a chunk's time."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size > 2 * TAIL_BYTES:

@@ -1,7 +1,7 @@
 """Coroutines run by hand, for calls: no task, no future and no turn of the event loop for each wait.
 
-A call waits once or twice, for its upstream. With asyncio's task and futures that cost 8 us of its 40; a strand costs 2, and the call
-goes on in the same turn of the loop in which the answer came.
+A call waits once or twice, for its upstream. A strand goes on in the same turn of the loop in which the answer came, and takes 4 % fewer
+instructions for a call than asyncio's task and futures did (counted with callgrind).
 """
 
 from __future__ import annotations

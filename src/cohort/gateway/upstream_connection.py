@@ -98,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
     async def flow(self, sink: Callable[[bytes], bool]) -> bool:
         """Give `sink` the bytes of the body as they come: True at its end, False when `sink` returned True, which asks for a rest.
 
-        Without waking the strand for each chunk, which took a third of a chunk's time. Raises Broken or Invalid.
+        Waking the strand for each chunk took two fifths of a chunk's time in the interpreter. Raises Broken or Invalid.
         """
         while True:
             if self._chunks and sink(self.taken()):
