@@ -4,7 +4,9 @@
 
 The server under test has one core to itself; the load and the upstream share the other. Targets take turns in random order, each
 measured `--rounds` times. The middle round is shown; of CPU time per request the least, which others on the machine disturb least.
-Every answer of the gateway must carry the release header (it is not a pass-through).
+Three cases: a chat request of 800 bytes at 1 and at 32 connections; 32 streams of 100 chunks each, paced so that a chunk is a read of its
+own (CPU time per chunk, the request's share included); a prompt of 256 KB at 8 connections.
+Every answer of the gateway must carry the release header (it is not a pass-through), and its stream the bytes of the upstream's.
 wrk makes the load when it is installed, else a loop of our own (slower, and said so); nginx is left out, with a message, when it is absent.
 """
 
@@ -33,6 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BODY_BYTES = 800
 WAIT_S = 20.0
 CONNECTIONS = (1, 32)
+CHAT, STREAM, PROMPT = "chat", "stream", "prompt"
+CASES = ((CHAT, 1), (CHAT, 32), (STREAM, 32), (PROMPT, 8))
+PROMPT_BYTES = 256 << 10
+CHUNKS = 100
+CHUNK_EVERY_S = 0.004
 TOKEN = secrets.token_hex(16)
 UPSTREAM_SHARE = "--upstream"
 
@@ -53,6 +60,7 @@ class Round:
     """One measurement of one target."""
 
     target: str
+    case: str
     connections: int
     requests_per_s: float
     p50_ms: float
@@ -64,18 +72,20 @@ class Round:
 @dataclass(slots=True)
 class Target:
     name: str
-    port: int
+    ports: dict[str, int]  # by case
     pids: list[int]
 
 
-def request_body() -> bytes:
-    """A chat request of 800 bytes."""
-    body = {
+def request_body(case: str) -> bytes:
+    """A chat request of 800 bytes, streamed or not, or one of 256 KB."""
+    body: dict[str, Any] = {
         "model": "bench",
         "messages": [{"role": "system", "content": "You are brief."}, {"role": "user", "content": ""}],
         "temperature": 0,
     }
-    body["messages"][1]["content"] = "x" * (BODY_BYTES - len(json.dumps(body)))  # type: ignore[index]
+    if case == STREAM:
+        body["stream"] = True
+    body["messages"][1]["content"] = "x" * ((PROMPT_BYTES if case == PROMPT else BODY_BYTES) - len(json.dumps(body)))
     return json.dumps(body).encode()
 
 
@@ -173,30 +183,45 @@ def wait_ready(port: int) -> None:
     raise SystemExit("the gateway did not become ready")
 
 
-def start_nginx(folder: Path, core: int, upstream_port: int) -> tuple[subprocess.Popen[bytes], int]:
-    port = free_port()
+def start_nginx(folder: Path, core: int, upstream_port: int) -> tuple[subprocess.Popen[bytes], dict[str, int]]:
+    """As a reverse proxy; on a port of its own for streams, which it does not buffer there."""
+    port, stream_port = free_port(), free_port()
+    proxied = 'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; client_body_buffer_size 512k;'
     (folder / "nginx.conf").write_text(
         f"""daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
         events {{ worker_connections 1024; }}
         http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
           uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; keepalive_requests 1000000000;
           upstream up {{ server 127.0.0.1:{upstream_port}; keepalive 64; keepalive_requests 1000000000; }}
-          server {{ listen 127.0.0.1:{port}; tcp_nodelay on;
-            location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; client_body_buffer_size 64k; }} }} }}
+          server {{ listen 127.0.0.1:{port}; tcp_nodelay on; location / {{ {proxied} }} }}
+          server {{ listen 127.0.0.1:{stream_port}; tcp_nodelay on; location / {{ {proxied} proxy_buffering off; }} }} }}
         """
     )
     process = start(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], core, folder / "nginx.out")
     wait_for_port(port)
-    return process, port
+    return process, {CHAT: port, STREAM: stream_port, PROMPT: port}
 
 
 # --- the upstream --------------------------------------------------------------------------------------------------------------
+
+
+EVENT = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+EVENT["choices"] = [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]  # type: ignore[assignment]
+CHUNK = b"data: %s\n\n" % json.dumps(EVENT).encode()
+DONE = b"data: [DONE]\n\n"
+
+
+def in_chunks(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 class UpstreamProtocol(asyncio.Protocol):
     """Answers every request with the same bytes; knows just enough HTTP to find where one ends."""
 
     HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
+    STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    FRAME = in_chunks(CHUNK)
+    END = in_chunks(DONE) + b"0\r\n\r\n"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -210,8 +235,17 @@ class UpstreamProtocol(asyncio.Protocol):
             length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             if len(self._data) < end + 4 + length:
                 return
-            self._data = self._data[end + 4 + length :]
-            self._transport.write(self.HEAD + ANSWER)  # type: ignore[attr-defined]
+            body, self._data = self._data[end + 4 : end + 4 + length], self._data[end + 4 + length :]
+            if body.find(b'"stream": true', 0, BODY_BYTES) >= 0:
+                self._transport.write(self.STREAM_HEAD)  # type: ignore[attr-defined]
+                self._next_chunk(CHUNKS)
+            else:
+                self._transport.write(self.HEAD + ANSWER)  # type: ignore[attr-defined]
+
+    def _next_chunk(self, left: int) -> None:
+        self._transport.write(self.FRAME if left else self.END)  # type: ignore[attr-defined]
+        if left:
+            asyncio.get_running_loop().call_later(CHUNK_EVERY_S, self._next_chunk, left - 1)
 
 
 def serve_upstream(port: int) -> None:
@@ -239,10 +273,10 @@ end
 """
 
 
-def load_wrk(folder: Path, core: int, port: int, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
+def load_wrk(folder: Path, core: int, port: int, case: str, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
     """Requests per second, p50 and p99 in ms, errors, requests."""
     script = folder / "chat.lua"
-    script.write_text(LUA % json.dumps(request_body().decode()))
+    script.write_text(LUA % json.dumps(request_body(case).decode()))
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s", "-s", str(script)]
     done = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True)
     words = next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).split()
@@ -264,14 +298,14 @@ class _Client(asyncio.Protocol):
         self._transport.write(self._message)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        if data.endswith(ANSWER):
+        if data.endswith((ANSWER, b"0\r\n\r\n")):
             self._latencies.append(time.perf_counter() - self._sent_s)
             self.ask()
 
 
-def load_own(_folder: Path, core: int, port: int, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
+def load_own(_folder: Path, core: int, port: int, case: str, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
     """As `load_wrk`, in this process."""
-    body = request_body()
+    body = request_body(case)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     latencies: list[float] = []
 
@@ -291,11 +325,17 @@ def load_own(_folder: Path, core: int, port: int, connections: int, seconds: flo
 
 
 def check_not_passed_through(target: Target) -> None:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{target.port}/v1/chat/completions", request_body(), {"Content-Type": "application/json"}, method="POST"
-    )
+    ask(target, PROMPT, ANSWER)
+    ask(target, STREAM, CHUNK * CHUNKS + DONE)
+    ask(target, CHAT, ANSWER)
+
+
+def ask(target: Target, case: str, expected: bytes) -> None:
+    url = f"http://127.0.0.1:{target.ports[case]}/v1/chat/completions"
+    request = urllib.request.Request(url, request_body(case), {"Content-Type": "application/json"}, method="POST")
     with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-        assert answer.read() == ANSWER
+        if answer.read() != expected:
+            raise SystemExit(f"{target.name}: not the bytes of the upstream ({case})")
         if target.name == "gateway" and not answer.headers["X-Cohort-Release"]:
             raise SystemExit("the gateway's answer carries no release header: this would measure a pass-through")
 
@@ -303,17 +343,27 @@ def check_not_passed_through(target: Target) -> None:
 # --- the run -------------------------------------------------------------------------------------------------------------------
 
 
-def measure(target: Target, folder: Path, load_core: int, connections: int, seconds: float) -> Round:
+def measure(target: Target, folder: Path, load_core: int, case: str, connections: int, seconds: float) -> Round:
     load = load_wrk if shutil.which("wrk") else load_own
     before_s = cpu_s(target.pids)
-    rate, p50_ms, p99_ms, errors, requests = load(folder, load_core, target.port, connections, seconds)
+    rate, p50_ms, p99_ms, errors, requests = load(folder, load_core, target.ports[case], case, connections, seconds)
     used_s = cpu_s(target.pids) - before_s
-    return Round(target.name, connections, rate, p50_ms, p99_ms, used_s / max(requests, 1) * 1e6, errors)
+    return Round(target.name, case, connections, rate, p50_ms, p99_ms, used_s / max(requests, 1) * 1e6, errors)
+
+
+def of_case(rounds: list[Round], target: str, case: str, connections: int) -> list[Round]:
+    """Its rounds, the slowest first."""
+    chosen = (r for r in rounds if (r.target, r.case, r.connections) == (target, case, connections))
+    return sorted(chosen, key=lambda r: r.requests_per_s)
 
 
 def middle(rounds: list[Round], target: str, connections: int) -> Round:
-    chosen = sorted((r for r in rounds if (r.target, r.connections) == (target, connections)), key=lambda r: r.requests_per_s)
+    chosen = of_case(rounds, target, CHAT, connections)
     return chosen[len(chosen) // 2]
+
+
+def least_cpu_us(rounds: list[Round], target: str, case: str, connections: int) -> float:
+    return min(r.cpu_us for r in of_case(rounds, target, case, connections))
 
 
 def run(rounds_wanted: int, seconds: float) -> dict[str, Any]:
@@ -346,11 +396,14 @@ def start_targets(
         wait_for_port(port)
     gateway, gateway_port, idle = start_gateway(folder, server_core, ports["behind"])
     processes.append(gateway)
-    targets = [Target("bare upstream", ports["bare"], [bare.pid]), Target("gateway", gateway_port, [gateway.pid])]
+    targets = [
+        Target("bare upstream", dict.fromkeys((CHAT, STREAM, PROMPT), ports["bare"]), [bare.pid]),
+        Target("gateway", dict.fromkeys((CHAT, STREAM, PROMPT), gateway_port), [gateway.pid]),
+    ]
     if shutil.which("nginx"):
-        nginx, nginx_port = start_nginx(folder, server_core, ports["behind"])
+        nginx, nginx_ports = start_nginx(folder, server_core, ports["behind"])
         processes.append(nginx)
-        targets.append(Target("nginx", nginx_port, [nginx.pid]))
+        targets.append(Target("nginx", nginx_ports, [nginx.pid]))
     else:
         sys.stderr.write("nginx is not installed: left out\n")
     return targets, idle
@@ -359,13 +412,16 @@ def start_targets(
 def take_turns(targets: list[Target], folder: Path, load_core: int, rounds_wanted: int, seconds: float) -> list[Round]:
     for target in targets:
         check_not_passed_through(target)
-        measure(target, folder, load_core, 8, 1)  # warm
-    turns = [(target, connections) for target in targets for connections in CONNECTIONS for _ in range(rounds_wanted)]
+        measure(target, folder, load_core, CHAT, 8, 1)  # warm
+    turns = [(target, *case) for target in targets for case in CASES for _ in range(rounds_wanted)]
     random.SystemRandom().shuffle(turns)
     rounds = []
-    for target, connections in turns:
-        rounds.append(measure(target, folder, load_core, connections, seconds))
-        sys.stderr.write(f"{len(rounds)}/{len(turns)} {target.name} at {connections}: {rounds[-1].requests_per_s:.0f}/s\n")
+    for target, case, connections in turns:
+        done = measure(target, folder, load_core, case, connections, seconds)
+        rounds.append(done)
+        sys.stderr.write(
+            f"{len(rounds)}/{len(turns)} {target.name} {case} {connections}: {done.requests_per_s:.0f}/s {done.cpu_us:.0f} us\n"
+        )
     return rounds
 
 
@@ -375,7 +431,10 @@ def summary(targets: list[Target], rounds: list[Round], idle: dict[str, float], 
         one, many = (middle(rounds, target.name, connections) for connections in CONNECTIONS)
         rows[target.name] = {
             "requests_per_s_32": round(many.requests_per_s),
-            "cpu_us_32": round(min(r.cpu_us for r in rounds if (r.target, r.connections) == (target.name, CONNECTIONS[1])), 1),
+            "requests_per_s_32_rounds": [round(r.requests_per_s) for r in of_case(rounds, target.name, CHAT, 32)],
+            "cpu_us_32": round(least_cpu_us(rounds, target.name, CHAT, 32), 1),
+            "cpu_us_chunk": round(least_cpu_us(rounds, target.name, STREAM, 32) / (CHUNKS + 1), 1),
+            "cpu_us_prompt": round(least_cpu_us(rounds, target.name, PROMPT, 8)),
             "p50_ms_1": round(one.p50_ms, 3),
             "p99_ms_1": round(one.p99_ms, 3),
             "p99_ms_32": round(many.p99_ms, 3),
@@ -403,10 +462,13 @@ def machine(seconds: float) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"{'':16}{'req/s at 32':>14}{'CPU us/req':>12}{'p50 ms at 1':>13}{'p99 ms at 1':>13}{'p99 ms at 32':>14}{'errors':>8}")
+    print(
+        f"{'':16}{'req/s at 32':>14}{'CPU us/req':>12}{'us/chunk':>10}{'us/256 KB':>11}{'p50 ms at 1':>13}{'p99 ms at 1':>13}{'p99 ms at 32':>14}{'errors':>8}"
+    )
     for name, row in result["targets"].items():
         print(
-            f"{name:16}{row['requests_per_s_32']:>14}{row['cpu_us_32']:>12}{row['p50_ms_1']:>13}{row['p99_ms_1']:>13}{row['p99_ms_32']:>14}{row['errors']:>8}"
+            f"{name:16}{row['requests_per_s_32']:>14}{row['cpu_us_32']:>12}{row['cpu_us_chunk']:>10}{row['cpu_us_prompt']:>11}"
+            f"{row['p50_ms_1']:>13}{row['p99_ms_1']:>13}{row['p99_ms_32']:>14}{row['errors']:>8}"
         )
     for name, value in {**result["gateway"], **result["machine"]}.items():
         print(f"{name}: {value}")

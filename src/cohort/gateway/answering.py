@@ -44,9 +44,18 @@ class Answering:
 
     async def answer(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
         """Answer the client, whatever happens. Afterwards `ongoing` says how it went. Raises CancelledError when others cancelled it."""
-        deadline = self._deadlines.begin(ongoing.target.timeout_s)
+        target = ongoing.target
+        deadline = self._deadlines.begin(target.timeout_s)
         try:
-            await self._forward(ongoing, body, request, reply)
+            connection = await self._upstreams.exchange(target.origin, self._message(target, body, request))
+            try:
+                if ongoing.stream and 200 <= connection.status < 300:
+                    await self._pass_stream(ongoing, connection, reply)
+                else:
+                    body = connection.taken() if connection.complete else await self._whole(connection)
+                    self._pass_whole(ongoing, connection, reply, body)
+            finally:
+                self._upstreams.finish(connection)
         except asyncio.CancelledError:
             if not deadline.expired:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
@@ -92,16 +101,6 @@ class Answering:
         self._recorder.end(ongoing)
         reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
 
-    async def _forward(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
-        connection = await self._upstreams.exchange(ongoing.target.origin, self._message(ongoing.target, body, request))
-        try:
-            if ongoing.stream and 200 <= connection.status < 300:
-                await self._pass_stream(ongoing, connection, reply)
-            else:
-                await self._pass_whole(ongoing, connection, reply)
-        finally:
-            self._upstreams.finish(connection)
-
     async def _pass_stream(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
         chunk = await connection.chunk()  # seen before the head of the reply is committed
         if not chunk:
@@ -125,8 +124,7 @@ class Answering:
         self._recorder.end(ongoing)
         reply.finish()
 
-    async def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
-        body = await self._read(connection)
+    def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply, body: bytes) -> None:
         status = connection.status
         content_type, headers = _passed_headers(connection, b"application/json")
         if 200 <= status < 300:
@@ -149,7 +147,7 @@ class Answering:
             if ongoing.stream and well:
                 await self._discard_stream(ongoing, connection)
             else:
-                ongoing.usage = openai.usage_of(await self._read(connection))
+                ongoing.usage = openai.usage_of(await self._whole(connection))
                 ongoing.result = Result.OK if well else Result.UPSTREAM_ERROR
         finally:
             self._upstreams.finish(connection)
@@ -164,11 +162,9 @@ class Answering:
             raise NoAnswer("the stream of the answer was empty")
         _judge_stream(ongoing, connection, tail)
 
-    async def _read(self, connection: UpstreamConnection) -> bytes:
-        body = await connection.chunk()
-        if connection.complete:
-            return body + connection.taken()
-        parts, size = [body], len(body)
+    async def _whole(self, connection: UpstreamConnection) -> bytes:
+        """The body of an answer that is not streamed; raises Broken, or Invalid for one over its limit."""
+        parts, size = [], 0
         while chunk := await connection.chunk():
             parts.append(chunk)
             size += len(chunk)

@@ -60,7 +60,7 @@ class ChatDoor:
             reply.send(refused.status, refused.body)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
-        if service.split is not None:
+        if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         return self._answer(ongoing, chat, request, reply)
 
@@ -73,7 +73,8 @@ class ChatDoor:
             reply.send(refused.status, refused.body)
         finally:
             self.in_flight -= 1
-            self._recorder.end(ongoing)
+            if ongoing.total_us is None:
+                self._recorder.end(ongoing)
 
     async def close(self) -> None:
         """End the copies still running."""

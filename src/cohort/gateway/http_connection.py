@@ -19,7 +19,9 @@ from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Strand
+from cohort.gateway.turns import Turn
 
+HEADER_MARKS_BYTES = 4  # colon, space and line end of a header
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -32,12 +34,16 @@ class Reading(IntEnum):
     REFUSED = 3  # answered with an error; what still comes is thrown away
 
 
+_IDLE, _HEAD, _BODY, _REFUSED = Reading  # a name of the module is read in a third of the time of a member of its class
+
+
 class Host(Protocol):
     """The server a connection belongs to."""
 
     handler: Handler
     limits: Limits
     log: Log
+    turn: Turn
     loop: asyncio.AbstractEventLoop
     draining: bool
     requests: int
@@ -54,27 +60,32 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
-        "_headers", "_limits", "_loop", "_parser", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_reply", "_server", "_strand",
-        "_target", "_transport", "congested", "gone",
+        "_headers", "_limits", "_loop", "_modern", "_parser", "_paused", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_reply", "_server", "_strand",
+        "_target", "_transport", "_turn", "congested", "gone",
     )  # fmt: skip
 
     def __init__(self, server: Host) -> None:
         self._server = server
         self._handler = server.handler
         self._limits = server.limits
+        self._turn = server.turn
         self._loop = server.loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[tuple[Request, Reply]] = deque()
-        self._advancing = self._busy = self._continue = self._completed = self.congested = self.gone = False
+        self._advancing = self._busy = self._continue = self._completed = self.congested = self.gone = self._paused = False
         self._strand: Strand | None = None
         self._reply: Reply | None = None
         self._drained: asyncio.Future[None] | None = None
         self._refusal: tuple[int, str, str] | None = None
-        self._reading = Reading.IDLE
+        self._reading = _IDLE
+        self._modern = True  # the request is HTTP/1.1
         self._raw_head_bytes = 0
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._head_bytes = self._body_bytes = 0
         self._deadline_s = self._loop.time() + self._limits.head_read_s
-        self._clear()
 
     @property
     def draining(self) -> bool:
@@ -105,13 +116,13 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
-        if self._refusal is None and self._reading is Reading.HEAD:
+        if self._refusal is None and self._reading is _HEAD:
             self._raw_head_bytes += 0 if self._completed else len(data)
             if self._raw_head_bytes > self._limits.head_bytes_max:
                 self._refusal = self._head_too_large()
         if self._refusal is not None:
             self._refuse(*self._refusal)
-        elif self._reading is not Reading.IDLE:
+        elif self._reading is not _IDLE:
             self._watch(before)
 
     def pause_writing(self) -> None:
@@ -126,28 +137,35 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._refusal is None:
-            self._clear()
-            self._reading = Reading.HEAD
+            self._target, self._headers, self._body = b"", {}, []
+            self._head_bytes = self._body_bytes = 0
+            self._reading = _HEAD
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._reading is not Reading.HEAD:
-            return  # a trailer: counted, not used
         name = name.lower()
-        known = self._headers.get(name)
-        self._headers[name] = value if known is None else known + b", " + value
-        if known is not None and name == b"host":
-            self._refusal = (400, "invalid_http", "the Host header is given twice")
+        if self._reading is _HEAD and name not in self._headers:
+            self._headers[name] = value
+        else:
+            self._odd_header(name, value)
+
+    def _odd_header(self, name: bytes, value: bytes) -> None:
+        """A repeated header, or a trailer: that is counted, not used."""
+        self._head_bytes += len(name) + len(value) + HEADER_MARKS_BYTES
+        if self._reading is _HEAD:
+            self._headers[name] += b", " + value
+            if name == b"host":
+                self._refusal = (400, "invalid_http", "the Host header is given twice")
 
     def on_headers_complete(self) -> None:
-        self._reading = Reading.BODY
+        headers = self._headers
+        self._reading = _BODY
         self._raw_head_bytes = 0
+        self._head_bytes += len(self._target) + sum(map(len, headers)) + sum(map(len, headers.values())) + HEADER_MARKS_BYTES * len(headers)
         self._refusal = self._refusal or self._head_problem()
-        if self._refusal is None and self._headers.get(b"expect") == b"100-continue":
+        if self._refusal is None and headers.get(b"expect") == b"100-continue":
             self._continue = True
 
     def on_body(self, body: bytes) -> None:
@@ -163,14 +181,13 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > self._limits.head_bytes_max:
             self._refusal = self._head_too_large()
             return
-        self._reading = Reading.IDLE
+        self._reading = _IDLE
         self._completed = True
         self._continue = False
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._target, self._headers, body)
-        modern = self._parser.get_http_version() == "1.1"
-        reply = Reply(self, modern and self._parser.should_keep_alive(), modern, request.method != b"HEAD")
-        self._clear()
+        body, self._body = self._body, []
+        method, modern = self._parser.get_method(), self._modern
+        request = Request(method, self._target, self._headers, body[0] if len(body) == 1 else b"".join(body))
+        reply = Reply(self, modern and self._parser.should_keep_alive(), modern, method != b"HEAD")
         if not self._busy and self._strand is None:
             self._begin(request, reply)
         elif len(self._pending) < self._limits.pipelined_max:
@@ -183,7 +200,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.gone and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._turn.send(self._transport, data)
 
     async def drain(self) -> None:
         while self.congested and not self.gone:
@@ -198,7 +215,7 @@ class Connection(asyncio.Protocol):
         if not keep_alive and self._transport is not None:
             self._pending.clear()
             self._deadline_s = self._loop.time() + self._limits.keep_alive_s  # for a client that is slow to take the rest
-            self._transport.close()
+            self._close(self._transport)
         elif self._strand is None:
             self._next()
 
@@ -222,7 +239,7 @@ class Connection(asyncio.Protocol):
             self._crashed(reply, error)
         elif error is not None:
             self._abort()
-        if not self._busy and not self.gone and self._transport is not None and not self._transport.is_closing():
+        if not (self._busy or self.gone) and self._transport is not None and not self._transport.is_closing():
             self._next()
 
     def _crashed(self, reply: Reply, error: Exception) -> None:
@@ -237,21 +254,22 @@ class Connection(asyncio.Protocol):
         """Begin what was sent ahead; with nothing left, read on. Requests answered at once are a loop here, not a recursion."""
         if self._advancing:
             return
-        self._advancing = True
-        while self._pending and not self._busy and self._strand is None:
-            self._begin(*self._pending.popleft())
-        self._advancing = False
+        if self._pending:
+            self._advancing = True
+            while self._pending and not self._busy and self._strand is None:
+                self._begin(*self._pending.popleft())
+            self._advancing = False
         if not self._busy and self._strand is None and not self.gone:
             self._rest()
 
     def _rest(self) -> None:
-        wait_s = self._limits.keep_alive_s if self._reading is Reading.IDLE else self._limits.head_read_s
+        wait_s = self._limits.keep_alive_s if self._reading is _IDLE else self._limits.head_read_s
         self._deadline_s = self._loop.time() + wait_s
         if self._refusal is not None:
             self._refuse(*self._refusal)
-        else:
+        elif self._paused:
             self._pause(False)
-        if self.draining and self._reading is Reading.IDLE:
+        if self.draining and self._reading is _IDLE:
             self.close_idle()
 
     # --- limits ----------------------------------------------------------------------------------------------------------------
@@ -260,17 +278,17 @@ class Connection(asyncio.Protocol):
         """Enforce the deadline of whatever the connection is doing."""
         if now_s < self._deadline_s or self._transport is None or (self._busy and self._refusal is not None):
             return
-        if self._reading is Reading.HEAD or self._reading is Reading.BODY:
-            part = "head" if self._reading is Reading.HEAD else "body"
+        if self._reading is _HEAD or self._reading is _BODY:
+            part = "head" if self._reading is _HEAD else "body"
             self._refuse(408, "request_timeout", f"the {part} of the request did not arrive in time ({part}_read_s)")
-        elif self._reading is Reading.REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
+        elif self._reading is _REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
             self._abort()
         elif not self._busy:
-            self._transport.close()
+            self._close(self._transport)
 
     def close_idle(self) -> None:
-        if not self._busy and self._reading is Reading.IDLE and self._transport is not None:
-            self._transport.close()
+        if not self._busy and self._reading is _IDLE and self._transport is not None:
+            self._close(self._transport)
 
     def cancel(self) -> None:
         """End the request in flight, as at the end of a drain."""
@@ -286,17 +304,17 @@ class Connection(asyncio.Protocol):
                 self.write(CONTINUE)
         if self._reading is before:
             return
-        if self._reading is Reading.HEAD:
+        if self._reading is _HEAD:
             self._deadline_s = self._loop.time() + self._limits.head_read_s
-        elif self._reading is Reading.BODY:
+        elif self._reading is _BODY:
             self._deadline_s = self._loop.time() + self._limits.body_read_s
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer with an error and close, once the answers before it are out."""
         self._refusal = (status, code, message)
-        if self._busy or self._strand is not None or self._pending or self._reading is Reading.REFUSED:
+        if self._busy or self._strand is not None or self._pending or self._reading is _REFUSED:
             return
-        self._reading = Reading.REFUSED
+        self._reading = _REFUSED
         body = openai.error(message, code)
         head = b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (STATUS_LINES[status], len(body))
         self.write(head + body)
@@ -304,6 +322,7 @@ class Connection(asyncio.Protocol):
         self._deadline_s = self._loop.time() + self._limits.linger_s
         if self._transport is not None and not self._transport.is_closing():
             self._pause(False)
+            self._turn.flush()
             self._transport.write_eof()
 
     def _head_problem(self) -> tuple[int, str, str] | None:
@@ -311,15 +330,16 @@ class Connection(asyncio.Protocol):
             return self._head_too_large()
         if self._parser.should_upgrade():
             return (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        version, headers = self._parser.get_http_version(), self._headers
+        self._modern = version == "1.1"
+        if not self._modern and version != "1.0":
             return (505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
-        if version == "1.1" and b"host" not in self._headers:
+        if self._modern and b"host" not in headers:
             return (400, "invalid_http", "the Host header is missing")
-        coding = self._headers.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or not self._modern):
             return (400, "invalid_http", "Transfer-Encoding may only be `chunked`, and only in HTTP/1.1")
-        if int(self._headers.get(b"content-length", b"0")) > self._limits.body_bytes_max:
+        if int(headers.get(b"content-length", b"0")) > self._limits.body_bytes_max:
             return self._body_too_large()
         return None
 
@@ -333,20 +353,20 @@ class Connection(asyncio.Protocol):
             f"the body is larger than {self._limits.body_bytes_max} bytes (body_bytes_max); send a smaller one",
         )
 
-    def _clear(self) -> None:
-        self._target = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
-        self._head_bytes = self._body_bytes = 0
-
     def _pause(self, paused: bool) -> None:
         if self._transport is None or self._transport.is_closing() or self._transport.is_reading() is not paused:
             return
+        self._paused = paused
         if paused:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
 
+    def _close(self, transport: asyncio.Transport) -> None:
+        self._turn.flush()
+        transport.close()
+
     def _abort(self) -> None:
         if self._transport is not None:
+            self._turn.flush()
             self._transport.abort()

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 JSON = b"application/json"
+CLOSING = b"connection: close\r\n"
 STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
 
@@ -60,18 +61,22 @@ class Reply:
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON) -> None:
         """A whole answer."""
-        self._connection.write(
+        connection = self._connection
+        if self._keep_alive and connection.draining:
+            self._keep_alive = False
+        connection.write(
             b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s\r\n%s"
             % (
                 STATUS_LINES.get(status) or status_line(status),
                 content_type,
                 len(body),
                 headers,
-                self._closing(),
+                b"" if self._keep_alive else CLOSING,
                 body if self._has_body else b"",
             )
         )
-        self._end()
+        self.started = self.ended = True
+        connection.answered(self._keep_alive)
 
     def start(self, status: int, headers: bytes) -> None:
         """The head of a streamed answer."""
@@ -105,7 +110,7 @@ class Reply:
 
     def _closing(self) -> bytes:
         self._keep_alive = self._keep_alive and not self._connection.draining
-        return b"" if self._keep_alive else b"connection: close\r\n"
+        return b"" if self._keep_alive else CLOSING
 
     def _end(self) -> None:
         self.started = self.ended = True

@@ -9,6 +9,7 @@ from cohort.gateway.http_connection import Connection
 from cohort.gateway.http_messages import Handler
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
+from cohort.gateway.turns import Turn
 
 SWEEP_S = 0.25
 
@@ -16,10 +17,11 @@ SWEEP_S = 0.25
 class Server:
     """Accepts clients, watches their deadlines, drains."""
 
-    def __init__(self, handler: Handler, limits: Limits, log: Log, refused: Callable[[str], None]) -> None:
+    def __init__(self, handler: Handler, limits: Limits, log: Log, turn: Turn, refused: Callable[[str], None]) -> None:
         self.handler = handler
         self.limits = limits
         self.log = log
+        self.turn = turn
         self.loop = asyncio.get_running_loop()
         self.draining = False
         self.requests = 0

@@ -32,19 +32,17 @@ class Metrics:
         calls[key] = calls.get(key, 0) + 1
         if len(calls) > SERIES_MAX:
             del calls[next(iter(calls))]
-        self._observe((service, arm), total_us)
+        seconds = (service, arm)
+        counts = self._latency.get(seconds)
+        if counts is None:
+            counts = self._latency[seconds] = [0] * (len(BUCKETS_S) + 1)
+            self._latency_sum_us[seconds] = 0
+        counts[bisect_left(BUCKETS_S, total_us / 1e6)] += 1
+        self._latency_sum_us[seconds] += total_us
 
     def refused(self, code: str) -> None:
         """One request was answered with an error before assignment."""
         self.errors[code] = self.errors.get(code, 0) + 1
-
-    def _observe(self, key: tuple[str, Arm], total_us: int) -> None:
-        counts = self._latency.get(key)
-        if counts is None:
-            counts = self._latency[key] = [0] * (len(BUCKETS_S) + 1)
-            self._latency_sum_us[key] = 0
-        counts[bisect_left(BUCKETS_S, total_us / 1e6)] += 1
-        self._latency_sum_us[key] += total_us
 
     def text(self, gauges: Mapping[str, tuple[str, Callable[[], float]]], counters: Mapping[str, tuple[str, Callable[[], float]]]) -> bytes:
         """Everything in the Prometheus text format, version 0.0.4."""

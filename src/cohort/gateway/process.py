@@ -7,7 +7,6 @@ import errno
 import fcntl
 import gc
 import os
-import secrets
 import signal
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
+from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
 UPSTREAM_SWEEP_S = 5.0
@@ -54,15 +55,16 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     limits = settings.limits
     table = Table(settings.data_dir, epoch, log)
     metrics = Metrics()
-    recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered)
-    upstreams = Upstreams(limits)
+    turn = Turn(asyncio.get_running_loop(), spool)
+    recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
+    upstreams = Upstreams(limits, turn.send)
     deadlines = Deadlines()
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, secrets.token_bytes, limits, log)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, local=not settings.expose)
-    doors.server = server = Server(doors, limits, log, metrics.refused)
+    doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
     port = await _listen(server, settings)

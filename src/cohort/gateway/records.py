@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +52,25 @@ class Ongoing:
 
 
 class Recorder:
-    """Gives sequence numbers and times, both strictly increasing, and writes every record of this process."""
+    """Gives sequence numbers and times, both strictly increasing, and writes every record of this process.
 
-    def __init__(self, gateway: str, epoch: int, spool: Spool, metrics: Metrics, clock: Clock, rollouts_remembered: int) -> None:
+    `write`: where records of calls go when not at once to the spool; it must have them on disk before anything is sent that rests on them.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        epoch: int,
+        spool: Spool,
+        metrics: Metrics,
+        clock: Clock,
+        rollouts_remembered: int,
+        write: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._epoch = epoch
         self._spool = spool
+        self._write = write if write is not None else spool.append
         self._metrics = metrics
         self._clock = clock
         self._rollouts_remembered = rollouts_remembered
@@ -88,7 +102,7 @@ class Recorder:
 
     def first(self, ongoing: Ongoing) -> None:
         """The first byte of the body came."""
-        ongoing.first_us = self._since(ongoing)
+        ongoing.first_us = max(int((self._clock.monotonic_s() - ongoing.started_s) * 1e6), 0)
 
     def end(self, ongoing: Ongoing) -> None:
         """The call is over; `result`, `status` and `usage` say how. The first word counts: ending a call again does nothing.
@@ -97,13 +111,14 @@ class Recorder:
         """
         if ongoing.total_us is not None:
             return
-        ongoing.total_us = total_us = self._since(ongoing)
+        elapsed_us = int((self._clock.monotonic_s() - ongoing.started_s) * 1e6)
+        ongoing.total_us = total_us = elapsed_us if elapsed_us > 0 else 0
         if ongoing.first_us is None and ongoing.result is Result.OK:
             ongoing.first_us = total_us
         ongoing.cost_usd_micro = cost_usd_micro(ongoing.target.price, ongoing.usage)
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{form.route}'
-        self._spool.append((begun + _ending(ongoing)).encode())
+        self._write((begun + _ending(ongoing)).encode())
         self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
@@ -121,16 +136,13 @@ class Recorder:
         self._last_us = now_us if now_us > after_us else after_us
         return self._seq, self._last_us
 
-    def _since(self, ongoing: Ongoing) -> int:
-        return max(int((self._clock.monotonic_s() - ongoing.started_s) * 1e6), 0)
-
     def _remember(self, rollout_id: str, at_us: int) -> None:
         self.last_candidate_us[rollout_id] = at_us
         if len(self.last_candidate_us) > self._rollouts_remembered:
             del self.last_candidate_us[min(self.last_candidate_us, key=self.last_candidate_us.__getitem__)]
 
     def _assigned(self, ongoing: Ongoing) -> None:
-        self._spool.append(f'{ongoing.form.assigned}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}"}}'.encode())
+        self._write(f'{ongoing.form.assigned}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}"}}'.encode())
 
     def _form(self, service: Service, arm: Arm) -> _Form:
         """Kept for the newest table that named the service."""

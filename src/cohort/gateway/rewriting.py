@@ -6,6 +6,7 @@ parsed request is written out again instead, which keeps every value but not the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import orjson
 
 from cohort.gateway.openai import Chat, Refused
 
-_SPACE = b" \n\r\t"
+_COLON = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*")
 OUTPUT_TOKENS = "max_output_tokens"
 OUTPUT_TOKENS_UPSTREAM = "max_completion_tokens"
 OUTPUT_TOKENS_NAMES = ("max_completion_tokens", "max_tokens")
@@ -35,7 +36,8 @@ class Rewriting:
 
     def apply(self, chat: Chat) -> bytes:
         """The body for the upstream; raises Refused 400 when it is nested too deeply to be written out again."""
-        missing = [p for p in self.parameters if not any(name in chat.fields for name in p[1])]
+        fields = chat.fields
+        missing = [p for p in self.parameters if not any(name in fields for name in p[1])] if self.parameters else []
         return self._spliced(chat, missing) or self._rewritten(chat, missing)
 
     def _spliced(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes | None:
@@ -73,14 +75,8 @@ def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:
     at = body.find(key)
     if at < 0 or body.find(key, at + len(key)) >= 0 or b"\\u00" in body:
         return None
-    at = _skip(body, at + len(key))
-    if not body.startswith(b":", at):
+    colon = _COLON.match(body, at + len(key))
+    if colon is None or not body.startswith(old, colon.end()):
         return None
-    at = _skip(body, at + 1)
-    return body[:at] + new + body[at + len(old) :] if body.startswith(old, at) else None
-
-
-def _skip(body: bytes, at: int) -> int:
-    while at < len(body) and body[at] in _SPACE:
-        at += 1
-    return at
+    at = colon.end()
+    return b"".join((body[:at], new, body[at + len(old) :]))

@@ -1,4 +1,4 @@
-"""Outcomes on disk until control has them: numbered segments of framed lines, one write per record.
+"""Outcomes on disk until control has them: numbered segments of framed lines. Every write is of whole lines.
 
 What was written survives `kill -9` of the process (it is in the page cache) and, after the next sync, of the machine.
 """
@@ -22,6 +22,7 @@ from cohort.gateway.settings import Limits
 
 _NAME = re.compile(r"(\d{10})\.log")
 HEADER_BYTES_MAX = 4096
+HELD_BYTES_MAX = 1 << 16
 TAIL_BYTES = 1 << 16
 
 
@@ -74,6 +75,8 @@ class Spool:
         self._waiters: set[asyncio.Future[None]] = set()
         self._fd = -1
         self._current = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._segment = _Segment(0, epoch)
         self._begun = False
         self.bytes = 0
@@ -96,17 +99,30 @@ class Spool:
 
     def append(self, payload: bytes) -> bool:
         """Write one record. False when it could not be: the record is dropped, counted, and later named to control as a gap."""
-        if self._gap is not None and not self._close_gap(self._gap):
-            return self._drop(self._gap.reason)
-        failure = self._write(segments.frame(payload))
-        if failure is not None:
-            return self._drop(failure)
-        self.written += 1
-        if self._segment.size >= self._segment_bytes:
-            self._roll()
-        if self._waiters:
-            self._wake()
-        return True
+        self.flush()
+        kept = self._append(segments.frame(payload))
+        self._written()
+        return kept
+
+    def add(self, payload: bytes) -> None:
+        """A record for the next `flush`; what cannot be written then is dropped as in `append`."""
+        line = segments.frame(payload)
+        self._held.append(line)
+        self._held_bytes += len(line)
+        if self._held_bytes >= HELD_BYTES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the records added since, with one write if possible."""
+        if not self._held:
+            return
+        lines, self._held, self._held_bytes = self._held, [], 0
+        if self._gap is None and self._write(b"".join(lines)) is None:
+            self.written += len(lines)
+        else:
+            for line in lines:  # as many as there is room for
+                self._append(line)
+        self._written()
 
     def acknowledge(self, upto: Cursor) -> None:
         """Everything before `upto` may go: whole segments before it are deleted.
@@ -173,11 +189,27 @@ class Spool:
             sync_directory(self._directory)
 
     def close(self) -> None:
+        self.flush()
         if self._gap is not None:
             self._close_gap(self._gap)
         self.sync()
         os.close(self._fd)
         self._fd = -1
+
+    def _append(self, line: bytes) -> bool:
+        if self._gap is not None and not self._close_gap(self._gap):
+            return self._drop(self._gap.reason)
+        failure = self._write(line)
+        if failure is not None:
+            return self._drop(failure)
+        self.written += 1
+        return True
+
+    def _written(self) -> None:
+        if self._segment.size >= self._segment_bytes:
+            self._roll()
+        if self._waiters:
+            self._wake()
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
 
@@ -198,12 +230,12 @@ class Spool:
             self._log.seldom("spool_not_rolled", reason=os.strerror(error.errno or 0))
 
     def _write(self, line: bytes) -> str | None:
-        """None, or why not a byte of the line is in the segment."""
+        """One line or several; None, or why not a byte of them is in the segment."""
         segment, length = self._segment, len(line)
         if self.bytes + length > self._bytes_max:
             return f"the spool holds its limit of {self._bytes_max} bytes (spool_bytes_max)"
         try:
-            # Commit point: a whole line is in the segment.
+            # Commit point: whole lines are in the segment.
             count = os.write(self._fd, line)
             if count != length:
                 os.ftruncate(self._fd, segment.size)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -23,9 +24,8 @@ PROVIDERS = ("openai",)
 RESERVE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where connections go."""
+class Origin(NamedTuple):
+    """Where connections go. A tuple: every call looks its pool up, and a data class is hashed in Python."""
 
     scheme: str
     host: str

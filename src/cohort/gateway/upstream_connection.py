@@ -14,6 +14,8 @@ from cohort.gateway.strands import Pause
 from cohort.gateway.table import Origin
 
 INFORMATIONAL_MAX = 8
+Send = Callable[[asyncio.Transport, bytes], None]
+"""Writes to a transport, at the latest at the end of this turn of the loop."""
 
 
 class UpstreamError(Exception):
@@ -44,15 +46,15 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection: one exchange at a time, read by one strand."""
 
     __slots__ = (
-        "_buffered", "_chunks", "_error", "_head_bytes", "_informational", "_limits", "_loop", "_news", "_parser", "_paused", "_resting",
+        "_buffered", "_chunks", "_error", "_head_bytes", "_informational", "_limits", "_news", "_parser", "_paused", "_resting", "_send",
         "_sink", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "reusable", "status", "touched",
         "transport",
     )  # fmt: skip
 
-    def __init__(self, origin: Origin, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, origin: Origin, limits: Limits, send: Send) -> None:
         self.origin = origin
         self._limits = limits
-        self._loop = loop
+        self._send = send
         self._parser = httptools.HttpResponseParser(self)
         self._news = Pause()
         self._sink: Callable[[bytes], bool] | None = None
@@ -75,12 +77,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._reset()
         self.in_use = True
         if self.transport is not None:
-            self.transport.write(data)
+            self._send(self.transport, data)
 
     async def head(self) -> None:
         """Returns when status and headers are there; raises NoAnswer, Broken or Invalid."""
         while not self.answered:
-            self._raise()
+            if self._error is not None:
+                raise self._error
             await self._news
 
     async def chunk(self) -> bytes:

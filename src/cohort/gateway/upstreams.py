@@ -8,7 +8,7 @@ from collections import deque
 
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
-from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Unreachable, UpstreamConnection
+from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
 
 
 class _Pool:
@@ -25,8 +25,9 @@ class _Pool:
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, send: Send) -> None:
         self._limits = limits
+        self._send = send
         self._loop = asyncio.get_running_loop()
         self._pools: dict[Origin, _Pool] = {}
         self._tls: ssl.SSLContext | None = None
@@ -40,7 +41,10 @@ class Upstreams:
         Raises:
             Unreachable, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
-        connection, reused = await self._acquire(origin, patient)
+        connection = self._idle(origin)
+        reused = connection is not None
+        if connection is None:
+            connection, reused = await self._acquire(origin, patient)
         try:
             connection.send(request)
             await connection.head()
@@ -65,7 +69,8 @@ class Upstreams:
         else:
             connection.abort()
             pool.open -= 1
-        _wake_one(pool)
+        if pool.waiters:
+            _wake_one(pool)
 
     def has_room(self, origin: Origin) -> bool:
         """A request to `origin` would not have to wait for a connection."""
@@ -105,16 +110,24 @@ class Upstreams:
             raise
         return connection
 
+    def _idle(self, origin: Origin) -> UpstreamConnection | None:
+        """A pooled connection that is whole, if there is one."""
+        pool = self._pools.get(origin)
+        while pool is not None and pool.idle:
+            connection = pool.idle.pop()
+            if not connection.lost and connection.transport is not None and not connection.transport.is_closing():
+                return connection
+            pool.open -= 1
+        return None
+
     async def _acquire(self, origin: Origin, patient: bool) -> tuple[UpstreamConnection, bool]:
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = _Pool()
         while True:
-            while pool.idle:
-                connection = pool.idle.pop()
-                if not connection.lost and connection.transport is not None and not connection.transport.is_closing():
-                    return connection, True
-                pool.open -= 1
+            connection = self._idle(origin)
+            if connection is not None:
+                return connection, True
             if pool.open < self._limits.upstream_connections_max:
                 pool.open += 1
                 return await self._connect(origin, pool), False
@@ -158,7 +171,7 @@ class Upstreams:
         context = self._tls_context() if origin.scheme == "https" else None
         async with asyncio.timeout(self._limits.connect_s):
             _, protocol = await self._loop.create_connection(
-                lambda: UpstreamConnection(origin, self._limits, self._loop), origin.host, origin.port, ssl=context
+                lambda: UpstreamConnection(origin, self._limits, self._send), origin.host, origin.port, ssl=context
             )
         return protocol
 
