@@ -88,6 +88,20 @@ def test_a_body_that_is_not_declared_as_json_is_refused(gateway: GatewayProcess)
     assert gateway.request("POST", "/v1/chat/completions", GOOD, Content_Type="text/plain")[0] == 415
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://evil.example:8700", "http://localhost.evil.example", "HTTP://127.0.0.1.evil"]
+)
+def test_a_web_page_of_another_site_cannot_spend_the_owners_money(gateway: GatewayProcess, origin: str) -> None:
+    status, _, answer = gateway.request("POST", "/v1/chat/completions", GOOD, Content_Type="application/json", Origin=origin)
+    assert (status, json.loads(answer)["error"]["code"]) == (403, "origin_refused")
+    assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 403
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "app://desktop", "null"])
+def test_a_page_or_program_of_this_machine_can(gateway: GatewayProcess, origin: str) -> None:
+    assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 200
+
+
 def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:
     answer = exchange(gateway, PATH + b"Content-Length: 10485760\r\n\r\n" + b"x" * 10_485_760)
     assert status_and_error(answer) == (413, status_and_error(answer)[1])

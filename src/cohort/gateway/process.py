@@ -65,7 +65,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
