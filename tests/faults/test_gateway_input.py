@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -82,6 +83,19 @@ def test_a_wrong_body_is_named(gateway: GatewayProcess, body: bytes, status: int
     answered, _, answer = gateway.request("POST", "/v1/chat/completions", body, Content_Type="application/json")
     error = json.loads(answer)["error"]
     assert (answered, error["code"], error["param"], error["type"]) == (status, code, param, "invalid_request_error")
+
+
+def test_a_compressed_body_is_refused_by_name(gateway: GatewayProcess) -> None:
+    status, _, answer = gateway.request(
+        "POST", "/v1/chat/completions", gzip.compress(GOOD), Content_Type="application/json", Content_Encoding="gzip"
+    )
+    assert (status, json.loads(answer)["error"]["code"]) == (415, "unsupported_encoding")
+
+
+def test_a_body_nested_too_deeply_is_refused_in_words(gateway: GatewayProcess) -> None:
+    status, _, answer = gateway.request("POST", "/v1/chat/completions", b'{"messages": ' + b"[" * 5000, Content_Type="application/json")
+    assert (status, json.loads(answer)["error"]["code"]) == (400, "invalid_json")
+    assert "allocate" not in json.loads(answer)["error"]["message"]
 
 
 def test_a_body_that_is_not_declared_as_json_is_refused(gateway: GatewayProcess) -> None:

@@ -94,7 +94,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
 def _lock(data_dir: Path) -> int:
     """The data directory, for this process alone as long as it lives."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise CohortError(
