@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -84,8 +85,35 @@ def test_a_wrong_body_is_named(gateway: GatewayProcess, body: bytes, status: int
     assert (answered, error["code"], error["param"], error["type"]) == (status, code, param, "invalid_request_error")
 
 
+def test_a_compressed_body_is_refused_by_name(gateway: GatewayProcess) -> None:
+    status, _, answer = gateway.request(
+        "POST", "/v1/chat/completions", gzip.compress(GOOD), Content_Type="application/json", Content_Encoding="gzip"
+    )
+    assert (status, json.loads(answer)["error"]["code"]) == (415, "unsupported_encoding")
+
+
+def test_a_body_nested_too_deeply_is_refused_in_words(gateway: GatewayProcess) -> None:
+    status, _, answer = gateway.request("POST", "/v1/chat/completions", b'{"messages": ' + b"[" * 5000, Content_Type="application/json")
+    assert (status, json.loads(answer)["error"]["code"]) == (400, "invalid_json")
+    assert "allocate" not in json.loads(answer)["error"]["message"]
+
+
 def test_a_body_that_is_not_declared_as_json_is_refused(gateway: GatewayProcess) -> None:
     assert gateway.request("POST", "/v1/chat/completions", GOOD, Content_Type="text/plain")[0] == 415
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://evil.example:8700", "http://localhost.evil.example", "HTTP://127.0.0.1.evil"]
+)
+def test_a_web_page_of_another_site_cannot_spend_the_owners_money(gateway: GatewayProcess, origin: str) -> None:
+    status, _, answer = gateway.request("POST", "/v1/chat/completions", GOOD, Content_Type="application/json", Origin=origin)
+    assert (status, json.loads(answer)["error"]["code"]) == (403, "origin_refused")
+    assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 403
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "app://desktop", "null"])
+def test_a_page_or_program_of_this_machine_can(gateway: GatewayProcess, origin: str) -> None:
+    assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 200
 
 
 def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:

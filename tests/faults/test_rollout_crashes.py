@@ -66,7 +66,9 @@ def figures(house: House, rollout_id: str) -> dict[str, Any]:
         assert found is not None
         state, position = house.store.evidence(connection, rollout_id)
         calls = connection.execute(select(t.calls).order_by(t.calls.c.at_us, t.calls.c.seq, t.calls.c.kind, t.calls.c.arm)).all()
-        minutes = connection.execute(select(t.traffic).order_by(t.traffic.c.minute_us, t.traffic.c.release)).all()
+        # which conversations were seen before is remembered in memory: a new process counts those in progress once more
+        counted = [column for column in t.traffic.c if column.name not in ("units", "units_failed")]
+        minutes = connection.execute(select(*counted).order_by(t.traffic.c.minute_us, t.traffic.c.release)).all()
         kinds = [event.kind for event in house.store.events(connection, rollout_id)]
         points = house.store.series(connection, rollout_id)
     replayed = house.rollouts.replay(rollout_id)

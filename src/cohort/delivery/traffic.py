@@ -54,7 +54,10 @@ class Minute:
 
 
 class RecentUnits:
-    """Which units were counted lately, and whether they had failed. The oldest are forgotten first."""
+    """Which units were counted lately, and whether they had failed. The oldest are forgotten first.
+
+    Memory of this process: after a restart of control, conversations in progress count as new once more. Forecasts rest on it, no verdict does.
+    """
 
     def __init__(self) -> None:
         self._failed: dict[tuple[str, str], bool] = {}

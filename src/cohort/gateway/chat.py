@@ -52,7 +52,8 @@ class ChatDoor:
     def handle(self, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
-            chat = openai.parse_chat(request.body, request.headers.get(b"content-type", b""))
+            headers = request.headers
+            chat = openai.parse_chat(request.body, headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             service = find_service(self._table, chat.service)
             unit = self._unit(request, chat)
         except Refused as refused:

@@ -24,12 +24,18 @@ from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
 
+_ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
+"""The origin of a web page that did not come from this machine."""
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
 
 
 class Doors:
-    """The handler of the server."""
+    """The handler of the server. `local`: only programs of this machine are meant to reach it, so no page from elsewhere may use it.
+
+    A browser on this machine would otherwise lend its reach to any site whose name is made to resolve to a loopback address; and what
+    it spends is the owner's. Programs send no Origin.
+    """
 
     def __init__(
         self,
@@ -41,7 +47,9 @@ class Doors:
         upstreams: Upstreams,
         metrics: Metrics,
         unit_key: bytes,
+        local: bool = True,
     ) -> None:
+        self._local = local
         self._table = table
         self._chat = chat
         self._link = link
@@ -65,6 +73,10 @@ class Doors:
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
+        if self._local and _ELSEWHERE.match(request.headers.get(b"origin", b"")):
+            words = "web pages of other sites may not use this gateway; `expose` it behind a proxy that decides who may"
+            self._refuse(reply, Refused(403, words, "origin_refused"))
+            return None
         path = request.target.partition(b"?")[0]
         found = self._doors.get(path)
         if path.startswith(b"/-/") and not self._link.admits(request):

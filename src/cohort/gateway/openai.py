@@ -51,14 +51,16 @@ def stream_error(message: str, code: str) -> bytes:
     return b"\n\ndata: " + error(message, code, kind="upstream_error") + b"\n\n"
 
 
-def parse_chat(body: bytes, content_type: bytes) -> Chat:
+def parse_chat(body: bytes, content_type: bytes, encoding: bytes = b"") -> Chat:
     """The request in `body`.
 
     Raises:
-        Refused: 415 not declared as JSON, 400 not JSON or a wrong field, which is named.
+        Refused: 415 not declared as JSON, or compressed, 400 not JSON or a wrong field, which is named.
     """
     if content_type != b"application/json" and not content_type.lower().startswith(b"application/json"):
         raise Refused(415, "the body must be JSON: send `Content-Type: application/json`", "unsupported_media_type")
+    if encoding and encoding.lower() != b"identity":
+        raise Refused(415, "the body must not be compressed: send it without `Content-Encoding`", "unsupported_encoding")
     fields = parse_object(body)
     model, messages, stream = fields.get("model"), fields.get("messages"), fields.get("stream")
     if not isinstance(model, str) or not model:
@@ -75,7 +77,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as problem:
-        raise Refused(400, f"the body is not valid JSON: {problem}", "invalid_json") from problem
+        reason = "it is nested too deeply" if "allocate" in str(problem) else str(problem)  # orjson's words beyond 1024 levels
+        raise Refused(400, f"the body is not valid JSON: {reason}", "invalid_json") from problem
     if not isinstance(fields, dict):
         raise Refused(400, f"the body must be a JSON object, found {type(fields).__name__}", "invalid_json")
     return fields

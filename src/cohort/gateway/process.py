@@ -65,7 +65,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
@@ -94,7 +94,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
 def _lock(data_dir: Path) -> int:
     """The data directory, for this process alone as long as it lives."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise CohortError(

@@ -85,7 +85,7 @@ class Spool:
 
     def open(self) -> None:
         """Take stock of what an earlier process left and begin a segment of this epoch."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in sorted(self._directory.iterdir()):
             if match := _NAME.fullmatch(path.name):
                 self._segments[int(match[1])] = _Segment(path.stat().st_size, _epoch_of(path))

@@ -143,7 +143,7 @@ class Table:
 
     def _write(self, data: bytes) -> None:
         fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds the salts of rollouts
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

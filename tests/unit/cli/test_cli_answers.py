@@ -255,7 +255,12 @@ def test_the_local_key_is_never_sent_to_another_address(cohort: Command, tmp_pat
     assert refused.code == 1
     assert "there is no key for" in refused.err
     port = cohort.environment["COHORT_URL"].rsplit(":", 1)[1]
-    assert cohort("service", "list", COHORT_KEY="", COHORT_CONTROL_PORT=port).code == 0
+    own = cohort.environment | {"COHORT_URL": "", "COHORT_KEY": "", "COHORT_CONTROL_PORT": port}
+    assert cohort("service", "list", **own).code == 0
+    (secrets / "operator.key").write_text("ck_of_another_installation")
+    other = cohort("service", "list", **own)
+    assert other.code == 1
+    assert "another one answers there" in other.err
 
 
 def test_no_control_is_not_an_empty_list(cohort: Command) -> None:

@@ -33,7 +33,7 @@ class Api:
     """Requests with this session's key. Answers are plain JSON values; every failure is a CohortError."""
 
     def __init__(self, session: Session) -> None:
-        self.url, key, self._local = _where(session)
+        self.url, key, self._local, self._own = _where(session)
         headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=not self._local)
@@ -76,7 +76,7 @@ class Api:
         with self._client.stream("GET", PREFIX + path, headers={"Accept": "text/event-stream"}, timeout=timeout) as response:
             if response.status_code != 200:
                 response.read()
-                raise _problem(response)
+                raise self._explained(_problem(response))
             yield response
 
     def _request(
@@ -93,8 +93,15 @@ class Api:
                     raise self._no_answer(method, path, error) from error
                 time.sleep(AGAIN_EVERY_S)
         if response.status_code >= 400:
-            raise _problem(response)
+            raise self._explained(_problem(response))
         return _json(response)
+
+    def _explained(self, error: CohortError) -> CohortError:
+        """This installation's own key is refused only by another installation: this one is not up, and that one has its port."""
+        if error.code != "KEY_INVALID" or not self._own:
+            return error
+        what = f"{self.url} refuses this installation's key: another one answers there"
+        return CohortError(error.code, what, hint="Run `cohort up` here, with ports of its own; or name the other one with --data-dir.")
 
     def _no_answer(self, method: str, path: str, error: Exception) -> CohortError:
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -127,8 +134,8 @@ def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             name, data = "message", ""
 
 
-def _where(session: Session) -> tuple[str, str, bool]:
-    """Control's address, the key for it, and whether a supervisor of this data directory keeps it running."""
+def _where(session: Session) -> tuple[str, str, bool, bool]:
+    """Control's address, the key for it, whether a supervisor of this data directory keeps it running, and whether the key is its own."""
     from cohort.ops.house import running
 
     settings = session.settings()
@@ -139,8 +146,8 @@ def _where(session: Session) -> tuple[str, str, bool]:
         raise CohortError(
             "FIELD_INVALID", f"--url: not an address, found {url!r}", field="url", hint="Write it like http://127.0.0.1:8710."
         )
-    key = _given_key(session) or _own_key(settings.data, url, own)
-    return url, key, now is not None and url == own
+    given = _given_key(session)
+    return url, given or _own_key(settings.data, url, own), now is not None and url == own, not given
 
 
 def _given_key(session: Session) -> str:
