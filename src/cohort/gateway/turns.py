@@ -10,17 +10,20 @@ import asyncio
 
 from cohort.gateway.spool import Spool
 
+HELD_BYTES_MAX = 1 << 18
+
 
 class Turn:
-    """The writes held back until the end of this turn, in their order."""
+    """The writes held back until the end of this turn, or until they are `HELD_BYTES_MAX`, in their order."""
 
-    __slots__ = ("_armed", "_loop", "_sends", "_spool")
+    __slots__ = ("_armed", "_held_bytes", "_loop", "_sends", "_spool")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spool: Spool) -> None:
         self._loop = loop
         self._spool = spool
         self._sends: list[tuple[asyncio.Transport, bytes]] = []
         self._armed = False
+        self._held_bytes = 0
 
     def record(self, payload: bytes) -> None:
         """Have a record on disk before anything sent from now on."""
@@ -30,11 +33,15 @@ class Turn:
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write `data` to `transport`, unless it is closed by then. Call `flush` before closing it."""
         self._sends.append((transport, data))
-        self._arm()
+        self._held_bytes += len(data)
+        if self._held_bytes >= HELD_BYTES_MAX:
+            self.flush()
+        else:
+            self._arm()
 
     def flush(self) -> None:
         """Write everything now. May be called at any time."""
-        sends, self._sends = self._sends, []
+        sends, self._sends, self._held_bytes = self._sends, [], 0
         try:
             # Commit point: what a client or an upstream is about to learn is on disk, or counted as dropped.
             self._spool.flush()

@@ -16,7 +16,7 @@ from cohort.gateway.log import Log
 from cohort.gateway.randomness import PIECE_BYTES, Randomness
 from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool
-from cohort.gateway.turns import Turn
+from cohort.gateway.turns import HELD_BYTES_MAX, Turn
 
 
 def record(seq: int) -> bytes:
@@ -57,6 +57,25 @@ def test_bytes_leave_at_the_end_of_the_turn_and_records_are_on_disk_by_then(tmp_
         transport.abort()
         turn.flush()
         assert await loop.sock_recv(theirs, 100) == b""
+        theirs.close()
+        made.close()
+
+    uvloop.run(scene())
+
+
+def test_a_turn_that_holds_much_lets_it_go_at_once(tmp_path: Path) -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        made = spool(tmp_path)
+        turn = Turn(loop, made)
+        ours, theirs = socket.socketpair()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        turn.record(record(1))
+        turn.send(transport, bytes(HELD_BYTES_MAX - 1))
+        assert seqs(made) == []
+        turn.send(transport, b"1")
+        assert seqs(made) == [1]
+        transport.abort()
         theirs.close()
         made.close()
 
