@@ -40,6 +40,8 @@ WARM_CONVERSATIONS = 250
 WARM_S_MAX = 40.0
 IDLE_LOOK_S = 1.0
 INTERRUPTED = 130
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a polite kill, and the terminal closed: each ends everything that the demo started."""
 REQUIRED = (
     "up",
     "upstreams",
@@ -190,7 +192,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def play(demo: Demo, serve: bool) -> bool:
-    """The story, and whatever its end, a clean stage. True when Ctrl-C or SIGTERM cut it short."""
+    """The story, and whatever its end, a clean stage. True when Ctrl-C, SIGTERM or a closed terminal cut it short."""
     teller: Any = Screen(demo.traffic) if sys.stderr.isatty() else Plain()
     told = False
     try:
@@ -207,7 +209,7 @@ def play(demo: Demo, serve: bool) -> bool:
         traceback.print_exc()
         demo.report.trouble = f"{type(error).__name__}: {error}"
     finally:
-        for sign in (signal.SIGINT, signal.SIGTERM):
+        for sign in ENDINGS:
             signal.signal(sign, signal.SIG_IGN)
         demo.stop()
     return False
@@ -215,7 +217,7 @@ def play(demo: Demo, serve: bool) -> bool:
 
 def main(argv: list[str]) -> int:
     options = parse_arguments(argv)
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in ENDINGS:
         signal.signal(sign, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="cohort-demo-"))
     demo = Demo(folder, options.port, options.seed)

@@ -35,7 +35,8 @@ def test_every_verdict_of_the_demo_is_earned_and_nothing_is_left(tmp_path: Path)
 
 
 @pytest.mark.timeout(90)
-def test_a_signal_in_the_middle_stops_everything(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_middle_stops_everything(tmp_path: Path, number: int):
     argv = [sys.executable, str(PROGRAM), "--exit", "--port", "0"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment(tmp_path)) as demo:
         assert demo.stderr is not None
@@ -43,7 +44,7 @@ def test_a_signal_in_the_middle_stops_everything(tmp_path: Path):
         for line in demo.stderr:
             seen += line
             if "ok  Service" in line:
-                demo.send_signal(signal.SIGINT)
+                demo.send_signal(number)
                 break
         seen += demo.stderr.read()
         assert demo.wait(60) == 130, seen
