@@ -154,6 +154,7 @@ class Demo:
         self._clients.pace(CONVERSATIONS_PER_S_AFTER)
         teller.begin(f"Serving until Ctrl-C: {self._house.control_url}")
         while self._clients.child.alive:
+            teller.view(None)
             time.sleep(IDLE_LOOK_S)
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -103,6 +104,9 @@ class Screen:
             self._head.append(text)
 
     def view(self, rollout: dict[str, Any] | None) -> None:
+        """Show a rollout, or none. Raises KeyboardInterrupt when the terminal is gone: whoever watched has closed it."""
+        if _hung_up():
+            raise KeyboardInterrupt
         with self._lock:
             self._rollout = rollout
 
@@ -179,3 +183,12 @@ def _traffic(report: dict[str, Any]) -> Text:
         latency = f"{tally['p50_ms']:.0f}/{tally['p95_ms']:.0f} ms" if tally["p50_ms"] is not None else "-"
         line.append(f"\n         {name}: {tally['units']} users, {tally['units_failed']} met a failure, p50/p95 {latency}", style="dim")
     return line
+
+
+def _hung_up() -> bool:
+    """The terminal of stderr was closed; the signal for it may have gone to another process (`make`, a shell)."""
+    try:
+        os.tcgetpgrp(sys.stderr.fileno())
+    except OSError:
+        return True
+    return False
