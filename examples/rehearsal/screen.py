@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -189,6 +190,6 @@ def _hung_up() -> bool:
     """The terminal of stderr was closed; the signal for it may have gone to another process (`make`, a shell)."""
     try:
         os.tcgetpgrp(sys.stderr.fileno())
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno == errno.EIO  # ENOTTY: a terminal, but not this session's
     return False
