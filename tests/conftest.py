@@ -15,6 +15,7 @@ from cohort.base.clock import ManualClock
 from cohort.storage import revisions
 from cohort.storage.database import Database, open_database
 from cohort.storage.schema import metadata
+from support_engine import House
 
 _numbers = itertools.count()
 
@@ -113,3 +114,19 @@ def sqlite_database(migrated_sqlite_url: str) -> Iterator[Database]:
     opened.check()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def house(database: Database, clock: ManualClock) -> House:
+    """The rollout engine on either store: releases 1, 2 and 3 of `support`, and a gateway that serves the first."""
+    house = House(database, clock)
+    house.ready("1", "2", "3")
+    return house
+
+
+@pytest.fixture
+def lone(sqlite_database: Database, clock: ManualClock) -> House:
+    """The same on SQLite alone."""
+    house = House(sqlite_database, clock)
+    house.ready("1", "2", "3")
+    return house

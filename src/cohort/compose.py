@@ -97,7 +97,9 @@ class Control:
 
     def _outcomes_health(self) -> Health:
         """Never a reason not to serve: what could not be read is gone, and waiting does not bring it back. It is said until control restarts."""
+        unknown, late = self.controller.passed_over
         taken = f"{self.controller.records_taken} taken, {self.controller.behind_bytes} bytes wait"
+        taken += f"; in no evidence: {unknown} of unknown rollouts, {late} too late" if unknown or late else ""
         if self.controller.damage is None:
             return Health("outcomes", True, taken)
         return Health(

@@ -22,20 +22,6 @@ PAUSING = plan_text(
 )
 
 
-@pytest.fixture
-def house(database, clock) -> House:
-    house = House(database, clock)
-    house.ready("1", "2", "3")
-    return house
-
-
-@pytest.fixture
-def lone(sqlite_database, clock) -> House:
-    house = House(sqlite_database, clock)
-    house.ready("1", "2", "3")
-    return house
-
-
 def error_of(call, *arguments, **named) -> CohortError:
     with pytest.raises(CohortError) as caught:
         call(*arguments, **named)

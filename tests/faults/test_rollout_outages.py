@@ -18,20 +18,6 @@ HALF = plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100, floor: 1h
 SHADOW = plan_text("- {traffic_pct: 0, shadow_pct: 100, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
 
 
-@pytest.fixture
-def house(database, clock) -> House:
-    house = House(database, clock)
-    house.ready("1", "2", "3")
-    return house
-
-
-@pytest.fixture
-def lone(sqlite_database, clock) -> House:
-    house = House(sqlite_database, clock)
-    house.ready("1", "2", "3")
-    return house
-
-
 def code_of(call, *arguments, **named) -> str:
     with pytest.raises(CohortError) as caught:
         call(*arguments, **named)
@@ -156,6 +142,7 @@ def test_an_outcome_that_never_comes_counts_as_timed_out_once_and_holds_the_evid
     with lone.store.database.read() as connection:
         kinds = connection.execute(select(t.calls.c.kind, t.calls.c.result).where(t.calls.c.unit == unit_name(1000))).all()
     assert sorted(map(tuple, kinds)) == [("call", Result.TIMEOUT.value), ("late", Result.OK.value)]
+    assert lone.controller.passed_over == (0, 1)
     assert lone.rollouts.replay(rollout.id).identical
 
 
@@ -214,7 +201,7 @@ def test_records_of_rollouts_nobody_knows_are_counted_and_passed_over(house):
     house.gateway.records.extend([record.replace(rollout.id.encode(), b"ro_forgotten") for record in house.gateway.records[-6:]])
     house.traffic(range(5, 10))
     house.tick()
-    assert house.controller._intake.orphaned == 6
+    assert house.controller.passed_over == (6, 0)
     assert house.evidence(rollout.id).taken == 10
 
 

@@ -73,6 +73,7 @@ class Controller:
         self.newest_us: int | None = None  # when the newest record taken was assigned
         self.behind_bytes = 0  # records that wait in the gateway's spool
         self.damages = 0  # places of the spool that could not be read, as far as they were passed over since this process began
+        self._said_passed_over = (0, 0)
         self.damage: str | None = None  # the newest of them, in the gateway's words
         self.trouble: str | None = None  # what the last tick could not do: its code and, of a foreseen error, the words
 
@@ -189,10 +190,21 @@ class Controller:
         for damage in batch.damaged:
             log.error("outcomes could not be read: %s", damage)
             self.damages, self.damage = self.damages + 1, damage
+        self._say_passed_over()
         if batch.records:
             self.records_taken += len(batch.records)
             self.newest_us = batch.records[-1].at_us
         return bool(settled or batch.records)
+
+    @property
+    def passed_over(self) -> tuple[int, int]:
+        """Records in no evidence since this process began: of rollouts the database does not know, and those that came too late."""
+        return self._intake.orphaned, self._intake.late
+
+    def _say_passed_over(self) -> None:
+        if self.passed_over != self._said_passed_over:
+            log.warning("records in no evidence so far: %d of unknown rollouts, %d too late", *self.passed_over)
+            self._said_passed_over = self.passed_over
 
     def _take(self, connection: Connection, batch: Batch, asked_from: Cursor | None) -> None:
         stored = self._store.cursor(connection, batch.gateway)

@@ -61,7 +61,6 @@ class Live:
         self.open: dict[OpenKey, Call] = {}
         self.waiting: dict[tuple[Key, str, str], Call] = {}
         self.buckets: dict[BucketKey, Bucket] = {}
-        self.taken_late = 0
         self._epochs: dict[str, int] = {}  # gateway -> its newest process that was heard of
 
     def receive(self, call: Call) -> dict[str, Any] | None:
@@ -76,7 +75,6 @@ class Live:
         if (key_of(call), call.kind, call.arm.value) in self.waiting:
             return None
         if late:
-            self.taken_late += 1
             return call_row(call, late=True)
         self.waiting[(key_of(call), call.kind, call.arm.value)] = call
         return call_row(call)
@@ -131,6 +129,7 @@ class Intake:
         self._touched: dict[MinuteKey, list[Call]] = {}
         self._recent = RecentUnits()
         self.orphaned = 0  # records of rollouts this database does not know
+        self.late = 0  # records that came behind what was taken: stored, in no evidence
 
     def forget(self) -> None:
         self._lives.clear()
@@ -167,6 +166,7 @@ class Intake:
         live = self.live(connection, rollout)
         before = set(live.open)
         rows = [row for row in self._received(live, calls, batch, now_us) if row is not None]
+        self.late += sum(row["kind"] == "late" for row in rows)
         opened = [call_row(call) for place, call in live.open.items() if place not in before]
         self._store.put_calls(connection, [*opened, *rows])
         groups = live.ready()

@@ -98,10 +98,6 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.principal!r}, expires_us={self.expires_us})"
 
-    def accepts(self, csrf: str) -> bool:
-        """Whether `csrf` is this session's."""
-        return hmac.compare_digest(self.csrf.encode(), csrf.encode(errors="replace"))
-
 
 def fingerprint(text: str) -> str:
     """What is stored of a key or a cookie: the SHA-256, hexadecimal."""

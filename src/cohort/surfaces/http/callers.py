@@ -11,10 +11,10 @@ from starlette.requests import Request
 
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
+from cohort.kernel.access import Role
 from cohort.surfaces.http.ports import IDEMPOTENCY_KEY_CHARS_MAX, ControlFace, Principal
 
 COOKIE = "cohort_session"
-VIEWER = "viewer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Caller:
 
     @property
     def may_change(self) -> bool:
-        return self.role != VIEWER
+        """A role that is not known may not."""
+        return self.role in set(Role) and Role(self.role).allows(Role.OPERATOR)
 
 
 def face(request: Request) -> ControlFace:
