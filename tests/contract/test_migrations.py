@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,15 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("alembic", "
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_opening_of_a_new_file_waits_for_another_process_that_writes_it(tmp_path):
+    path = tmp_path / "cohort.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # for this lock SQLite answers "locked" at once, whatever its time-out
+        released = threading.Timer(0.1, lambda: other.execute("ROLLBACK"))
+        released.start()
+        database = open_database(f"sqlite:///{path}")
+        assert database.migrate() is True
+        database.close()
+        released.join()

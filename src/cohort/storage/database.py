@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
 LOCK_WAIT_S = 10.0
+FIRST_OPEN_PAUSE_S = 0.005
 CONNECTIONS_MAX = 16
 WAL_BYTES_KEPT = 64 << 20
 POSTGRES_MAJOR_MIN = 15
@@ -196,7 +198,7 @@ def _open_sqlite(url: URL, wait_s: float) -> Database:
     reading = _engine(url, pool_size=CONNECTIONS_MAX, pool_timeout=wait_s, connect_args=arguments)
     for engine in (writing, reading):
         event.listen(engine, "do_connect", partial(_create_private, str(url.database)))
-        event.listen(engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading))
+        event.listen(engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s))
     event.listen(writing, "begin", partial(_begin, "BEGIN IMMEDIATE"))  # a transaction never upgrades, so it never deadlocks
     event.listen(reading, "begin", partial(_begin, "BEGIN"))
     return Database(reading, writing, str(url))
@@ -232,15 +234,27 @@ def _create_private(path: str, *_: object) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float) -> None:
     with closing(connection.cursor()) as cursor:
-        mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        mode = _with_a_log(cursor, wait_s)
         if mode != "wal":
             raise sqlite3.OperationalError(f"its file system cannot hold a write-ahead log (journal mode {mode})")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
         cursor.execute(f"PRAGMA query_only={int(reads_only)}")
+
+
+def _with_a_log(cursor: sqlite3.Cursor, wait_s: float) -> str:
+    """The journal mode after asking for WAL. The first change of a new file needs it alone, and for that SQLite does not wait itself."""
+    until_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return str(cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until_s:
+                raise
+        time.sleep(FIRST_OPEN_PAUSE_S)
 
 
 def _prepare_postgres(wait_s: float, connection: psycopg.Connection[Any], _record: object) -> None:
