@@ -10,6 +10,15 @@ RolloutId = NewType("RolloutId", str)  # ro_ + 16 letters and digits
 ReleaseDigest = NewType("ReleaseDigest", str)  # rel_ + 64 hexadecimal digits: the identity of a release
 UnitId = NewType("UnitId", str)  # pseudonym of a unit: 32 hexadecimal digits
 KeyId = NewType("KeyId", str)  # key_ + 16
+AgentId = NewType("AgentId", str)  # ag_ + 16
+AgentSessionId = NewType("AgentSessionId", str)  # se_ + 16
+TokenId = NewType("TokenId", str)  # tk_ + 16
+WorkspaceId = NewType("WorkspaceId", str)  # ws_ + 16
+SnapshotId = NewType("SnapshotId", str)  # sn_ + 16
+ActionId = NewType("ActionId", str)  # act_ + 16
+ApprovalId = NewType("ApprovalId", str)  # ap_ + 16
+GrantRuleId = NewType("GrantRuleId", str)  # gr_ + 16
+ProcessId = NewType("ProcessId", str)  # pr_ + 16
 
 Entropy = Callable[[int], bytes]
 """Gives that many unpredictable bytes (`secrets.token_bytes` outside tests)."""

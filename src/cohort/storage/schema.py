@@ -24,6 +24,8 @@ from sqlalchemy import (
     text,
 )
 
+from cohort.storage import schema_kernel
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -231,3 +233,22 @@ sessions = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
 )
+
+schema_kernel.declare(metadata)
+
+agents = metadata.tables["agents"]
+agent_keys = metadata.tables["agent_keys"]
+agent_sessions = metadata.tables["agent_sessions"]
+refresh_tokens = metadata.tables["refresh_tokens"]
+workspaces = metadata.tables["workspaces"]
+workspace_snapshots = metadata.tables["workspace_snapshots"]
+approvals = metadata.tables["approvals"]
+approval_votes = metadata.tables["approval_votes"]
+approval_rules = metadata.tables["approval_rules"]
+action_keys = metadata.tables["action_keys"]
+agent_usage = metadata.tables["agent_usage"]
+audit_entries = metadata.tables["audit_entries"]
+audit_nodes = metadata.tables["audit_nodes"]
+audit_checkpoints = metadata.tables["audit_checkpoints"]
+audit_payloads = metadata.tables["audit_payloads"]
+audit_anchors = metadata.tables["audit_anchors"]

@@ -1,0 +1,1 @@
+"""The action gate: the only road to the machine."""

@@ -1,0 +1,1 @@
+"""Processes, the monitor and resource limits."""
