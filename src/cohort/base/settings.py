@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.base.errors import CohortError
+from cohort.base.settings_kernel import LEVEL_MAX, TOKEN_LIFE_S_MAX, KernelSettings, whole_number
 
 CONFIG_NAME = "cohort.yaml"
 DATA_DIR_NAME = ".cohort"
@@ -117,6 +118,30 @@ class DataDir:
     def database(self) -> Path:
         return self.root / "cohort.db"
 
+    @property
+    def audit(self) -> Path:
+        """The audit log's own database, so that its commits wait for nobody."""
+        return self.root / "audit.db"
+
+    @property
+    def audit_key(self) -> Path:
+        """What checkpoints of the audit log are signed with."""
+        return self.secrets / "audit.key"
+
+    @property
+    def token_keys(self) -> Path:
+        """The folder of the keys that agents' tokens are signed with."""
+        return self.secrets / "tokens"
+
+    @property
+    def workspaces(self) -> Path:
+        return self.root / "workspaces"
+
+    @property
+    def executions(self) -> Path:
+        """The journal of what was executed, kept apart from what was decided."""
+        return self.root / "executions"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -126,6 +151,7 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    kernel: KernelSettings = field(default_factory=KernelSettings)
     source: Path | None = None
 
     @property
@@ -169,6 +195,7 @@ def load_settings(
         gateway=GatewaySettings(**values.get("gateway", {})),
         control=ControlSettings(**values.get("control", {})),
         database=DatabaseSettings(**values.get("database", {})),
+        kernel=KernelSettings.of(values.get("kernel", {}), path.parent if written else folder),
         source=path if written else None,
     )
     return _checked(settings, places)
@@ -246,6 +273,15 @@ OVERRIDES = {
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
     f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),
     f"{PREFIX}DATABASE_URL": ("database", "url", _own_reference),
+    f"{PREFIX}WORKSPACE_ROOT": ("kernel", "workspace_root", _text),
+    f"{PREFIX}MAX_DISK_MB": ("kernel", "max_disk_mb", whole_number(1, 1_000_000)),
+    f"{PREFIX}MAX_FILES": ("kernel", "max_files", whole_number(1, 100_000_000)),
+    f"{PREFIX}IDENTITY_TOKEN_EXPIRATION": ("kernel", "identity_token_expiration_s", whole_number(1, TOKEN_LIFE_S_MAX)),
+    f"{PREFIX}REQUIRE_USER_APPROVAL": ("kernel", "require_user_approval", _flag),
+    f"{PREFIX}AUDIT_LOG_PATH": ("kernel", "audit_log_path", _text),
+    f"{PREFIX}TRUST_DOMAIN": ("kernel", "trust_domain", _text),
+    f"{PREFIX}POLICY_FILE": ("kernel", "policy_file", _text),
+    f"{PREFIX}ISOLATION_MIN": ("kernel", "isolation_min", whole_number(0, LEVEL_MAX)),
 }
 """Variables that override the file, besides COHORT_DATA_DIR."""
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.settings import PORT_MAX, Written
+from cohort.base.settings_kernel import LEVEL_MAX, TOKEN_LIFE_S_MAX
 
 Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -35,11 +36,34 @@ class DatabaseFile(Strict):
     url: Text | None = None
 
 
+class WebhookFile(Strict):
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)]
+    secret: Annotated[str, Field(pattern=r"^(env|file):.+$", max_length=4096)]
+    approver: Annotated[str, Field(min_length=1, max_length=63)] = "webhook"
+    allow_private: bool = False
+
+
+class KernelFile(Strict):
+    workspace_root: Text | None = None
+    max_disk_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    max_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1
+    identity_token_expiration_s: Annotated[int, Field(ge=1, le=TOKEN_LIFE_S_MAX)] = 1
+    require_user_approval: bool = True
+    audit_log_path: Text | None = None
+    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$")] = "x"
+    policy_file: Text | None = None
+    isolation_min: Annotated[int, Field(ge=0, le=LEVEL_MAX)] = 0
+    approvers_needed: Annotated[int, Field(ge=1, le=2)] = 1
+    anchors: Annotated[list[Text], Field(max_length=16)] = []
+    approval_webhook: WebhookFile | None = None
+
+
 class SettingsFile(Strict):
     data_dir: Text = "."
     gateway: GatewayFile = GatewayFile()
     control: ControlFile = ControlFile()
     database: DatabaseFile = DatabaseFile()
+    kernel: KernelFile = KernelFile()
 
 
 def parse_settings(text: str, source: str) -> Written:

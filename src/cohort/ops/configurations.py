@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,22 @@ def control_config(settings: Settings, installation: Installation) -> dict[str, 
         "unit_key_file": str(data.unit_key),
         "operator_key_file": str(data.operator_key),
         "admin_key_sha256_file": str(data.admin_key_sha256),
+        "kernel": kernel_config(settings),
+    }
+
+
+def kernel_config(settings: Settings) -> dict[str, Any]:
+    """What control is told about agents. Secrets stay references."""
+    data, kernel = settings.data, settings.kernel
+    audit = kernel.audit_log_path or str(data.audit)
+    own_server = settings.database.url is not None and not settings.database.url.startswith("sqlite:") and not kernel.audit_log_path
+    return {
+        **asdict(kernel),
+        "workspace_root": kernel.workspace_root or str(data.workspaces),
+        "audit_url": None if own_server else f"sqlite:///{audit}",
+        "audit_key_file": str(data.audit_key),
+        "token_keys": str(data.token_keys),
+        "executions": str(data.executions),
     }
 
 

@@ -20,7 +20,9 @@ from cohort.ops.files import PRIVATE_FOLDER, read_json, write_json, write_privat
 DISK_FREE_BYTES_MIN = 64 << 20
 KEY_BYTES = 32
 UNIT_KEY_BYTES = 32
-OWN_NAMES = {"cohort.lock", "run", "secrets", "installation.json", "gateway", "logs", "cohort.db", "cohort.db-wal", "cohort.db-shm"}
+OWN_NAMES = {"cohort.lock", "run", "secrets", "installation.json", "gateway", "logs", "workspaces", "executions"} | {
+    f"{name}.db{end}" for name in ("cohort", "audit") for end in ("", "-wal", "-shm")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def open_folder(data: DataDir) -> None:
     try:
         data.root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         _refuse_foreign(data)
-        for folder in (data.run, data.secrets, data.gateway, data.logs):
+        for folder in (data.run, data.secrets, data.gateway, data.logs, data.workspaces, data.executions):
             folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     except OSError as error:
         what = f"data_dir: {data.root} cannot be used: {error.strerror}"

@@ -130,3 +130,46 @@ def test_a_reference_to_nothing_names_itself_and_not_its_text(tmp_path: Path) ->
 def test_exposed_addresses_are_reached_by_loopback_from_here(tmp_path: Path) -> None:
     settings = load_settings({"COHORT_GATEWAY_HOST": "0.0.0.0", "COHORT_GATEWAY_EXPOSE": "true"}, folder=tmp_path)
     assert settings.gateway_url == "http://127.0.0.1:8700"
+
+
+def test_the_settings_of_the_kernel_have_their_names_and_defaults(tmp_path: Path) -> None:
+    kernel = load_settings({}, folder=tmp_path).kernel
+    assert (kernel.max_disk_mb, kernel.max_files, kernel.identity_token_expiration_s, kernel.require_user_approval) == (
+        100,
+        1000,
+        3600,
+        True,
+    )
+    variables = {
+        "COHORT_MAX_DISK_MB": "7",
+        "COHORT_MAX_FILES": "8",
+        "COHORT_REQUIRE_USER_APPROVAL": "false",
+        "COHORT_AUDIT_LOG_PATH": "a.db",
+    }
+    kernel = load_settings(variables, folder=tmp_path).kernel
+    assert (kernel.max_disk_mb, kernel.max_files, kernel.require_user_approval) == (7, 8, False)
+    assert kernel.audit_log_path == str(tmp_path / "a.db")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("COHORT_MAX_DISK_MB", "0"),
+        ("COHORT_MAX_FILES", "many"),
+        ("COHORT_IDENTITY_TOKEN_EXPIRATION", "3601"),
+        ("COHORT_ISOLATION_MIN", "6"),
+    ],
+)
+def test_a_wrong_variable_of_the_kernel_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    with pytest.raises(CohortError) as caught:
+        load_settings({variable: value}, folder=tmp_path)
+    assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", variable)
+
+
+def test_a_secret_of_the_webhook_has_to_be_a_reference(tmp_path: Path) -> None:
+    write(tmp_path, "kernel:\n  approval_webhook: {url: 'https://example.com/ask', secret: hush}\n")
+    with pytest.raises(CohortError) as caught:
+        load_settings({}, folder=tmp_path)
+    assert caught.value.code == "CONFIG_INVALID"
+    assert caught.value.field == "kernel.approval_webhook.secret"
+    assert "hush" not in str(caught.value)

@@ -33,6 +33,15 @@ control:
 # SQLite in data_dir unless a URL is given. Name the variable that holds it; a password has no place in this file.
 database:
   # url: env:COHORT_DATABASE_URL    # postgresql+psycopg://user:password@host/cohort
+
+# What holds for agents on this machine: workspaces, tokens, approvals, the audit log.
+kernel:
+  # max_disk_mb: 100                 # of one workspace
+  # max_files: 1000
+  # require_user_approval: true
+  # isolation_min: 3                 # commands are refused below this level; `cohort doctor` tells the level of this machine
+  # policy_file: policy.cedar        # your own policies instead of the built-in ones
+  # anchors: [file:/mnt/other-disk/checkpoints]    # a second place that vouches for the audit log
 """
 RELEASE = """\
 # A release: immutable once created, named by its digest. Every field: docs/reference/release-manifest.md.
