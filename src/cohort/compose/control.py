@@ -1,4 +1,4 @@
-"""The one place that chooses concrete classes and reads the environment: the control process, put together.
+"""The control process, put together: concrete classes are chosen and the environment is read here and nowhere below.
 
 The gateway composes itself (`gateway/__main__.py`), because it must not import what stands here.
 """
