@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ from cohort.kernel.workspaces.backend import Backend
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
 from cohort.kernel.workspaces.beneath import Opener, best_opener
+from cohort.kernel.workspaces.desk import Desk
 from cohort.kernel.workspaces.files import Files
+from cohort.kernel.workspaces.snapshots import Snapshots
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import Database
 from cohort.storage.schema import agents
@@ -83,7 +86,9 @@ class Room:
         self.busy: set[WorkspaceId] = set()
         self.workspaces = SqlWorkspaces(database, self.clock, self.audit, self.backend, busy=self.busy.__contains__, **options)
         self.files = Files(self.workspaces, opener or best_opener())
+        self.desk = Desk(self.workspaces, Snapshots(database, self.clock, opener or best_opener(), secrets.token_bytes))
         self.workspaces.start()
+        self.desk.start()
 
     def place(self, name: str = "smoke-1", limits: Limits = SMALL) -> Place:
         """The place of a new agent's workspace."""

@@ -7,6 +7,7 @@ system and out of the agent's reach, where files are written before a rename put
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from cohort.kernel.workspaces.walking import empty
 FILES_DIRECTORY = "files"
 STAGING_DIRECTORY = "staging"
 BLOCK_BYTES = 4096
-PASSABLE, CLOSED = 0o711, 0o555
+PASSABLE, OPEN, CLOSED = 0o711, 0o755, 0o555
 HALF_MADE, SPARE = ".part", ".spare"
 """Ends of names on disk that are not somebody's yet."""
 DISK_BYTES_MIN, DISK_BYTES_MAX = 1 << 20, 64 << 30
@@ -120,14 +121,19 @@ def furnish(base: str) -> None:
     """Make the layout in the empty directory `base`."""
     os.chmod(base, PASSABLE)
     os.mkdir(os.path.join(base, STAGING_DIRECTORY), 0o700)
-    files = os.path.join(base, FILES_DIRECTORY)
-    os.mkdir(files, 0o700)
-    os.mkdir(os.path.join(files, GIT), 0o755)
-    for name in (*DIRECTORIES, HOOKS):
-        os.mkdir(os.path.join(files, name))
-        os.chmod(os.path.join(files, name), CLOSED)
+    os.mkdir(os.path.join(base, FILES_DIRECTORY), 0o700)
+    place_holders(os.path.join(base, FILES_DIRECTORY))
+
+
+def place_holders(files: str) -> None:
+    """Make every placeholder that is missing."""
+    for name in (GIT, *DIRECTORIES, HOOKS):
+        with suppress(FileExistsError):
+            os.mkdir(os.path.join(files, name))
+            os.chmod(os.path.join(files, name), OPEN if name == GIT else CLOSED)
     for name in FILES:
-        os.close(os.open(os.path.join(files, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444))
+        with suppress(FileExistsError):
+            os.close(os.open(os.path.join(files, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
 
 
 def hand_over(base: str, uid: int) -> None:

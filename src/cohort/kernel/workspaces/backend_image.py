@@ -217,7 +217,11 @@ def _furnish(point: str, size: Size) -> None:
     os.rmdir(os.path.join(point, "lost+found"))
     furnish(point)
     for name in (*FILES, *DIRECTORIES, HOOKS):
-        loop_devices.make_immutable(os.path.join(point, FILES_DIRECTORY, name))
+        opened = os.open(os.path.join(point, FILES_DIRECTORY, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            loop_devices.set_immutable(opened, True)
+        finally:
+            os.close(opened)
     ballast = os.path.join(point, BALLAST_DIRECTORY)
     os.mkdir(ballast, 0o700)
     blocks = os.open(os.path.join(ballast, "blocks"), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)

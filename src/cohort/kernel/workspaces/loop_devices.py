@@ -142,11 +142,8 @@ def _plain(text: str) -> str:
     return text
 
 
-def make_immutable(path: str) -> None:
-    """Nobody can write, rename, replace or remove it from now on, whoever owns the directory it is in."""
-    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        flags = struct.unpack("=i", fcntl.ioctl(opened, FS_IOC_GETFLAGS, bytes(4)))[0]
-        fcntl.ioctl(opened, FS_IOC_SETFLAGS, struct.pack("=i", flags | FS_IMMUTABLE_FL))
-    finally:
-        os.close(opened)
+def set_immutable(opened: int, immutable: bool) -> None:
+    """Nobody can write, rename, replace or remove an immutable file, whoever owns the directory it is in."""
+    flags = struct.unpack("=i", fcntl.ioctl(opened, FS_IOC_GETFLAGS, bytes(4)))[0]
+    flags = flags | FS_IMMUTABLE_FL if immutable else flags & ~FS_IMMUTABLE_FL
+    fcntl.ioctl(opened, FS_IOC_SETFLAGS, struct.pack("=i", flags))

@@ -45,17 +45,20 @@ def canonical(text: str, field: str = "path") -> str:
 
 def shown(path: str) -> str:
     """A path as error messages show it: its beginning, with nothing that could act on a terminal."""
-    cut = path if len(path) <= SHOWN_CHARACTERS_MAX else f"{path[:SHOWN_CHARACTERS_MAX]}..."
-    return "".join(one if unicodedata.category(one) not in _HIDDEN else f"\\u{ord(one):04x}" for one in cut)
+    return neutral(path if len(path) <= SHOWN_CHARACTERS_MAX else f"{path[:SHOWN_CHARACTERS_MAX]}...")
+
+
+def neutral(text: str, keep: str = "") -> str:
+    """Text of an agent, fit to be shown to a person: control sequences, bidi marks and what is not UTF-8 written out, but for `keep`."""
+    return "".join(one if one in keep or unicodedata.category(one) not in _HIDDEN else f"\\u{ord(one):04x}" for one in text)
 
 
 def listed(name: str) -> tuple[str, bool]:
-    """A name found on disk, fit to be shown, and whether that is also how to ask for it."""
+    """A name or path found on disk, fit to be shown, and whether that is also how to ask for it."""
     try:
         return name, canonical(name) == name
     except CohortError:
-        plain = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        return "".join(one if unicodedata.category(one) not in _HIDDEN else f"\\u{ord(one):04x}" for one in plain), False
+        return neutral(name.encode(errors="surrogateescape").decode(errors="backslashreplace")), False
 
 
 def _check_characters(text: str, field: str) -> None:

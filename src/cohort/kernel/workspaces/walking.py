@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cohort.kernel.workspaces.beneath import Tree
 
 _numbers = itertools.count()
+_GONE = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +31,23 @@ class Found:
         return stat.S_ISREG(self.status.st_mode)
 
 
-def walked(tree: Tree, start: str = "") -> Iterator[Found]:
-    """Depth first, names in order. What vanishes or becomes something else meanwhile, and what this user may not read, is left out."""
+def walked(tree: Tree, start: str = "", *, strict: bool = False) -> Iterator[Found]:
+    """Depth first, names in order. What vanishes or becomes something else meanwhile is left out; what this user may not read too,
+    unless `strict`, which raises PermissionError."""
     waiting = [start]
     while waiting:
         folder = waiting.pop()
         below = []
-        for found in _children(tree, folder):
+        for found in _children(tree, folder, (FileNotFoundError, NotADirectoryError) if strict else _GONE):
             yield found
             if found.is_directory:
                 below.append(found.path)
         waiting.extend(reversed(below))
 
 
-def _children(tree: Tree, folder: str) -> list[Found]:
+def _children(tree: Tree, folder: str, ignored: tuple[type[OSError], ...]) -> list[Found]:
     children = []
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    with suppress(*ignored):
         opened = tree.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in sorted(os.listdir(opened)):

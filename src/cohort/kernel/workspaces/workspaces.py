@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A workspace as its row says. `base`: the snapshot that differences are to."""
+    """A workspace as its row says. `base`: the snapshot that differences are to. `restoring`: what is being put back; empty: nothing at all."""
 
     id: WorkspaceId
     agent: AgentId
@@ -48,13 +48,25 @@ class Kept:
     size: Size
     state: str
     base: SnapshotId | None
+    restoring: str | None
     created_us: int
 
     @classmethod
     def of(cls, row: Row[Any]) -> Kept:
         size = Size(row.bytes_max, row.files_max)
         base = SnapshotId(row.base) if row.base is not None else None
-        return cls(WorkspaceId(row.id), AgentId(row.agent), row.directory, row.backend, row.uid, size, row.state, base, row.created_us)
+        return cls(
+            WorkspaceId(row.id),
+            AgentId(row.agent),
+            row.directory,
+            row.backend,
+            row.uid,
+            size,
+            row.state,
+            base,
+            row.restoring,
+            row.created_us,
+        )
 
 
 @dataclass(slots=True)
@@ -223,6 +235,10 @@ class SqlWorkspaces:
         body = {"event": event, "workspace": kept.id, "actor": actor, "reason": reason, **more}
         self._audit.append(Record(RecordKind.WORKSPACE, body, agent=kept.agent))
 
+    def set_restoring(self, workspace: WorkspaceId, target: str | None) -> None:
+        """Note durably which snapshot is being put back; None: it is done."""
+        self._set(workspace, restoring=target)
+
     def _of_agent(self, agent: AgentId, connection: Connection | None = None) -> Kept | None:
         wanted = select(workspaces).where(workspaces.c.agent == agent, workspaces.c.state.in_(("creating", "ready")))
         if connection is None:
@@ -241,7 +257,7 @@ class SqlWorkspaces:
             workspace = WorkspaceId(new_id("ws", self._entropy))
             uid = self._next_uid(connection)
             now_us = self._clock.now_us()
-            kept = Kept(workspace, agent, name, self._backend.name, uid, size, "creating", None, now_us)
+            kept = Kept(workspace, agent, name, self._backend.name, uid, size, "creating", None, None, now_us)
             row = {"id": workspace, "agent": agent, "directory": name, "backend": kept.backend, "uid": uid, "created_us": now_us}
             row |= {"bytes_max": size.bytes_max, "files_max": size.files_max, "state": "creating"}
             connection.execute(workspaces.insert().values(row))
