@@ -16,7 +16,7 @@ from cohort.surfaces.http.bodies import Problem
 PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
 SECURITY = {
-    "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role (viewer, operator, admin) says what it may do."},
+    "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role says what it may do."},
     "session": {
         "type": "apiKey",
         "in": "cookie",

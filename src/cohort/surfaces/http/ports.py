@@ -27,7 +27,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Principal(Protocol):
-    """Whose key it is. `role`: admin, operator or viewer."""
+    """Whose key it is. `role`: one of the kernel's six."""
 
     @property
     def name(self) -> str: ...
