@@ -26,6 +26,7 @@ from cohort.delivery.model import (
     Transition,
 )
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
+from support_kernel import Kernel
 
 ADMIN_KEY = "ck_admin_0123456789"
 VIEWER_KEY = "ck_viewer_0123456789"
@@ -307,6 +308,7 @@ class House:
     rollouts: MemoryRollouts
     access: MemoryAccess
     parts: list[Part]
+    kernel: Kernel
     control: ControlFace
 
 
@@ -328,8 +330,11 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
         [Part("database", True, "answers"), Part("controller", True, "ticked 0.2 s ago"), Part("gateway", True, "reached")],
     )
     clock = ManualClock(views.NOW_US)
-    control = ControlFace(memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512))
-    return House(registry, memory, access, parts, control)
+    kernel = Kernel().populated()
+    control = ControlFace(
+        memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), kernel.face
+    )
+    return House(registry, memory, access, parts, kernel, control)
 
 
 def memory_checked(registry: MemoryRegistry) -> MemoryRegistry:

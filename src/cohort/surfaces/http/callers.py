@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -11,7 +12,8 @@ from starlette.requests import Request
 
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
-from cohort.kernel.access import Role
+from cohort.kernel.access import Right, Role
+from cohort.kernel.face import KernelFace
 from cohort.surfaces.http.ports import IDEMPOTENCY_KEY_CHARS_MAX, ControlFace, Principal
 
 COOKIE = "cohort_session"
@@ -27,8 +29,12 @@ class Caller:
 
     @property
     def may_change(self) -> bool:
-        """A role that is not known may not."""
-        return self.role in set(Role) and Role(self.role).allows(Role.OPERATOR)
+        """Whether what serves may be changed."""
+        return self.may(Right.OPERATE)
+
+    def may(self, right: Right) -> bool:
+        """A role that is not known may nothing."""
+        return self.role in set(Role) and Role(self.role).may(right)
 
 
 def face(request: Request) -> ControlFace:
@@ -71,6 +77,34 @@ def check_change(caller: Caller, csrf: str | None) -> None:
         )
 
 
+def having(right: Right) -> Callable[..., Caller]:
+    """A dependency: the caller, whose role has `right`. Errors: as `reader`; ROLE_TOO_LOW, and CSRF_REFUSED for a change."""
+
+    def checked(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Caller:
+        caller = reader(request)
+        if request.method != "GET":
+            check_change_token(caller, x_csrf_token)
+        check_right(caller, right)
+        return caller
+
+    return checked
+
+
+def check_right(caller: Caller, right: Right) -> None:
+    """Errors: ROLE_TOO_LOW."""
+    if not caller.may(right):
+        able = ", ".join(role.value for role in Role if role.may(right))
+        raise CohortError(
+            "ROLE_TOO_LOW",
+            f"the key `{caller.name}` ({caller.role}) may not {right.value}",
+            hint=f"Use a key with one of the roles {able}.",
+        )
+
+
+def kernel(request: Request) -> KernelFace:
+    return face(request).kernel
+
+
 def check_change_token(caller: Caller, csrf: str | None) -> None:
     """Errors: CSRF_REFUSED."""
     if caller.csrf is not None and not hmac.compare_digest(caller.csrf.encode(), (csrf or "").encode()):
@@ -81,6 +115,11 @@ Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1
 Face = Annotated[ControlFace, Depends(face)]
 Reader = Annotated[Caller, Depends(reader)]
 Changer = Annotated[Caller, Depends(changer)]
+Kernel = Annotated[KernelFace, Depends(kernel)]
+Manager = Annotated[Caller, Depends(having(Right.REGISTER))]
+Executor = Annotated[Caller, Depends(having(Right.EXECUTE))]
+Approver = Annotated[Caller, Depends(having(Right.APPROVE))]
+Auditor = Annotated[Caller, Depends(having(Right.AUDIT))]
 
 
 def act(caller: Caller, reason: str, revision: int | None, key: str | None) -> Act:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.delivery.face import Registry, Rollouts
+from cohort.kernel.face import KernelFace
 
 BODY_BYTES_MAX = 1 << 20
 RELEASE_BODY_BYTES_MAX = 5 << 20
@@ -101,3 +102,4 @@ class ControlFace:
     clock: Clock
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
+    kernel: KernelFace
