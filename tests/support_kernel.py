@@ -668,7 +668,9 @@ class Kernel:
 
     audit: MemoryAudit = field(default_factory=MemoryAudit)
     containment: Containment | None = CONTAINMENT
-    safety: SafetyCounts = SafetyCounts(1204, 0, 0, None, views.NOW_US - 4 * views.SECOND_US, ("not compared: the last 3 actions",))
+    safety: SafetyCounts = field(
+        default_factory=lambda: SafetyCounts(1204, 0, 0, None, views.NOW_US - 4 * views.SECOND_US, ("not compared: the last 3 actions",))
+    )
     agents: MemoryAgents = field(init=False)
     approvals: MemoryApprovals = field(init=False)
     actions: MemoryActions = field(init=False)

@@ -343,7 +343,8 @@ class GrantRule:
 class Command:
     """What to execute in a sandbox. `cwd`: relative to the workspace. `env`: added to the sandbox's own few variables.
 
-    `hosts`: `host:port` the egress proxy lets through; empty means no network at all.
+    `hosts`: `host:port` the egress proxy lets through; empty means no network at all. `label`: whose order it is, the id of the
+    action where the gate ordered it; never shown to the command, kept in the journal of executions.
     """
 
     argv: tuple[str, ...]
@@ -351,6 +352,7 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
     hosts: tuple[str, ...] = ()
+    label: str = ""
 
 
 class StoppedBy(StrEnum):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
@@ -22,32 +21,29 @@ GONE = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED", "SESSION_REVOKED"})
 _Name = tuple[str, Agent]
 
 
-@dataclass(frozen=True, slots=True)
 class Hands:
-    """Safe to use from many threads. `actor` is the person, whose name is on the token and so in the audit log."""
+    """Safe to use from many threads."""
 
-    kernel: KernelFace
-    clock: Clock
-    _tokens: _Tokens
+    def __init__(self, clock: Clock) -> None:
+        self._tokens = _Tokens(clock)
 
-    @classmethod
-    def of(cls, kernel: KernelFace, clock: Clock) -> Hands:
-        return cls(kernel, clock, _Tokens(clock))
+    def perform(self, kernel: KernelFace, agent: str, actor: str, request: Request) -> ActionResult:
+        """`actor` is the person, whose name is on the token and so in the audit log.
 
-    def perform(self, agent: str, actor: str, request: Request) -> ActionResult:
-        """Errors: AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, and those of `Actions.perform`."""
-        name = (actor, self.kernel.agents.find(agent))
+        Errors: AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, and those of `Actions.perform`.
+        """
+        name = (actor, kernel.agents.find(agent))
         held = self._tokens.get(name)
         if held is not None:
             try:
-                return self.kernel.actions.perform(held.token, request)
+                return kernel.actions.perform(held.token, request)
             except CohortError as error:
                 if error.code not in GONE:
                     raise
                 self._tokens.forget(name)
-        minted = self.kernel.agents.mint(name[1].id, None, actor)
+        minted = kernel.agents.mint(name[1].id, None, actor)
         self._tokens.put(name, minted)
-        return self.kernel.actions.perform(minted.token, request)
+        return kernel.actions.perform(minted.token, request)
 
 
 class _Tokens:

@@ -28,7 +28,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Principal(Protocol):
-    """Whose key it is. `role`: admin, operator or viewer."""
+    """Whose key it is. `role`: one of the kernel's six."""
 
     @property
     def name(self) -> str: ...
@@ -102,4 +102,4 @@ class ControlFace:
     clock: Clock
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
-    kernel: KernelFace
+    kernel: KernelFace | None = None

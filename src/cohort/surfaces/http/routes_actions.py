@@ -9,7 +9,6 @@ import anyio
 import anyio.to_thread
 import orjson
 from fastapi import APIRouter, Body, Depends, Request
-from fastapi import Request as HttpRequest
 from starlette.responses import Response
 
 from cohort.base.errors import ERRORS, CohortError, Retry
@@ -43,7 +42,7 @@ class Lanes:
         return await anyio.to_thread.run_sync(what, limiter=self._limiter)
 
 
-def agent_token(request: HttpRequest) -> str:
+def agent_token(request: Request) -> str:
     """The token in the Authorization header; people's keys are not tokens. Errors: TOKEN_INVALID."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     token = text.strip()
@@ -66,12 +65,12 @@ async def act(
 
 @router.post("/agents/{agent}/actions", responses=ANSWERS, summary="Do something as an agent, by hand")
 async def act_by_hand(
-    request: Request, agent: str, body: Annotated[ActionBody, Body()], caller: Executor, key: Idempotency = None
+    request: Request, agent: str, body: Annotated[ActionBody, Body()], kernel: Kernel, caller: Executor, key: Idempotency = None
 ) -> Response:
     """Decided, contained and recorded as if the agent had asked; the token is minted for the person who calls, and recorded with their name."""
     lanes: Lanes = request.app.state.lanes
     hands: Hands = request.app.state.hands
-    return answered(await lanes.run(lambda: hands.perform(agent, caller.name, asked(body, key))))
+    return answered(await lanes.run(lambda: hands.perform(kernel, agent, caller.name, asked(body, key))))
 
 
 @router.get("/operations", responses={200: {"model": Operations}}, summary="Every operation: its scope, risk and arguments")

@@ -25,7 +25,7 @@ from cohort.surfaces.http.bodies_kernel import (
     TokenBody,
     agent_view,
 )
-from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, Manager, Reader
+from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, Reader, Registrar
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.paging import Cursor, Rows, paged
 from cohort.surfaces.http.repeats import once
@@ -44,7 +44,7 @@ def agent_verb(agents: AgentsFace, verb: AgentVerb) -> Callable[[str, str, str],
 
 
 @router.post("/agents", status_code=201, responses={201: {"model": AgentWithKey}}, summary="Register an agent")
-def register(request: Request, body: Annotated[AgentBody, Body()], kernel: Kernel, caller: Manager, key: Idempotency = None) -> Response:
+def register(request: Request, body: Annotated[AgentBody, Body()], kernel: Kernel, caller: Registrar, key: Idempotency = None) -> Response:
     """`key` in the answer is what the agent signs in with; it is shown this once."""
 
     def change() -> Response:
@@ -68,7 +68,7 @@ def agent(agent: str, kernel: Kernel, _: Reader) -> Response:
 
 @router.post("/agents/{agent}/scopes/grant", responses={200: {"model": AgentView}}, summary="Give an agent scopes")
 def grant(
-    request: Request, agent: str, body: Annotated[ScopesBody, Body()], kernel: Kernel, caller: Manager, key: Idempotency = None
+    request: Request, agent: str, body: Annotated[ScopesBody, Body()], kernel: Kernel, caller: Registrar, key: Idempotency = None
 ) -> Response:
     """Tokens that are out already keep what they were minted with."""
     return once(request, caller, key, body, lambda: json_response(agent_view(kernel.agents.grant(agent, body.scopes, caller.name))))
@@ -76,13 +76,13 @@ def grant(
 
 @router.post("/agents/{agent}/scopes/revoke", responses={200: {"model": AgentView}}, summary="Take scopes from an agent")
 def revoke_scopes(
-    request: Request, agent: str, body: Annotated[ScopesBody, Body()], kernel: Kernel, caller: Manager, key: Idempotency = None
+    request: Request, agent: str, body: Annotated[ScopesBody, Body()], kernel: Kernel, caller: Registrar, key: Idempotency = None
 ) -> Response:
     return once(request, caller, key, body, lambda: json_response(agent_view(kernel.agents.revoke_scopes(agent, body.scopes, caller.name))))
 
 
 @router.post("/agents/{agent}/keys", status_code=201, responses={201: {"model": AgentWithKey}}, summary="A new key for an agent")
-def new_key(request: Request, agent: str, kernel: Kernel, caller: Manager, key: Idempotency = None) -> Response:
+def new_key(request: Request, agent: str, kernel: Kernel, caller: Registrar, key: Idempotency = None) -> Response:
     return once(request, caller, key, None, lambda: json_response(_with_key(kernel.agents.new_key(agent, caller.name)), 201))
 
 
@@ -99,7 +99,7 @@ def revoke_session(
     agent: str,
     session: str,
     kernel: Kernel,
-    caller: Manager,
+    caller: Registrar,
     body: Annotated[ReasonBody | None, Body()] = None,
     key: Idempotency = None,
 ) -> Response:
@@ -137,7 +137,7 @@ def turn(
     agent: str,
     verb: AgentVerb,
     kernel: Kernel,
-    caller: Manager,
+    caller: Registrar,
     body: Annotated[ReasonBody | None, Body()] = None,
     key: Idempotency = None,
 ) -> Response:

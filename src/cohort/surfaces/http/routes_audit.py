@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from cohort.kernel.face import AuditQuery, Entry, Verification
 from cohort.surfaces.http.bodies_kernel import Anchored, Entries, NoteBody, Noted, ProofView, VerifyBody
-from cohort.surfaces.http.callers import Auditor, Idempotency, Kernel
+from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.paging import Cursor, Rows, cursor_number
 from cohort.surfaces.http.ports import NUMBER_MAX
@@ -67,7 +67,7 @@ def checkpoint(kernel: Kernel, _: Auditor) -> Response:
 
 
 @router.post("/audit/verify", responses={200: {"model": Verification}}, summary="Verify the log")
-def verify(kernel: Kernel, _: Auditor, body: Annotated[VerifyBody | None, Body()] = None) -> Response:
+def verify(kernel: Kernel, _: AuditWriter, body: Annotated[VerifyBody | None, Body()] = None) -> Response:
     """Changes nothing. 200 with what was found, also when that is bad: `integrity` is `verified`, `broken` or `no data`."""
     return json_response(kernel.audit.verify(full=body.full if body else True))
 
@@ -89,12 +89,12 @@ def export(kernel: Kernel, _: Auditor) -> Response:
 
 
 @router.post("/audit/anchor", responses={200: {"model": Anchored}}, summary="Send the newest checkpoint to every anchor now")
-def anchor(request: Request, kernel: Kernel, caller: Auditor, key: Idempotency = None) -> Response:
+def anchor(request: Request, kernel: Kernel, caller: AuditWriter, key: Idempotency = None) -> Response:
     return once(request, caller, key, None, lambda: json_response(Anchored(tuple(kernel.audit.anchor()))))
 
 
 @router.post("/audit/notes", status_code=201, responses={201: {"model": Noted}}, summary="A person's remark, in the log for good")
-def note(request: Request, body: Annotated[NoteBody, Body()], kernel: Kernel, caller: Auditor, key: Idempotency = None) -> Response:
+def note(request: Request, body: Annotated[NoteBody, Body()], kernel: Kernel, caller: AuditWriter, key: Idempotency = None) -> Response:
     return once(request, caller, key, body, lambda: json_response(Noted(kernel.audit.note(body.text, caller.name)), 201))
 
 

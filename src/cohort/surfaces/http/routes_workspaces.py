@@ -14,7 +14,7 @@ from cohort.base.ids import SnapshotId
 from cohort.kernel.face import Containment, SafetyCounts, WorkspaceDesk, WorkspaceView
 from cohort.kernel.model import Snapshot
 from cohort.surfaces.http.bodies_kernel import Changes, ReasonBody, RestoreBody, Snapshots, TextDiff, Workspaces
-from cohort.surfaces.http.callers import Idempotency, Kernel, Manager, Reader
+from cohort.surfaces.http.callers import Idempotency, Kernel, Reader, Registrar
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.paging import Cursor, Rows, paged
 from cohort.surfaces.http.repeats import once
@@ -65,7 +65,7 @@ def snapshots(workspace: str, kernel: Kernel, _: Reader) -> Response:
 
 @router.post("/workspaces/{workspace}/restore", responses={200: {"model": Snapshot}}, summary="Put a workspace back as a snapshot holds it")
 def restore(
-    request: Request, workspace: str, body: Annotated[RestoreBody, Body()], kernel: Kernel, caller: Manager, key: Idempotency = None
+    request: Request, workspace: str, body: Annotated[RestoreBody, Body()], kernel: Kernel, caller: Registrar, key: Idempotency = None
 ) -> Response:
     def change() -> Response:
         return json_response(kernel.workspaces.restore(workspace, SnapshotId(body.snapshot), caller.name, body.reason))
@@ -78,7 +78,7 @@ def remove(
     request: Request,
     workspace: str,
     kernel: Kernel,
-    caller: Manager,
+    caller: Registrar,
     body: Annotated[ReasonBody | None, Body()] = None,
     key: Idempotency = None,
 ) -> Response:
@@ -95,7 +95,7 @@ def turn(
     workspace: str,
     verb: WorkspaceVerb,
     kernel: Kernel,
-    caller: Manager,
+    caller: Registrar,
     body: Annotated[ReasonBody | None, Body()] = None,
     key: Idempotency = None,
 ) -> Response:

