@@ -16,6 +16,7 @@ from cohort.surfaces.http import (
     routes_approvals,
     routes_audit,
     routes_health,
+    routes_keys,
     routes_rollouts,
     routes_services,
     routes_workspaces,
@@ -47,6 +48,7 @@ def api_routes() -> APIRouter:
     api.include_router(routes_approvals.router, tags=["approvals"])
     api.include_router(routes_audit.router, tags=["audit"])
     api.include_router(routes_workspaces.router, tags=["workspaces"])
+    api.include_router(routes_keys.router, tags=["keys"])
     return api
 
 
