@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cohort.kernel.face import Entry, Operation, SessionView, WorkspaceView
+from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
 from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Limits, Snapshot
 from cohort.surfaces.http.bodies import Body, Name, Reason
 from cohort.surfaces.http.ports import REASON_CHARS_MAX
@@ -22,11 +22,13 @@ WAIT_S_MAX = 60.0
 NUMBER_MAX = 2**53
 LIFE_S_MAX = 366 * 86_400.0
 USES_MAX = 1_000_000
+WORDS_MAX = 16
 
 ScopeText = Annotated[str, Field(min_length=1, max_length=SCOPE_CHARS_MAX)]
 Scopes = Annotated[list[ScopeText], Field(max_length=SCOPES_MAX, description="`files.read`, or with a pattern `files.write:src/**`.")]
 Why = Annotated[str, Field(max_length=REASON_CHARS_MAX, description="Why, in the agent's own words; shown to approvers as such.")]
 Wait = Annotated[float, Field(ge=0, le=WAIT_S_MAX, allow_inf_nan=False, description="Seconds to wait for a person's approval.")]
+Word = Annotated[str, Field(min_length=1, max_length=SCOPE_CHARS_MAX)]
 Count = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
 Amount = Annotated[float, Field(gt=0, le=NUMBER_MAX, allow_inf_nan=False)]
 
@@ -84,13 +86,23 @@ class ApproveBody(Body):
     note: Reason = ""
     looked_ms: int | None = Field(default=None, ge=0, le=2**31 - 1, description="How long the question was on the screen.")
     resource: ScopeText | None = Field(default=None, description="Of a wider grant: a pattern; left out: this very resource.")
+    argv_prefix: list[Word] | None = Field(
+        default=None, min_length=1, max_length=WORDS_MAX, description="Of a wider grant: commands that begin with these words."
+    )
     life_s: float | None = Field(default=None, gt=0, le=LIFE_S_MAX, allow_inf_nan=False)
     uses: int | None = Field(default=None, ge=1, le=USES_MAX)
+
+    def sign(self, approver: str) -> Sign:
+        said = self.model_dump(exclude={"argv_prefix"})
+        return Sign(approver, argv_prefix=tuple(self.argv_prefix) if self.argv_prefix is not None else None, **said)
 
 
 class DenyBody(Body):
     note: Reason = ""
     looked_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
+
+    def sign(self, approver: str) -> Sign:
+        return Sign(approver, note=self.note, looked_ms=self.looked_ms)
 
 
 class RestoreBody(Body):

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
 from cohort.base.ids import ApprovalId, GrantRuleId
-from cohort.kernel.face import KernelFace, Sign
+from cohort.kernel.face import KernelFace
 from cohort.kernel.model import Approval, ApprovalState, GrantRule
 from cohort.surfaces.http.bodies_kernel import WAIT_S_MAX, Approvals, ApproveBody, DenyBody, Rules
 from cohort.surfaces.http.callers import Approver, Idempotency, Kernel, Reader
@@ -75,8 +75,7 @@ def approve(
     key: Idempotency = None,
 ) -> Response:
     """Once for this very action, unless `grant` says how much further it reaches. The approver is the key that calls, never a name in the body."""
-    said = body or ApproveBody()
-    sign = Sign(caller.name, said.grant, said.note, said.looked_ms, said.resource, said.life_s, said.uses)
+    sign = (body or ApproveBody()).sign(caller.name)
     return once(request, caller, key, body, lambda: json_response(kernel.approvals.approve(ApprovalId(approval), sign)))
 
 
@@ -89,8 +88,7 @@ def deny(
     body: Annotated[DenyBody | None, Body()] = None,
     key: Idempotency = None,
 ) -> Response:
-    said = body or DenyBody()
-    sign = Sign(caller.name, note=said.note, looked_ms=said.looked_ms)
+    sign = (body or DenyBody()).sign(caller.name)
     return once(request, caller, key, body, lambda: json_response(kernel.approvals.deny(ApprovalId(approval), sign)))
 
 
