@@ -186,6 +186,7 @@ class Sign:
     note: str = ""
     looked_ms: int | None = None
     resource: str | None = None  # of a wider grant: a Scope's pattern; None: this very resource
+    argv_prefix: tuple[str, ...] | None = None  # of a wider grant: commands that begin with these words; None: this very command
     life_s: float | None = None
     uses: int | None = None
 
