@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from cohort.base.errors import CohortError
 from cohort.kernel.face import NewAgent
-from cohort.kernel.model import AgentState, Limits, Taint
+from cohort.kernel.identity.sessions import SESSIONS_MAX
+from cohort.kernel.model import AgentState, Caller, Limits, Taint
 from cohort.kernel.ports import AUDIENCE
 from cohort.storage.schema import metadata
 from support_identity import Offices, TurnedClock
@@ -50,11 +51,7 @@ def test_a_registered_agent_signs_in_and_is_known_by_its_token(offices):
 
 def test_no_secret_is_stored_recorded_or_shown(offices):
     registered, pair = signed_in(offices)
-    stored = []
-    with offices.database.read() as connection:
-        for name in ("agents", "agent_keys", "agent_sessions", "refresh_tokens"):
-            stored.append(connection.execute(select(metadata.tables[name])).all())
-    everything = repr((stored, offices.audit.records, registered, pair))
+    everything = repr((_everything(offices), offices.audit.records, registered, pair))
     for secret in (registered.key, pair.token, pair.refresh):
         assert secret not in everything
 
@@ -147,7 +144,9 @@ def test_a_wrong_name_is_refused(offices, name):
     assert offices.audit.events() == ["token_key"]
 
 
-@pytest.mark.parametrize("scope", ["root", "files.read:../x", "files.read:/etc/**", "files.read:a//b", "files.read:a/*/b", "files.read:.", ""])
+@pytest.mark.parametrize(
+    "scope", ["root", "files.read:../x", "files.read:/etc/**", "files.read:a//b", "files.read:a/*/b", "files.read:.", ""]
+)
 def test_a_wrong_scope_is_refused(offices, scope):
     assert offices.code(offices.register, "smoke-1", scope) in ("FIELD_INVALID", "SCOPE_UNKNOWN")
 
@@ -181,8 +180,6 @@ def _before(offices, pair):
     """The caller of `pair` as the gate remembers it from before."""
     claims = offices.room.identities._jwts.read(pair.token)
     agent = offices.room.agents.find(claims.agent)
-    from cohort.kernel.model import Caller
-
     return Caller(agent, claims.session, claims.token, claims.scopes, claims.expires_us)
 
 
@@ -404,12 +401,9 @@ def test_a_clock_set_back_revives_nothing_and_refuses_the_future(offices):
     assert offices.code(caller, offices, fresh) == "TOKEN_INVALID"
 
 
-def test_the_sessions_of_an_agent_have_a_limit(offices, monkeypatch):
-    from cohort.kernel.identity import sessions
-
-    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
+def test_the_sessions_of_an_agent_have_a_limit(offices):
     registered = offices.register()
-    for _ in range(3):
+    for _ in range(SESSIONS_MAX):
         offices.room.tokens.sign_in(registered.key, None, AUDIENCE)
     assert offices.code(offices.room.tokens.sign_in, registered.key, None, AUDIENCE) == "QUOTA_EXCEEDED"
     assert offices.audit.events()[-2:] == ["sign_in", "sign_in_failed"]

@@ -14,8 +14,9 @@ from cohort.kernel.identity.rows import agent_sessions, refresh_tokens, scope_te
 from cohort.kernel.model import Scope, Taint
 from cohort.storage.database import Database
 
-SESSIONS_MAX = 1000
+SESSIONS_MAX = 100
 """Sessions in force per agent."""
+LISTED_MAX = 1000
 KEPT_US = 7 * 24 * 3_600_000_000
 """How long a session that has ended stays listed."""
 TREE_LOCK = "agent sessions"
@@ -66,7 +67,7 @@ def revoke_subtree(database: Database, connection: Connection, roots: Sequence[s
 def sessions_of(agent: AgentId) -> Select[Any]:
     """Newest first."""
     order = (agent_sessions.c.created_us.desc(), agent_sessions.c.id)
-    return select(agent_sessions).where(agent_sessions.c.agent == agent).order_by(*order).limit(SESSIONS_MAX)
+    return select(agent_sessions).where(agent_sessions.c.agent == agent).order_by(*order).limit(LISTED_MAX)
 
 
 def ancestors(connection: Connection, session: AgentSessionId) -> list[str]:
