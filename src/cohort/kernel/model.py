@@ -321,7 +321,11 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class GrantRule:
-    """An approval wider than one action. Matches `operation` on `resource` (a Scope's pattern) of `agent`, within session or task if given."""
+    """An approval wider than one action. Matches `operation` on `resource` (a Scope's pattern) of `agent`, within session or task if given.
+
+    `argv_prefix`: the first words of the commands it covers; empty: not bound by words. `fixed`: digest of the arguments that have to
+    stay as they were shown to the approver.
+    """
 
     id: GrantRuleId
     grant: GrantScope
@@ -337,6 +341,7 @@ class GrantRule:
     created_us: int
     plain: str
     revoked_us: int | None = None
+    fixed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

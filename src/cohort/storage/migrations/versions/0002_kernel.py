@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("revoked_us", sa.BigInteger(), nullable=True),
         sa.Column("plain", sa.Text(), nullable=False),
+        sa.Column("fixed", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approval_rules")),
     )
     op.create_index(op.f("ix_approval_rules_agent"), "approval_rules", ["agent"], unique=False)
@@ -89,6 +90,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_agent"), "approvals", ["agent"], unique=False)
+    op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
     op.create_index(op.f("ix_approvals_created_us"), "approvals", ["created_us"], unique=False)
     op.create_index(
         "one_pending_approval",
