@@ -125,7 +125,7 @@ def _approvals(metadata: MetaData) -> None:
         metadata,
         _id(primary_key=True),
         Column("state", String(12), nullable=False),
-        Column("digest", String(64), nullable=False),
+        Column("digest", String(64), nullable=False, index=True),
         Column("action", JSON, nullable=False),
         _id("agent", nullable=False, index=True),
         _id("session", nullable=False),
@@ -180,6 +180,7 @@ def _approvals(metadata: MetaData) -> None:
         Column("created_us", BigInteger, nullable=False),
         Column("revoked_us", BigInteger, nullable=True),
         Column("plain", Text, nullable=False),
+        Column("fixed", String(64), nullable=False),  # digest of the arguments that have to stay as approved
     )
 
 

