@@ -10,7 +10,7 @@ from sqlalchemy import select
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel import access as module
 from cohort.kernel import attempts
-from cohort.kernel.access import Access, Role, fingerprint, new_key_text
+from cohort.kernel.access import Access, Right, Role, fingerprint, new_key_text
 from cohort.storage.schema import keys, sessions
 
 HOUR_S = 3600
@@ -189,15 +189,23 @@ def test_a_wrong_key_is_never_repeated_in_an_error(access):
     assert "ck_mistyped" not in str(error.problem())
 
 
-@pytest.mark.parametrize(
-    ("role", "needed", "allowed"),
-    [
-        (Role.VIEWER, Role.VIEWER, True),
-        (Role.VIEWER, Role.OPERATOR, False),
-        (Role.OPERATOR, Role.VIEWER, True),
-        (Role.OPERATOR, Role.ADMIN, False),
-        (Role.ADMIN, Role.OPERATOR, True),
-    ],
-)
-def test_a_higher_role_includes_the_lower(role, needed, allowed):
-    assert role.allows(needed) is allowed
+RIGHTS_BY_ROLE = {
+    Role.VIEWER: {"view"},
+    Role.AUDITOR: {"view", "audit"},
+    Role.APPROVER: {"view", "approve"},
+    Role.OPERATOR: {"view", "operate", "register", "execute"},
+    Role.MANAGER: {"view", "operate", "register", "execute", "approve", "audit"},
+    Role.ADMIN: {"view", "operate", "register", "execute", "approve", "audit", "keys"},
+}
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_has_exactly_the_rights_of_the_table(role):
+    assert {right.value for right in Right if role.may(right)} == RIGHTS_BY_ROLE[role]
+    assert {right.value for right in role.rights} == RIGHTS_BY_ROLE[role]
+
+
+def test_who_acts_does_not_approve_and_who_audits_changes_nothing():
+    assert not Role.OPERATOR.may(Right.APPROVE)
+    assert not Role.APPROVER.may(Right.EXECUTE)
+    assert Role.AUDITOR.rights == {Right.VIEW, Right.AUDIT}

@@ -145,9 +145,9 @@ class _Routes:
 
 
 def _import_keys(access: Access, config: Mapping[str, Any]) -> None:
-    """The admin's key, of which only the hash was kept, and the operator's, which commands on this machine use."""
+    """The admin's key, of which only the hash was kept, and the one that commands on this machine use."""
     access.import_key("admin", Role.ADMIN, _read(config["admin_key_sha256_file"]))
-    access.import_key("operator", Role.OPERATOR, fingerprint(_read(config["operator_key_file"])))
+    access.import_key("operator", Role.MANAGER, fingerprint(_read(config["operator_key_file"])))
 
 
 def _resolved(reference: str, environ: Mapping[str, str]) -> str:

@@ -42,16 +42,44 @@ SESSIONS_PER_KEY_MAX = 50
 _log = logging.getLogger(__name__)
 
 
+class Right(StrEnum):
+    """One thing that a person may be allowed to do. Every surface asks for one of these, never for a role."""
+
+    VIEW = "view"  # services, rollouts, agents, approvals, workspaces
+    AUDIT = "audit"  # read, verify, prove and export the audit log
+    OPERATE = "operate"  # releases, rollouts, rollback
+    REGISTER = "register"  # agents: register, grant, suspend, revoke, keys; their workspaces
+    EXECUTE = "execute"  # act by hand as an agent
+    APPROVE = "approve"  # answer what agents ask; revoke standing rules
+    KEYS = "keys"  # make and revoke people's keys; change the keys that sign
+
+
 class Role(StrEnum):
-    """What a key's holder may do: look; change what runs; also make and revoke keys."""
+    """What a key's holder may do: a set of rights, not a rank. Who acts and who approves are different people where that is wanted."""
 
     VIEWER = "viewer"
+    AUDITOR = "auditor"
+    APPROVER = "approver"
     OPERATOR = "operator"
+    MANAGER = "manager"
     ADMIN = "admin"
 
-    def allows(self, needed: Role) -> bool:
-        ranks = list(Role)
-        return ranks.index(self) >= ranks.index(needed)
+    @property
+    def rights(self) -> frozenset[Right]:
+        return _RIGHTS[self]
+
+    def may(self, right: Right) -> bool:
+        return right in _RIGHTS[self]
+
+
+_RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.VIEWER: frozenset({Right.VIEW}),
+    Role.AUDITOR: frozenset({Right.VIEW, Right.AUDIT}),
+    Role.APPROVER: frozenset({Right.VIEW, Right.APPROVE}),
+    Role.OPERATOR: frozenset({Right.VIEW, Right.OPERATE, Right.REGISTER, Right.EXECUTE}),
+    Role.MANAGER: frozenset(Right) - {Right.KEYS},
+    Role.ADMIN: frozenset(Right),
+}
 
 
 @dataclass(frozen=True, slots=True)

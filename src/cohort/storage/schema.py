@@ -218,7 +218,7 @@ keys = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("name", String(63), nullable=False),
-    Column("role", String(16), nullable=False),  # admin | operator | viewer
+    Column("role", String(16), nullable=False),  # admin | manager | operator | approver | auditor | viewer
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_us", BigInteger, nullable=False),
     Column("revoked_us", BigInteger, nullable=True),

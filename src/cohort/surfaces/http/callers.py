@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -11,7 +12,8 @@ from starlette.requests import Request
 
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
-from cohort.kernel.access import Role
+from cohort.kernel.access import Right, Role
+from cohort.kernel.face import KernelFace
 from cohort.surfaces.http.ports import IDEMPOTENCY_KEY_CHARS_MAX, ControlFace, Principal
 
 COOKIE = "cohort_session"
@@ -19,20 +21,32 @@ COOKIE = "cohort_session"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`csrf` is set for a browser's session only; `by_key` when the key came with the request."""
+    """`csrf` is set for a browser's session only."""
 
     name: str
     role: str
     csrf: str | None = None
 
+    def may(self, right: Right) -> bool:
+        """A role that is not known may nothing."""
+        return self.role in set(Role) and Role(self.role).may(right)
+
     @property
     def may_change(self) -> bool:
-        """A role that is not known may not."""
-        return self.role in set(Role) and Role(self.role).allows(Role.OPERATOR)
+        """Whether releases and rollouts are this caller's to change."""
+        return self.may(Right.OPERATE)
 
 
 def face(request: Request) -> ControlFace:
     return cast(ControlFace, request.app.state.control)
+
+
+def kernel(request: Request) -> KernelFace:
+    """Errors: NOT_RUNNING when this control was put together without one."""
+    found = face(request).kernel
+    if found is None:
+        raise CohortError("NOT_RUNNING", "the kernel does not run here", hint="Look into control's log.")
+    return found
 
 
 def find_caller(request: Request) -> Caller | None:
@@ -56,18 +70,42 @@ def reader(request: Request) -> Caller:
     return caller
 
 
-def changer(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Caller:
-    """Anyone who may change things; a browser's session has to prove the page was ours. Errors: as `reader`; ROLE_TOO_LOW, CSRF_REFUSED."""
-    caller = reader(request)
-    check_change(caller, x_csrf_token)
-    return caller
+def having(right: Right) -> Callable[[Caller], Caller]:
+    """Anyone who has `right`, for what only reads. Errors: as `reader`; ROLE_TOO_LOW."""
+
+    def dependency(caller: Annotated[Caller, Depends(reader)]) -> Caller:
+        check_right(caller, right)
+        return caller
+
+    return dependency
 
 
-def check_change(caller: Caller, csrf: str | None) -> None:
+def changing(right: Right) -> Callable[..., Caller]:
+    """Anyone who has `right`, for changes; a browser's session has to prove the page was ours. Errors: as `having`; CSRF_REFUSED."""
+
+    def dependency(caller: Annotated[Caller, Depends(reader)], x_csrf_token: Annotated[str | None, Header()] = None) -> Caller:
+        check_change(caller, x_csrf_token, right)
+        return caller
+
+    return dependency
+
+
+def check_change(caller: Caller, csrf: str | None, right: Right = Right.OPERATE) -> None:
+    """Errors: CSRF_REFUSED, ROLE_TOO_LOW."""
     check_change_token(caller, csrf)
-    if not caller.may_change:
+    check_right(caller, right)
+
+
+def check_right(caller: Caller, right: Right) -> None:
+    """Errors: ROLE_TOO_LOW."""
+    if not caller.may(right):
+        roles = [role.value for role in Role if role.may(right)]
         raise CohortError(
-            "ROLE_TOO_LOW", f"the key `{caller.name}` may look and not change", hint="Use a key with the role operator or admin."
+            "ROLE_TOO_LOW",
+            f"the key `{caller.name}` ({caller.role}) has no right to {right.value}",
+            hint=f"Use a key with the role {', '.join(roles[:-1])} or {roles[-1]}."
+            if len(roles) > 1
+            else f"Use a key with the role {roles[0]}.",
         )
 
 
@@ -79,8 +117,15 @@ def check_change_token(caller: Caller, csrf: str | None) -> None:
 
 Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=IDEMPOTENCY_KEY_CHARS_MAX)]
 Face = Annotated[ControlFace, Depends(face)]
-Reader = Annotated[Caller, Depends(reader)]
-Changer = Annotated[Caller, Depends(changer)]
+Kernel = Annotated[KernelFace, Depends(kernel)]
+Reader = Annotated[Caller, Depends(having(Right.VIEW))]
+Auditor = Annotated[Caller, Depends(having(Right.AUDIT))]
+Changer = Annotated[Caller, Depends(changing(Right.OPERATE))]
+Registrar = Annotated[Caller, Depends(changing(Right.REGISTER))]
+Executor = Annotated[Caller, Depends(changing(Right.EXECUTE))]
+Approver = Annotated[Caller, Depends(changing(Right.APPROVE))]
+AuditWriter = Annotated[Caller, Depends(changing(Right.AUDIT))]
+KeyKeeper = Annotated[Caller, Depends(changing(Right.KEYS))]
 
 
 def act(caller: Caller, reason: str, revision: int | None, key: str | None) -> Act:
