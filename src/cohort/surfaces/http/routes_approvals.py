@@ -93,6 +93,16 @@ def deny(
     return once(request, caller, key, body, lambda: json_response(kernel.approvals.deny(ApprovalId(approval), sign)))
 
 
+@router.post("/approvals/reply", responses={200: {"model": Approval}}, summary="The webhook's signed answer")
+async def reply(request: Request, kernel: Kernel) -> Response:
+    """Needs no key: the signature over the body says who answers."""
+    if kernel.reply is None:
+        raise CohortError("KEY_INVALID", "no approval webhook is configured", hint="Set `kernel.approval_webhook` in the configuration.")
+    waiters: Waiters = request.app.state.waiters
+    body, take = await request.body(), kernel.reply
+    return json_response(await waiters.run(lambda: take(dict(request.headers), body)))
+
+
 @router.post(
     "/approvals/{approval}/withdraw", responses={200: {"model": Approval}}, summary="Take a question back, as the agent that asked"
 )

@@ -87,9 +87,10 @@ def checkpoint(kernel: Kernel, _: Auditor) -> Response:
 @router.get("/audit/key", responses={200: {"content": {"text/plain": {}}}}, summary="The public key that signs checkpoints, as a vkey")
 def key(kernel: Kernel, _: Auditor) -> Response:
     """Compare it with one that you keep elsewhere: whoever could replace the log could replace this answer."""
-    if kernel.log_key is None:
-        raise CohortError("NOT_FOUND", "this log has no key to show", hint="Look into control's log.")
-    return Response(kernel.log_key() + "\n", media_type="text/plain; charset=utf-8")
+    vkey = kernel.log_key()
+    if vkey is None:
+        raise CohortError("NOT_FOUND", "the log's public key is missing", hint="Look into control's log.")
+    return Response(vkey + "\n", media_type="text/plain; charset=utf-8")
 
 
 @router.post("/audit/verify", responses={200: {"model": Verification}}, summary="Verify the log")
