@@ -182,6 +182,8 @@ class GateHouse:
     level: Level = Level.FULL
     answers: Mapping[str, Any] = field(default_factory=dict)
     at: Callable[[str], None] | None = None
+    running: Callable[[AgentId], int] = lambda _agent: 0
+    quota_database: Database | None = None
     ran: list[Cleared] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -192,7 +194,7 @@ class GateHouse:
         self.approvals = SqlApprovals(self.database, self.log, self.clock, ids, ApprovalLimits())
         deciding = {"isolation_min": self.settings.level_min.value, "require_user_approval": self.settings.approval_required}
         self.policies = Policies(self.policy, deciding)
-        self.quotas = Quotas(self.database, self.clock, lambda _agent: 0)
+        self.quotas = Quotas(self.quota_database or self.database, self.clock, lambda agent: self.running(agent))
         self.keys = Keys(self.database, self.clock)
         self.rooms = Rooms(
             self.log,
