@@ -10,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
+from cohort.base.errors import CohortError
 from cohort.base.ids import ApprovalId, GrantRuleId
 from cohort.kernel.face import KernelFace
 from cohort.kernel.model import Approval, ApprovalState, GrantRule
