@@ -126,7 +126,9 @@ class _Asked:
         try:
             pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
         except ValueError as error:
-            raise CohortError("FIELD_INVALID", "the form cannot be read", field="body", hint=f"Send at most {FIELDS_MAX} fields.") from error
+            raise CohortError(
+                "FIELD_INVALID", "the form cannot be read", field="body", hint=f"Send at most {FIELDS_MAX} fields."
+            ) from error
         form = dict(pairs)
         if len(form) != len(pairs):
             raise CohortError("FIELD_INVALID", "a field comes twice", field="body", hint="Send every field once.")
@@ -167,7 +169,9 @@ def _audience(form: Mapping[str, str], base: str) -> str:
     """Errors: FIELD_INVALID."""
     wanted = form.get("resource") or form.get("audience") or AUDIENCE
     if wanted.removesuffix("/") not in (AUDIENCE, base + MCP_PATH):
-        raise CohortError("FIELD_INVALID", f"{wanted[:200]!r} is no place here", field="resource", hint=f"Use {base}{MCP_PATH} or {AUDIENCE}.")
+        raise CohortError(
+            "FIELD_INVALID", f"{wanted[:200]!r} is no place here", field="resource", hint=f"Use {base}{MCP_PATH} or {AUDIENCE}."
+        )
     return wanted.removesuffix("/")
 
 

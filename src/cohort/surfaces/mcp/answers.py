@@ -38,7 +38,14 @@ def result(answer: ActionResult, approve_at: str | None = None) -> types.CallToo
 def failure(error: CohortError) -> types.CallToolResult:
     """What was not even decided: nobody is asking any more, or it cannot be recorded."""
     outcome = Outcome.UNKNOWN if error.code == "OUTCOME_UNKNOWN" else Outcome.REFUSED
-    body = {"action": None, "outcome": outcome.value, "result": {}, "code": error.code, "reason": error.message, "hint": error.hint}
+    body: dict[str, Any] = {
+        "action": None,
+        "outcome": outcome.value,
+        "result": {},
+        "code": error.code,
+        "reason": error.message,
+        "hint": error.hint,
+    }
     text = _sentence(outcome.value, error.code, error.message, error.hint)
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)], structured_content=body, is_error=True)
 

@@ -73,7 +73,9 @@ class McpDoor:
         """Errors: NOT_SIGNED_IN, and those of `Tokens.check`."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise CohortError("NOT_SIGNED_IN", "this needs an agent's token", hint="Send `Authorization: Bearer` and a token made for /mcp.")
+            raise CohortError(
+                "NOT_SIGNED_IN", "this needs an agent's token", hint="Send `Authorization: Bearer` and a token made for /mcp."
+            )
         base = base_of(request)
         check = partial(self._kernel.tokens.check, token.strip(), base + MCP_PATH)
         caller = await anyio.to_thread.run_sync(check, limiter=self._checks)

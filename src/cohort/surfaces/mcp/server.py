@@ -50,9 +50,7 @@ class Calls:
         known = tools.table(self._kernel.actions.operations())
         return types.ListToolsResult(tools=[tools.tool(name, named) for name, named in known.items() if named.operation.scope in held])
 
-    async def call_tool(
-        self, context: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         named = tools.table(self._kernel.actions.operations()).get(params.name)
         if named is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name[:100]!r}")

@@ -72,7 +72,11 @@ def input_schema(named: Named) -> dict[str, Any]:
     """The operation's arguments, and `why` for whoever has to approve."""
     schema = dict(named.operation.arguments)
     if named.why:
-        text = {"type": "string", "maxLength": WHY_CHARS_MAX, "description": "Why you want this. Shown to the person who has to approve it."}
+        text = {
+            "type": "string",
+            "maxLength": WHY_CHARS_MAX,
+            "description": "Why you want this. Shown to the person who has to approve it.",
+        }
         schema["properties"] = {**schema.get("properties", {}), WHY: text}
     return {"type": "object", **schema}
 
