@@ -155,7 +155,7 @@ class Jwts:
             session=AgentSessionId(_text(said["sid"])),
             workspace=WorkspaceId(_text(said["ws"])) if said["ws"] is not None else None,
             audiences=tuple(_text(audience) for audience in said["aud"]),
-            scopes=tuple(parse_scope(text) for text in said["scope"].split()),
+            scopes=tuple(_scope(text) for text in said["scope"].split()),
             issued_s=_seconds(said["iat"]),
             expires_s=_seconds(said["exp"]),
             actors=tuple(chain[1:]),
@@ -192,6 +192,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not text")
     return value
+
+
+def _scope(text: str) -> Scope:
+    try:
+        return parse_scope(text)
+    except CohortError as error:
+        raise ValueError(error.message) from error
 
 
 def _seconds(value: Any) -> int:
