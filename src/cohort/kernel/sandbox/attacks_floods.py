@@ -6,15 +6,15 @@ from cohort.kernel.sandbox.attacks_row import FULL_ONLY, NAMESPACED, Attack, Ora
 
 _FILL = """
 def fill(folder, ceiling, known):
-    '''Bytes written into `folder` before it was full, `ceiling` at most. On a file system of which nobody told us that it is ours
-    to fill, nothing is written: that it is that large is the answer.'''
-    about = os.statvfs(folder)
-    size = about.f_blocks * about.f_frsize
-    if size > ceiling and os.stat(folder).st_dev not in known:
-        return size
+    '''Bytes written into `folder` before it was full, `ceiling` at most. On a large file system of which nobody told us that it is ours
+    to fill, nothing is written: that it can be written to and is that large is the answer.'''
     path, written = os.path.join(folder, 'fill-' + told['token']), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        about = os.fstatvfs(descriptor)
+        size = about.f_blocks * about.f_frsize
+        if size > ceiling and os.fstat(descriptor).st_dev not in known:
+            return size
         while written < ceiling:
             written += os.write(descriptor, bytes(1 << 18))
     except OSError:
