@@ -130,7 +130,7 @@ class Stage:
         return self.folder / "workspaces" / "w1"
 
     def place(self) -> Place:
-        return Place(WorkspaceId("ws_attacks"), str(self.workspace), self.uid, self.uid, self.hard, (".git/hooks",))
+        return Place(WorkspaceId(f"ws_{self.root.name[-8:]}"), str(self.workspace), self.uid, self.uid, self.hard, (".git/hooks",))
 
     def mount(self, path: Path, options: str) -> None:
         """A tmpfs of its own; refuses to go on when it is not what was asked for."""
@@ -394,7 +394,10 @@ class Attacker:
         answer = json.loads(self._process.stdout.readline(ANSWER_BYTES_MAX) or '{"error": "the process that starts sandboxes is gone"}')
         if "error" in answer:
             raise RuntimeError(answer["error"])
-        return attacks_driver.evidence(answer["stdout"].encode())
+        found = attacks_driver.evidence(answer["stdout"].encode())
+        if answer.get("stopped_by"):
+            found = {attack.name: () for attack in attacks if attack.alone} | found  # the attack brought its own sandbox down
+        return found
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -12,8 +12,9 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
 from cohort.kernel.ports import Sandbox
-from cohort.kernel.sandbox import attacks_driver
-from cohort.kernel.sandbox.bubblewrap import Bubblewrap, Parts
+from cohort.kernel.sandbox import attacks_driver, cgroups
+from cohort.kernel.sandbox.boxes import Parts
+from cohort.kernel.sandbox.bubblewrap import Bubblewrap
 from cohort.kernel.sandbox.spawner import Spawner
 
 WAIT_S = 60
@@ -35,10 +36,15 @@ def uncontained(place: Place, request: dict[str, Any]) -> bytes:
 
 
 def backend(name: str) -> Sandbox:
-    parts = Parts(Spawner(sys.executable), SystemClock(), lambda spawn: None)
-    match name:
+    """`bubblewrap`, cold or warm, with `full` under cgroups: `bubblewrap-cold`, `bubblewrap-warm`, `bubblewrap-cold-full`, ..."""
+    kind, *how = name.split("-")
+    hierarchy = cgroups.find().hierarchy if "full" in how else None
+    parts = Parts(
+        Spawner(sys.executable), SystemClock(), lambda spawn: None, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy)
+    )
+    match kind:
         case "bubblewrap":
-            return Bubblewrap(parts, Level.NAMESPACES)
+            return Bubblewrap(parts, Level.FULL if "full" in how else Level.NAMESPACES, warm="warm" in how)
     raise ValueError(name)
 
 
@@ -46,10 +52,12 @@ def contained(sandbox: Sandbox, place: Place, request: dict[str, Any]) -> Comple
     return sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request["request"].encode()))
 
 
-def answer(sandbox: Sandbox | None, line: str) -> dict[str, Any]:
-    request = json.loads(line)
+def place_of(request: dict[str, Any]) -> Place:
     workspace, root, uid, gid, hard, read_only = request["place"]
-    place = Place(WorkspaceId(workspace), root, uid, gid, hard, tuple(read_only))
+    return Place(WorkspaceId(workspace), root, uid, gid, hard, tuple(read_only))
+
+
+def answer(sandbox: Sandbox | None, place: Place, request: dict[str, Any]) -> dict[str, Any]:
     if sandbox is None:
         return {"stdout": uncontained(place, request).decode(errors="replace")}
     try:
@@ -65,8 +73,12 @@ def answer(sandbox: Sandbox | None, line: str) -> dict[str, Any]:
 
 def main(name: str) -> None:
     sandbox = None if name == "none" else backend(name)
+    place: Place | None = None
     for line in sys.stdin:
-        print(json.dumps(answer(sandbox, line)), flush=True)
+        place = place_of(json.loads(line))
+        print(json.dumps(answer(sandbox, place, json.loads(line))), flush=True)
+    if sandbox is not None and place is not None:
+        sandbox.close(place)
 
 
 main(json.loads(sys.argv[1])["backend"])

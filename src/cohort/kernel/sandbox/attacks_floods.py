@@ -56,13 +56,14 @@ MEMORY_BOMB = Attack(
     "the cgroup; without one, a watchdog that may be too late",
     """
 parts, step = 4, 1 << 20
+ready, go = os.pipe(), os.pipe()
 def eat():
-    kept = []
-    for number in range(told['memory_bytes'] // parts // step):
-        kept.append(bytearray(os.urandom(4096)) + bytearray(b'x') * (step - 4096))
-        with open(f"eaten-{told['token']}-{os.getpid()}", 'w') as file:
-            file.write(str((number + 1) * step))
-    time.sleep(0.5)
+    os.close(go[1])
+    kept = [bytearray(os.urandom(64)) * (step // 64) for _ in range(told['memory_bytes'] // parts // step)]
+    os.close(ready[1])
+    os.read(go[0], 1)
+    with open(f"eaten-{told['token']}-{os.getpid()}", 'w') as file:
+        file.write(str(len(kept) * step))
     os._exit(0)
 children = []
 for _ in range(parts):
@@ -70,6 +71,9 @@ for _ in range(parts):
     if child == 0:
         eat()
     children.append(child)
+os.close(ready[1])
+os.read(ready[0], 1)  # until each of them has all of its part, or is gone
+os.close(go[1])
 for child in children:
     os.waitpid(child, 0)
 """,
