@@ -221,11 +221,14 @@ def test_only_the_newest_that_ended_are_kept(processes, here, database):
         except CohortError:
             return True
 
+    def all_written():
+        with database.read() as connection:
+            return all(row.ended_us is not None for row in connection.execute(select(table)))
+
     until(forgotten)
+    until(all_written)
     assert processes.output(AGENT, views[-1].id, "stdout", 0, 1) == b""
     assert len(processes.list(AGENT)) == len(views)
-    with database.read() as connection:
-        assert all(row.ended_us is not None for row in connection.execute(select(table)))
 
 
 CHILD = """

@@ -197,7 +197,7 @@ class AgentProcesses:
     def _begin(self, started: _Started, place: Place, limits: Limits, command: Command) -> Running:
         """Under way, with its input, as much of it as it reads."""
         try:
-            running = self._sandbox.start(place, limits, command)
+            running = self._sandbox.start(place, limits, replace(command, stdin=b""))
         except CohortError:
             with self._database.write() as connection:
                 rows.remove(connection, started.view.id)
