@@ -398,7 +398,8 @@ class Place:
     gid: int
     hard_quota: bool
     read_only: tuple[str, ...] = ()
-    """Paths under the root that stay read-only, such as `.git/hooks`."""
+    """Paths under the root that stay read-only, such as `.git/hooks`. Whoever mounts them read-only also mounts the directories on the way
+    onto themselves; otherwise a command renames `.git` and makes its own."""
 
 
 @dataclass(frozen=True, slots=True)
