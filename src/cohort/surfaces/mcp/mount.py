@@ -60,10 +60,10 @@ class McpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         try:
-            if self._manager is None or self._closing.is_set():
-                raise CohortError("NOT_RUNNING", "control is not ready", retry=Retry.SAFE, hint="Try again in a moment.")
             _check_origin(request)
             scope["user"] = await self._holder(request)
+            if self._manager is None or self._closing.is_set():
+                raise CohortError("NOT_RUNNING", "control is not ready", retry=Retry.SAFE, hint="Try again in a moment.")
         except CohortError as error:
             await _refusal(request, error)(scope, receive, send)
             return
@@ -85,7 +85,7 @@ class McpDoor:
 def install_mcp(app: FastAPI, kernel: KernelFace, asking: Asking | None = None) -> McpDoor:
     """Serve /mcp; the application's lifespan has to `run` what this returns."""
     door = McpDoor(kernel, asking)
-    app.router.routes.append(Route(MCP_PATH, endpoint=door))
+    app.router.routes.append(Route(MCP_PATH, endpoint=door, methods=["GET", "POST", "DELETE"]))
     return door
 
 
