@@ -288,7 +288,7 @@ class TestFiles:
         room.files.write(place, "b", b"2")
         with pytest.raises(CohortError) as raised:
             room.files.move(place, "a", "b")
-        assert (code_of(raised), raised.value.field) == ("PATH_EXISTS", "destination")
+        assert (code_of(raised), raised.value.field) == ("PATH_EXISTS", "to")
         assert room.files.read(place, "b").data == b"2"
 
     def test_a_deep_tree_is_deleted_without_recursion(self, room: Room, place: Place) -> None:
