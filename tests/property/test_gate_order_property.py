@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +139,16 @@ class World:
         assert len(grants) == len(set(grants))
         assert [intent["action"] for intent in intents] == [cleared.action.id for cleared in self.gates.ran]
         read = any(cleared.facts.row.private for cleared in self.gates.ran)
-        assert self.gates.identities.taint(AgentSessionId("se_" + "s" * 16)).private == read
+        assert (
+            self.gates.identities.taint(AgentSessionId("se_" + "s" * 16)).private or not read
+        )  # marked before it runs, so perhaps in vain
 
 
-@dataclass(frozen=True)
 class Template:
     """A migrated database, without a megabyte of representation."""
 
-    content: bytes = field(repr=False)
+    def __init__(self, content: bytes) -> None:
+        self.content = content
 
 
 @pytest.fixture
