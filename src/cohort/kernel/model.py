@@ -368,6 +368,7 @@ class StoppedBy(StrEnum):
     OUTPUT = "output"
     SIGNAL = "signal"  # somebody asked
     SANDBOX = "sandbox"  # it, or its supervisor, was killed from inside or could not be set up
+    LOST = "lost"  # the control process that ran it ended first; how far it came is not known
 
 
 @dataclass(frozen=True, slots=True)

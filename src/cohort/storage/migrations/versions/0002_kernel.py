@@ -21,6 +21,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session", "idempotency_key", name=op.f("pk_action_keys")),
     )
     op.create_table(
+        "agent_processes",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("agent", sa.String(length=40), nullable=False),
+        sa.Column("session", sa.String(length=40), nullable=True),
+        sa.Column("control", sa.String(length=128), nullable=False),
+        sa.Column("argv", sa.JSON(), nullable=False),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_processes")),
+    )
+    op.create_index("ix_agent_processes_agent_started_us", "agent_processes", ["agent", "started_us"], unique=False)
+    op.create_table(
         "agent_usage",
         sa.Column("agent", sa.String(length=40), nullable=False),
         sa.Column("day", sa.Integer(), nullable=False),
