@@ -20,7 +20,7 @@ def room(database, tmp_path, clock):
 
 def shown(database):
     with database.read() as connection:
-        return connection.execute(text(f"SELECT {COLUMNS} FROM audit_logs ORDER BY id")).mappings().all()  # noqa: S608
+        return connection.execute(text(f"SELECT {COLUMNS} FROM audit_logs ORDER BY id")).mappings().all()
 
 
 def test_each_record_is_a_row_chained_to_the_one_before(room, database):
