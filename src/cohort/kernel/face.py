@@ -114,8 +114,9 @@ class Tokens(Protocol):
         task: str | None = None,
         source: str = "",
         bound_to: str | None = None,
+        agent: str | None = None,
     ) -> TokenPair:
-        """Errors: KEY_INVALID, SCOPE_REFUSED, AGENT_SUSPENDED, TOO_MANY_ATTEMPTS."""
+        """`agent`: whose key it has to be. Errors: KEY_INVALID, SCOPE_REFUSED, AGENT_SUSPENDED, TOO_MANY_ATTEMPTS."""
         ...
 
     def refresh(self, refresh: str, *, bound_to: str | None = None) -> TokenPair:
@@ -124,6 +125,10 @@ class Tokens(Protocol):
 
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str, *, bound_to: str | None = None) -> TokenPair:
         """Delegation: a token for `agent` with scopes inside those of `token`. Errors: SCOPE_REFUSED and those of `authenticate`."""
+        ...
+
+    def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
+        """Who asks, for a place that has an audience of its own. Errors: as `Actions.perform`."""
         ...
 
     def jwks(self) -> Mapping[str, Any]:
