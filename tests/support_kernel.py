@@ -278,6 +278,9 @@ class MemoryTokens:
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str) -> TokenPair:
         raise CohortError("TOKEN_INVALID", "nothing is delegated here", hint="Mint a token.")
 
+    def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
+        raise CohortError("TOKEN_INVALID", "no token is for this place", hint="Mint a token.")
+
     def jwks(self) -> Mapping[str, Any]:
         return {"keys": []}
 
@@ -691,7 +694,14 @@ class Kernel:
             self.workspaces,
             lambda: self.containment,
             lambda: self.safety,
+            self._reply,
+            lambda: "cohort.local/audit+00000000+AAAA",
         )
+
+    def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:
+        if headers.get("webhook-signature") != "right":
+            raise CohortError("KEY_INVALID", "the answer is not signed with the webhook's secret", hint="Sign it.")
+        return self.approvals.approve(ApprovalId(body.decode()), Sign("webhook"))
 
     def populated(self) -> Kernel:
         """Two agents, one suspended, and a question of each kind of risk."""

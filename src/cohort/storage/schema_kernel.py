@@ -103,6 +103,7 @@ def _workspaces(metadata: MetaData) -> None:
         Column("files_max", BigInteger, nullable=False),
         Column("state", String(12), nullable=False),  # creating | ready | removing | removed
         _id("base", nullable=True),  # the snapshot that `diff` compares with
+        _id("restoring", nullable=True),  # the snapshot that is being put back, empty for none at all; NULL: nothing is under way
         Column("created_us", BigInteger, nullable=False),
     )
     Table(
@@ -185,6 +186,19 @@ def _approvals(metadata: MetaData) -> None:
 
 
 def _actions(metadata: MetaData) -> None:
+    Table(
+        "agent_processes",
+        metadata,
+        _id(primary_key=True),
+        _id("agent", nullable=False),
+        _id("session", nullable=True),
+        Column("control", String(128), nullable=False),  # which control process runs it
+        Column("argv", JSON, nullable=False),
+        Column("started_us", BigInteger, nullable=False),
+        Column("ended_us", BigInteger, nullable=True),
+        Column("ended", JSON, nullable=True),
+        Index("ix_agent_processes_agent_started_us", "agent", "started_us"),
+    )
     Table(
         "action_keys",
         metadata,

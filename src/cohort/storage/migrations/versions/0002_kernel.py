@@ -48,6 +48,19 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("session", "idempotency_key", name=op.f("pk_action_keys")),
     )
     op.create_table(
+        "agent_processes",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("agent", sa.String(length=40), nullable=False),
+        sa.Column("session", sa.String(length=40), nullable=True),
+        sa.Column("control", sa.String(length=128), nullable=False),
+        sa.Column("argv", sa.JSON(), nullable=False),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_processes")),
+    )
+    op.create_index("ix_agent_processes_agent_started_us", "agent_processes", ["agent", "started_us"], unique=False)
+    op.create_table(
         "agent_usage",
         sa.Column("agent", sa.String(length=40), nullable=False),
         sa.Column("day", sa.Integer(), nullable=False),
@@ -235,6 +248,7 @@ def _tables() -> None:
         sa.Column("files_max", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("base", sa.String(length=40), nullable=True),
+        sa.Column("restoring", sa.String(length=40), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["agent"], ["agents.id"], name=op.f("fk_workspaces_agent")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspaces")),
