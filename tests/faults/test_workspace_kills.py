@@ -160,4 +160,4 @@ def test_a_start_after_a_kill_finds_it_whole(folder: Path, migrated_sqlite_url: 
             assert loop_devices.mounts_under(str(run.resolve() / "mounts")) == {}
         database.close()
         step += stride
-    assert step > 2 * stride, "it has hardly any steps: nothing was tried"
+    assert step >= 2 * stride, "it has hardly any steps: nothing was tried"
