@@ -75,6 +75,10 @@ class Process:
         taken = self.stderr if stream == "stderr" else self.stdout
         return bytes(taken.data[offset : offset + limit])
 
+    @property
+    def totals(self) -> tuple[int, int]:
+        return self.stdout.total, self.stderr.total
+
     def signal(self, number: int) -> None:
         if self._completed is None:
             self._launch.send(self._process, number)
