@@ -23,7 +23,7 @@ from cohort.kernel.actions.quotas import Quotas, Reservation
 from cohort.kernel.approvals.plain import describe
 from cohort.kernel.face import Entry, Operation, Request
 from cohort.kernel.model import Action, ActionResult, Answer, ApprovalState, Caller, Decision, Level, Outcome, RecordKind, Taint
-from cohort.kernel.ports import Approvals, AuditLog, Grant, Identities, Question, Workspaces
+from cohort.kernel.ports import AUDIENCE, Approvals, AuditLog, Grant, Identities, Question, Workspaces
 
 STEPS = ("parsed", "authenticated", "decided", "approved", "reserved", "marked", "claimed", "recorded", "executed", "ended")
 
@@ -51,7 +51,7 @@ class GateSettings:
     autonomy ask at all. `keep_payloads`: results beside the log, erasable; without it the log has their digests only.
     """
 
-    audience: str = "cohort"
+    audience: str = AUDIENCE
     level_min: Level = Level.NAMESPACES
     approval_required: bool = True
     keep_payloads: bool = False
