@@ -34,16 +34,3 @@ def give(pid: int, priority: Priority) -> Held:
     except (psutil.Error, OSError):
         return Held.NOT_ENFORCED
     return Held.SOFT if sys.platform == "win32" else Held.ENFORCED
-
-
-def pin(pid: int, cores: int) -> Held:
-    """Let `pid` and what it starts use the first `cores` cores only. SOFT: it may undo that itself; macOS cannot do it at all."""
-    try:
-        process = psutil.Process(pid)
-        if not hasattr(process, "cpu_affinity") or cores < 1:
-            return Held.NOT_ENFORCED
-        chosen = sorted(process.cpu_affinity() or [])[:cores]
-        process.cpu_affinity(chosen)
-        return Held.SOFT if process.cpu_affinity() == chosen else Held.NOT_ENFORCED
-    except (psutil.Error, OSError):
-        return Held.NOT_ENFORCED
