@@ -330,7 +330,7 @@ class ProbeRow:
 
 @dataclass(frozen=True, slots=True)
 class Containment:
-    """What this machine can hold, as probed by attack. `fixes`: for each level missed, the exact command."""
+    """What this machine can hold, as probed by attack. `fixes`: for each level missed, the exact command. `landlock`: its ABI, 0 without."""
 
     backend: str
     level: Level
@@ -338,6 +338,8 @@ class Containment:
     rows: tuple[ProbeRow, ...]
     soft: tuple[str, ...]
     fixes: tuple[str, ...]
+    kernel: str = ""
+    landlock: int = 0
 
 
 @dataclass(frozen=True, slots=True)
