@@ -33,6 +33,7 @@ class AuditLog(Protocol):
 
         Raises:
             CohortError AUDIT_UNAVAILABLE: nothing was written; the caller must not act.
+            CohortError AUDIT_BROKEN: as AUDIT_UNAVAILABLE, and for good: the log is not the one that was signed, and read-only.
             CohortError OUTCOME_UNKNOWN: it may be in the log.
             CohortError RECORD_TOO_LARGE: nothing was written.
         """

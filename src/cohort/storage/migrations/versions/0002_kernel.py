@@ -8,8 +8,35 @@ down_revision = "0001_house"
 
 ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# The audit log for people who know SQL. A NUL, which a jsonb text cannot hold, is shown as the replacement character.
+AUDIT_LOGS_POSTGRES = r"""
+CREATE VIEW audit_logs AS
+SELECT idx AS id, agent AS agent_id, at AS timestamp, coalesce(value #>> '{body,operation}', kind) AS action_type,
+  value #>> '{body,resource}' AS target, value #> '{body,arguments}' AS parameters,
+  coalesce(value #> '{body,result}', value #> '{body,outcome}', value #> '{body,answer}') AS result,
+  coalesce(value #> '{body,grant}', 'null'::jsonb) <> 'null'::jsonb AS user_approved, value #>> '{body,risk_level}' AS risk_level,
+  encode(leaf, 'hex') AS hash, CASE WHEN idx > 0 THEN value ->> 'prev' END AS previous_hash, at AS created_at
+FROM (SELECT idx, agent, kind, leaf, timestamptz 'epoch' + at_us * interval '1 microsecond' AS at,
+  replace(convert_from(entry, 'UTF8'), '\u0000', '\ufffd')::jsonb AS value FROM audit_entries) AS entries
+"""
+AUDIT_LOGS_SQLITE = """
+CREATE VIEW audit_logs AS
+SELECT idx AS id, agent AS agent_id, at AS timestamp, coalesce(json_extract(value, '$.body.operation'), kind) AS action_type,
+  json_extract(value, '$.body.resource') AS target, json_extract(value, '$.body.arguments') AS parameters,
+  coalesce(json_extract(value, '$.body.result'), json_extract(value, '$.body.outcome'), json_extract(value, '$.body.answer')) AS result,
+  json_extract(value, '$.body.grant') IS NOT NULL AS user_approved, json_extract(value, '$.body.risk_level') AS risk_level,
+  lower(hex(leaf)) AS hash, CASE WHEN idx > 0 THEN json_extract(value, '$.prev') END AS previous_hash, at AS created_at
+FROM (SELECT idx, agent, kind, leaf, strftime('%Y-%m-%dT%H:%M:%f', at_us / 1000000.0, 'unixepoch') || 'Z' AS at,
+  CAST(entry AS TEXT) AS value FROM audit_entries) AS entries
+"""
+
 
 def upgrade() -> None:
+    _tables()
+    op.execute(AUDIT_LOGS_POSTGRES if op.get_bind().dialect.name == "postgresql" else AUDIT_LOGS_SQLITE)
+
+
+def _tables() -> None:
     op.create_table(
         "action_keys",
         sa.Column("session", sa.String(length=40), nullable=False),
