@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cohort.base.clock import Clock, SystemClock
 from cohort.base.errors import CohortError
-from cohort.base.ids import Entropy, WorkspaceId
+from cohort.base.ids import Entropy, WorkspaceId, new_id
 from cohort.kernel.face import Containment
 from cohort.kernel.model import Level, Place
 from cohort.kernel.ports import Sandbox
@@ -21,6 +21,7 @@ from cohort.kernel.sandbox.backends import Choice, choose
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.probe import Surroundings, nothing_shown, probe
 from cohort.kernel.sandbox.spawner import Spawner
+from cohort.kernel.sandbox.ways_out import unobserved
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
 
@@ -55,11 +56,10 @@ def probe_here() -> Containment:
     """
     spawner, clock = Spawner(), SystemClock()
     hierarchy = cgroups.find().hierarchy
-    parts = Parts(spawner, clock, lambda spawn: None, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy))
+    parts = Parts(spawner, clock, unobserved, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy))
     try:
         with tempfile.TemporaryDirectory(prefix="cohort-probe-") as name, probe_place(Path(name)) as place:
             choice, found = choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)
-            choice.sandbox.close(place)
             reasons = tuple(f"{one.backend}: {one.what}" for one in choice.obstacles)
             return replace(found, soft=found.soft + reasons)
     except CohortError as error:
@@ -80,7 +80,7 @@ def probe_place(folder: Path) -> Iterator[Place]:
     try:
         backend.make(PROBE_NAME, PROBE_SIZE)
         backend.assign(PROBE_NAME, PROBE_UID)
-        yield Place(WorkspaceId("ws_probe"), backend.attach(PROBE_NAME, PROBE_SIZE), PROBE_UID, PROBE_UID, hard_quota=True)
+        yield Place(_workspace(), backend.attach(PROBE_NAME, PROBE_SIZE), PROBE_UID, PROBE_UID, hard_quota=True)
     finally:
         backend.remove(PROBE_NAME)
 
@@ -90,4 +90,9 @@ def _soft_place(folder: Path) -> Place:
     root.mkdir(mode=0o700)
     uid, gid = (PROBE_UID, PROBE_UID) if os.geteuid() == 0 else (os.getuid(), os.getgid())
     os.chown(root, uid, gid)
-    return Place(WorkspaceId("ws_probe"), str(root), uid, gid, hard_quota=False)
+    return Place(_workspace(), str(root), uid, gid, hard_quota=False)
+
+
+def _workspace() -> WorkspaceId:
+    """Another each time: its control group must not be another probe's."""
+    return WorkspaceId(new_id("ws", secrets.token_bytes))

@@ -101,7 +101,9 @@ def probe(sandbox: Sandbox, place: Place, around: Surroundings) -> Containment:
 def nothing_shown(clock: Clock, why: str, hint: str) -> Containment:
     """What is known where no sandbox could be tried at all: level 0."""
     fixes = fixes_for(look(), Level.NONE)
-    return Containment("none", Level.NONE, clock.now_us(), (), (why,), (*([hint] if hint and not fixes else []), *fixes), _kernel(), landlock.abi())
+    return Containment(
+        "none", Level.NONE, clock.now_us(), (), (why,), (*([hint] if hint and not fixes else []), *fixes), _kernel(), landlock.abi()
+    )
 
 
 def _kernel() -> str:
@@ -111,12 +113,15 @@ def _kernel() -> str:
 def _attack(sandbox: Sandbox, place: Place, tried: Sequence[Attack], set_scene: Scene) -> dict[str, tuple[str, ...]]:
     """What each handed in. One that brings its own sandbox down has handed in nothing, but was tried."""
     found: dict[str, tuple[str, ...]] = {}
-    for group in ([attack for attack in tried if not attack.alone], *([attack] for attack in tried if attack.alone)):
-        request = attacks_driver.request(group, set_scene.told, ROW_WAIT_S)
-        done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label="probe"))
-        if done.stopped_by is not None:
-            found |= {attack.name: () for attack in group if attack.alone}
-        found |= attacks_driver.evidence(done.stdout)
+    try:
+        for group in ([attack for attack in tried if not attack.alone], *([attack] for attack in tried if attack.alone)):
+            request = attacks_driver.request(group, set_scene.told, ROW_WAIT_S)
+            done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label="probe"))
+            if done.stopped_by is not None:
+                found |= {attack.name: () for attack in group if attack.alone}
+            found |= attacks_driver.evidence(done.stdout)
+    finally:
+        sandbox.close(place)
     return found
 
 
