@@ -14,7 +14,7 @@ from cohort.kernel.actions.facts import Facts
 from cohort.kernel.actions.policy import Policy
 from cohort.kernel.face import Request
 from cohort.kernel.model import Answer, Autonomy, Level, Taint
-from support_gate import OTHER, OWN, canonical, make_caller
+from support_gate import OTHER, OWN, make_caller
 
 CLOCK = ManualClock()
 PATHS = ["a", "src/a", "src/b/c", "data/x"]
@@ -105,10 +105,10 @@ def known_facts(draw: st.DrawFn) -> Facts:
     if operation == "terminal.run":
         arguments = {"argv": [draw(st.sampled_from(["ls", "/bin/bash"]))]}
     caller = make_caller(CLOCK, autonomy=draw(st.sampled_from(list(Autonomy))))
-    parsed = parsing.parse(Request(operation, arguments), canonical)
+    parsed = parsing.parse(Request(operation, arguments))
     action = parsed.bind(ActionId("act_" + "a" * 16), caller)
     taint = Taint(untrusted=draw(st.booleans()))
-    return facts.gather(action, parsed.row, caller, taint, Level.FULL, lambda _path: False, lambda _origin, _listed: False)
+    return facts.gather(action, parsed.row, caller, taint, Level.FULL)
 
 
 @settings(max_examples=300)
