@@ -18,7 +18,7 @@ from cohort.surfaces.dashboard.buttons import Button
 from cohort.surfaces.dashboard.pages_kernel import inbox_shown, verified
 from cohort.surfaces.dashboard.rendering import page
 from cohort.surfaces.http.bodies_kernel import LIFE_S_MAX, SCOPE_CHARS_MAX, USES_MAX
-from cohort.surfaces.http.callers import Caller, Kernel, Reader, check_change, reader
+from cohort.surfaces.http.callers import Caller, Kernel, Reader, check_change
 from cohort.surfaces.http.ports import REASON_CHARS_MAX
 from cohort.surfaces.http.routes_agents import AgentVerb, agent_verb
 from cohort.surfaces.http.routes_workspaces import WorkspaceVerb, workspace_verb
@@ -39,8 +39,9 @@ def ask(request: Request, agent: str, verb: AgentVerb, kernel: Kernel, caller: R
 
 
 @router.post("/agents/{agent}/{verb}")
-def turn(request: Request, agent: str, verb: AgentVerb, kernel: Kernel, csrf: Csrf = "", reason: Reason = "") -> Response:
-    caller, button = _changer(request, csrf, Right.REGISTER), AGENT_BUTTONS[verb]
+def turn(request: Request, agent: str, verb: AgentVerb, kernel: Kernel, caller: Reader, csrf: Csrf = "", reason: Reason = "") -> Response:
+    check_change(caller, csrf, Right.REGISTER)
+    button = AGENT_BUTTONS[verb]
     found = kernel.agents.find(agent)
     try:
         if button.reason_needed and not reason.strip():
@@ -59,8 +60,10 @@ def ask_workspace(request: Request, agent: str, verb: WorkspaceVerb, kernel: Ker
 
 
 @router.post("/agents/{agent}/workspace/{verb}")
-def turn_workspace(request: Request, agent: str, verb: WorkspaceVerb, kernel: Kernel, csrf: Csrf = "", reason: Reason = "") -> Response:
-    caller = _changer(request, csrf, Right.REGISTER)
+def turn_workspace(
+    request: Request, agent: str, verb: WorkspaceVerb, kernel: Kernel, caller: Reader, csrf: Csrf = "", reason: Reason = ""
+) -> Response:
+    check_change(caller, csrf, Right.REGISTER)
     found = kernel.agents.find(agent)
     try:
         workspace_verb(kernel.workspaces, verb)(str(found.workspace), caller.name, reason.strip())
@@ -72,8 +75,8 @@ def turn_workspace(request: Request, agent: str, verb: WorkspaceVerb, kernel: Ke
 
 
 @router.post("/agents/{agent}/sessions/{session}/revoke")
-def end_session(request: Request, agent: str, session: str, kernel: Kernel, csrf: Csrf = "") -> Response:
-    caller = _changer(request, csrf, Right.REGISTER)
+def end_session(agent: str, session: str, kernel: Kernel, caller: Reader, csrf: Csrf = "") -> Response:
+    check_change(caller, csrf, Right.REGISTER)
     kernel.agents.revoke_session(AgentSessionId(session), caller.name, "ended on the dashboard")
     return RedirectResponse(f"/agents/{kernel.agents.find(agent).id}?done=session", 303)
 
@@ -83,6 +86,7 @@ def approve(
     request: Request,
     approval: str,
     kernel: Kernel,
+    caller: Reader,
     csrf: Csrf = "",
     note: Reason = "",
     looked_ms: Looked = None,
@@ -92,7 +96,7 @@ def approve(
     hours: Hours = None,
     uses: Uses = None,
 ) -> Response:
-    caller = _changer(request, csrf, Right.APPROVE)
+    check_change(caller, csrf, Right.APPROVE)
     life_s = hours * 3600 if hours is not None else None
     try:
         prefix = tuple(_split(words)) or None
@@ -104,8 +108,10 @@ def approve(
 
 
 @router.post("/approvals/{approval}/deny")
-def deny(request: Request, approval: str, kernel: Kernel, csrf: Csrf = "", note: Reason = "", looked_ms: Looked = None) -> Response:
-    caller = _changer(request, csrf, Right.APPROVE)
+def deny(
+    request: Request, approval: str, kernel: Kernel, caller: Reader, csrf: Csrf = "", note: Reason = "", looked_ms: Looked = None
+) -> Response:
+    check_change(caller, csrf, Right.APPROVE)
     try:
         found = kernel.approvals.deny(ApprovalId(approval), Sign(caller.name, note=note.strip(), looked_ms=looked_ms))
     except CohortError as error:
@@ -114,15 +120,15 @@ def deny(request: Request, approval: str, kernel: Kernel, csrf: Csrf = "", note:
 
 
 @router.post("/approval-rules/{rule}/revoke")
-def revoke_rule(request: Request, rule: str, kernel: Kernel, csrf: Csrf = "") -> Response:
-    caller = _changer(request, csrf, Right.APPROVE)
+def revoke_rule(rule: str, kernel: Kernel, caller: Reader, csrf: Csrf = "") -> Response:
+    check_change(caller, csrf, Right.APPROVE)
     kernel.approvals.revoke_rule(GrantRuleId(rule), caller.name)
     return RedirectResponse("/approvals#rules", 303)
 
 
 @router.post("/audit/verify")
-def verify(request: Request, kernel: Kernel, csrf: Csrf = "") -> Response:
-    caller = _changer(request, csrf, Right.AUDIT)
+def verify(request: Request, kernel: Kernel, caller: Reader, csrf: Csrf = "") -> Response:
+    check_change(caller, csrf, Right.AUDIT)
     return verified(request, kernel, caller, kernel.audit.verify())
 
 
@@ -151,9 +157,3 @@ def _confirm(
     command = f'cohort {what} {button.verb} {agent.name} --reason "…"{sure}'
     values = {"agent": agent, "button": button, "what": what, "error": error, "reason": reason, "command": command}
     return page(request, "confirm_agent.html", caller, error.http_status if error else 200, **values)
-
-
-def _changer(request: Request, csrf: str, right: Right) -> Caller:
-    caller = reader(request)
-    check_change(caller, csrf, right)
-    return caller

@@ -45,7 +45,7 @@ AUTONOMY_WORDS = {
     Autonomy.AGGRESSIVE: "asks for critical acts only",
 }
 LEVELS = {
-    Level.NONE: ("None", "Nothing holds a command. Refused unless the policy names it."),
+    Level.NONE: ("Nothing", "Nothing holds a command. Refused unless the policy names it."),
     Level.LIMITS: ("Limits", "Protects from accidents, not from intent."),
     Level.FILES: ("Files", "Files and TCP are held; processes and memory are not."),
     Level.NAMESPACES: ("Namespaces", "Own view of files, processes and network; memory and disk are soft limits."),
