@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import support_views as views
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import ReleaseDigest, RolloutId
+from cohort.base.ids import KeyId, ReleaseDigest, RolloutId
 from cohort.delivery.face import Act, Bundle, Created, Start
 from cohort.delivery.model import (
     Forecast,
@@ -25,9 +25,15 @@ from cohort.delivery.model import (
     State,
     Transition,
 )
+from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
+from support_kernel import Kernel
 
 ADMIN_KEY = "ck_admin_0123456789"
+MANAGER_KEY = "ck_manager_0123456789"
+APPROVER_KEY = "ck_approver_0123456789"
+AUDITOR_KEY = "ck_auditor_0123456789"
+OPERATOR_KEY = "ck_operator_0123456789"
 VIEWER_KEY = "ck_viewer_0123456789"
 
 
@@ -265,10 +271,18 @@ class MemorySignedIn:
 
 
 class MemoryAccess:
-    """Two keys; five wrong attempts are too many."""
+    """A key of each role; five wrong attempts are too many."""
 
     def __init__(self) -> None:
-        self.keys = {ADMIN_KEY: MemoryPrincipal("first-key", "admin"), VIEWER_KEY: MemoryPrincipal("onlooker", "viewer")}
+        self.keys = {
+            ADMIN_KEY: MemoryPrincipal("first-key", "admin"),
+            MANAGER_KEY: MemoryPrincipal("mara", "manager"),
+            APPROVER_KEY: MemoryPrincipal("ana", "approver"),
+            AUDITOR_KEY: MemoryPrincipal("audrey", "auditor"),
+            OPERATOR_KEY: MemoryPrincipal("otto", "operator"),
+            VIEWER_KEY: MemoryPrincipal("onlooker", "viewer"),
+        }
+        self.made: dict[str, Key] = {}
         self._sessions: dict[str, MemorySession] = {}
         self._numbers = itertools.count(1)
         self._wrong = 0
@@ -298,6 +312,23 @@ class MemoryAccess:
     def sign_out(self, cookie: str) -> None:
         self._sessions.pop(cookie, None)
 
+    def create_key(self, name: str, role: Role) -> NewKey:
+        assert isinstance(role, Role)
+        assert name
+        key = Key(KeyId(f"key_{len(self.made):016d}"), name, role, views.NOW_US, None)
+        text = f"ck_made_{len(self.made)}"
+        self.made[key.id] = key
+        self.keys[text] = MemoryPrincipal(name, role.value)
+        return NewKey(text, key)
+
+    def list_keys(self) -> Sequence[Key]:
+        return list(self.made.values())
+
+    def revoke_key(self, key_id: KeyId) -> None:
+        if key_id not in self.made:
+            raise CohortError("NOT_FOUND", f"there is no key {key_id}", hint="List the keys to see their ids.")
+        self.made[key_id] = replace(self.made[key_id], revoked_us=views.NOW_US)
+
 
 @dataclass(slots=True)
 class House:
@@ -307,6 +338,7 @@ class House:
     rollouts: MemoryRollouts
     access: MemoryAccess
     parts: list[Part]
+    kernel: Kernel
     control: ControlFace
 
 
@@ -328,8 +360,11 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
         [Part("database", True, "answers"), Part("controller", True, "ticked 0.2 s ago"), Part("gateway", True, "reached")],
     )
     clock = ManualClock(views.NOW_US)
-    control = ControlFace(memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512))
-    return House(registry, memory, access, parts, control)
+    kernel = Kernel().populated()
+    control = ControlFace(
+        memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), kernel.face
+    )
+    return House(registry, memory, access, parts, kernel, control)
 
 
 def memory_checked(registry: MemoryRegistry) -> MemoryRegistry:

@@ -105,15 +105,24 @@ class Agents(Protocol):
 class Tokens(Protocol):
     """The token endpoint (OAuth 2: client credentials, refresh, RFC 8693 exchange)."""
 
-    def sign_in(self, key: str, scopes: Sequence[str] | None, audience: str, *, task: str | None = None, source: str = "") -> TokenPair:
+    def sign_in(
+        self,
+        key: str,
+        scopes: Sequence[str] | None,
+        audience: str,
+        *,
+        task: str | None = None,
+        source: str = "",
+        bound_to: str | None = None,
+    ) -> TokenPair:
         """Errors: KEY_INVALID, SCOPE_REFUSED, AGENT_SUSPENDED, TOO_MANY_ATTEMPTS."""
         ...
 
-    def refresh(self, refresh: str) -> TokenPair:
+    def refresh(self, refresh: str, *, bound_to: str | None = None) -> TokenPair:
         """A new pair for a refresh secret, which is then used up. A replayed one revokes the whole family. Errors: TOKEN_INVALID, TOKEN_REPLAYED."""
         ...
 
-    def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str) -> TokenPair:
+    def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str, *, bound_to: str | None = None) -> TokenPair:
         """Delegation: a token for `agent` with scopes inside those of `token`. Errors: SCOPE_REFUSED and those of `authenticate`."""
         ...
 
@@ -177,6 +186,7 @@ class Sign:
     note: str = ""
     looked_ms: int | None = None
     resource: str | None = None  # of a wider grant: a Scope's pattern; None: this very resource
+    argv_prefix: tuple[str, ...] | None = None  # of a wider grant: commands that begin with these words; None: this very command
     life_s: float | None = None
     uses: int | None = None
 

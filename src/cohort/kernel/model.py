@@ -321,7 +321,11 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class GrantRule:
-    """An approval wider than one action. Matches `operation` on `resource` (a Scope's pattern) of `agent`, within session or task if given."""
+    """An approval wider than one action. Matches `operation` on `resource` (a Scope's pattern) of `agent`, within session or task if given.
+
+    `argv_prefix`: the first words of the commands it covers; empty: not bound by words. `fixed`: digest of the arguments that have to
+    stay as they were shown to the approver.
+    """
 
     id: GrantRuleId
     grant: GrantScope
@@ -337,13 +341,15 @@ class GrantRule:
     created_us: int
     plain: str
     revoked_us: int | None = None
+    fixed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """What to execute in a sandbox. `cwd`: relative to the workspace. `env`: added to the sandbox's own few variables.
 
-    `hosts`: `host:port` the egress proxy lets through; empty means no network at all.
+    `hosts`: `host:port` the egress proxy lets through; empty means no network at all. `label`: whose order it is, the id of the
+    action where the gate ordered it; never shown to the command, kept in the journal of executions.
     """
 
     argv: tuple[str, ...]
@@ -351,6 +357,7 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
     hosts: tuple[str, ...] = ()
+    label: str = ""
 
 
 class StoppedBy(StrEnum):

@@ -39,6 +39,10 @@ class AuditLog(Protocol):
         ...
 
 
+AUDIENCE = "cohort"
+"""The audience of every token of this installation; a token asked for one place (`resource`, RFC 8707) carries that place's address too."""
+
+
 class Identities(Protocol):
     """Who asks. Never answers from memory what a revocation in the database would change."""
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cohort.base.errors import CohortError
+from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Scope
 
 SCOPES = (
@@ -35,6 +36,7 @@ RESOURCE_CHARS_MAX = 1024
 SCOPES_MAX = 100
 
 _RESOURCE = re.compile(r"[^\x00-\x1f\x7f\s]+")
+_WORKSPACE = re.compile(r"ws_[a-z2-7]{16}/")
 
 
 def parse_scope(text: str) -> Scope:
@@ -58,6 +60,53 @@ def parse_scopes(texts: Iterable[str]) -> tuple[Scope, ...]:
     if len(scopes) > SCOPES_MAX:
         raise CohortError("FIELD_INVALID", f"{len(scopes)} scopes", field="scopes", hint=f"Give at most {SCOPES_MAX}.")
     return scopes
+
+
+def own_scope(text: str, workspace: WorkspaceId) -> Scope:
+    """`parse_scope` as an agent's owner writes: a pattern of `files.*` is of the agent's own `workspace`, all of it when none is given.
+
+    `files.read:*` is every workspace and `files.read:ws_.../src/**` another one. Errors: as `parse_scope`; FIELD_INVALID for `..` and the like.
+    """
+    scope = parse_scope(text)
+    if not scope.name.startswith("files."):
+        return scope
+    if ":" not in text:
+        return Scope(scope.name, f"{workspace}/**")
+    if scope.resource == "*" or _WORKSPACE.match(scope.resource):
+        return scope
+    if any(part in ("", ".", "..") for part in scope.resource.split("/")):
+        raise CohortError(
+            "FIELD_INVALID",
+            f"{text[:100]!r}: not a path inside the workspace",
+            field="scopes",
+            hint="Write it from the workspace's root, such as `src/**`, without `.`, `..` or an empty part.",
+        )
+    return Scope(scope.name, f"{workspace}/{scope.resource}")
+
+
+def shown_scope(scope: Scope, workspace: WorkspaceId | None) -> str:
+    """What `own_scope` makes `scope` of, shortest."""
+    if not scope.name.startswith("files."):
+        return str(scope)
+    own = f"{workspace}/"
+    inner = scope.resource.removeprefix(own) if workspace is not None else scope.resource
+    return scope.name if scope.resource == f"{own}**" else f"{scope.name}:{inner}"
+
+
+def stored_scope(scope: Scope) -> str:
+    """For tokens and tables: `parse_scope` reads it, and it means the same in every workspace."""
+    return f"{scope.name}:{scope.resource}" if scope.name.startswith("files.") else str(scope)
+
+
+def narrowed(scopes: Iterable[Scope], held: Sequence[Scope]) -> tuple[Scope, ...]:
+    """What both permit: exactly the actions that some scope of each permits."""
+    both: dict[Scope, None] = {}
+    for scope in scopes:
+        if any(inside(scope, other) for other in held):
+            both[scope] = None
+        else:
+            both.update((other, None) for other in held if inside(other, scope))
+    return tuple(both)
 
 
 def covers(pattern: str, resource: str) -> bool:

@@ -125,7 +125,7 @@ def _approvals(metadata: MetaData) -> None:
         metadata,
         _id(primary_key=True),
         Column("state", String(12), nullable=False),
-        Column("digest", String(64), nullable=False),
+        Column("digest", String(64), nullable=False, index=True),
         Column("action", JSON, nullable=False),
         _id("agent", nullable=False, index=True),
         _id("session", nullable=False),
@@ -180,6 +180,7 @@ def _approvals(metadata: MetaData) -> None:
         Column("created_us", BigInteger, nullable=False),
         Column("revoked_us", BigInteger, nullable=True),
         Column("plain", Text, nullable=False),
+        Column("fixed", String(64), nullable=False),  # digest of the arguments that have to stay as approved
     )
 
 
@@ -207,22 +208,28 @@ def _actions(metadata: MetaData) -> None:
     )
 
 
+_ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""On SQLite a primary key of this type is the table's own order; a BIGINT would get an index beside it."""
+
+
 def _audit(metadata: MetaData) -> None:
-    Table(
+    entries = Table(
         "audit_entries",
         metadata,
-        Column("idx", BigInteger, primary_key=True, autoincrement=False),
+        Column("idx", _ROW_NUMBER, primary_key=True, autoincrement=False),
         Column("entry", LargeBinary, nullable=False),  # canonical JSON: the leaf's data
         Column("leaf", LargeBinary(32), nullable=False),
         Column("at_us", BigInteger, nullable=False, index=True),
         Column("kind", String(16), nullable=False),
-        _id("agent", nullable=True, index=True),
-        _id("action", nullable=True, index=True),
+        _id("agent", nullable=True),
+        _id("action", nullable=True),
     )
+    Index("audit_entries_of_agent", entries.c.agent, entries.c.idx)
+    Index("audit_entries_of_action", entries.c.action, entries.c.kind)
     Table(
         "audit_nodes",
         metadata,
-        Column("level", Integer, nullable=False),  # 1 and up; level 0 is the leaves themselves
+        Column("level", Integer, nullable=False),  # 8, 16, 24, ...; level 0 is the leaves themselves
         Column("idx", BigInteger, nullable=False),  # of the complete subtree of 2**level leaves
         Column("hash", LargeBinary(32), nullable=False),
         PrimaryKeyConstraint("level", "idx"),
@@ -230,7 +237,7 @@ def _audit(metadata: MetaData) -> None:
     Table(
         "audit_checkpoints",
         metadata,
-        Column("size", BigInteger, primary_key=True, autoincrement=False),
+        Column("size", _ROW_NUMBER, primary_key=True, autoincrement=False),
         Column("root", LargeBinary(32), nullable=False),
         Column("note", Text, nullable=False),
         Column("at_us", BigInteger, nullable=False),

@@ -1,1 +1,11 @@
-"""A person's answer to one exact action."""
+"""A person's answer to one exact action.
+
+For `compose`:
+
+    approvals = SqlApprovals(database, audit, clock, entropy, ApprovalLimits(approvers_needed=settings.approvers_needed))
+    approvals.listen(webhook.notify)       # every change, once it is durable
+    approvals.sweep()                      # every few seconds: what is past its time is recorded as expired
+
+`SqlApprovals` is both the port `Approvals` and the face `ApprovalDesk`. `database` must not be the SQLite file that holds the audit log:
+a record is appended while the change it is about is still open. `plain.describe` writes the words that approvers read.
+"""

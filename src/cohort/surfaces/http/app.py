@@ -12,10 +12,14 @@ from fastapi import FastAPI
 from cohort import __version__
 from cohort.surfaces.dashboard.pages import install_dashboard
 from cohort.surfaces.http.edge import Edge
-from cohort.surfaces.http.live import Feed
+from cohort.surfaces.http.hands import Hands
+from cohort.surfaces.http.live import Feed, version_of
 from cohort.surfaces.http.openapi import add_routes
 from cohort.surfaces.http.ports import LOOPBACK_NAMES, THREADS_MAX, ControlFace
 from cohort.surfaces.http.problems import install_problems
+from cohort.surfaces.http.repeats import Repeats
+from cohort.surfaces.http.routes_actions import Lanes
+from cohort.surfaces.http.routes_approvals import Waiters
 from cohort.surfaces.http.telemetry import Telemetry
 
 
@@ -26,7 +30,11 @@ def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_
     )
     telemetry = Telemetry(control)
     app.state.control = control
-    app.state.feed = Feed(control.rollouts.version)
+    app.state.feed = Feed(lambda: version_of(control))
+    app.state.repeats = Repeats(control.clock)
+    app.state.hands = Hands(control.clock)
+    app.state.lanes = Lanes()
+    app.state.waiters = Waiters()
     app.state.telemetry = telemetry
     app.state.started_us = control.clock.now_us()
     app.add_middleware(Edge, hosts=hosts, count=telemetry.count)

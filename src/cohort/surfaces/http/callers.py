@@ -13,6 +13,7 @@ from starlette.requests import Request
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Act
 from cohort.kernel.access import Right, Role
+from cohort.kernel.face import KernelFace
 from cohort.surfaces.http.ports import IDEMPOTENCY_KEY_CHARS_MAX, ControlFace, Principal
 
 COOKIE = "cohort_session"
@@ -38,6 +39,14 @@ class Caller:
 
 def face(request: Request) -> ControlFace:
     return cast(ControlFace, request.app.state.control)
+
+
+def kernel(request: Request) -> KernelFace:
+    """Errors: NOT_RUNNING when this control was put together without one."""
+    found = face(request).kernel
+    if found is None:
+        raise CohortError("NOT_RUNNING", "the kernel does not run here", hint="Look into control's log.")
+    return found
 
 
 def find_caller(request: Request) -> Caller | None:
@@ -108,6 +117,7 @@ def check_change_token(caller: Caller, csrf: str | None) -> None:
 
 Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=IDEMPOTENCY_KEY_CHARS_MAX)]
 Face = Annotated[ControlFace, Depends(face)]
+Kernel = Annotated[KernelFace, Depends(kernel)]
 Reader = Annotated[Caller, Depends(having(Right.VIEW))]
 Auditor = Annotated[Caller, Depends(having(Right.AUDIT))]
 Changer = Annotated[Caller, Depends(changing(Right.OPERATE))]

@@ -19,8 +19,10 @@ from starlette.responses import Response, StreamingResponse
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.face import Rollouts
 from cohort.delivery.model import RolloutView
+from cohort.kernel.face import ApprovalDesk
+from cohort.kernel.model import ApprovalState
 from cohort.surfaces.http.encoding import to_json
-from cohort.surfaces.http.ports import STREAMS_MAX
+from cohort.surfaces.http.ports import STREAMS_MAX, ControlFace
 
 log = logging.getLogger("cohort.http.live")
 
@@ -28,6 +30,8 @@ TICK_S = 0.25
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 1000
 FEED_THREADS = 4
+PENDING_MAX = 200
+"""Approvals that one live list shows."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,6 +110,12 @@ class Feed:
         turned.set()
 
 
+def version_of(control: ControlFace) -> int:
+    """One number that grows with every change of delivery, of an approval, or of the audit log, where all of the kernel's changes are."""
+    kernel = control.kernel
+    return control.rollouts.version() + (kernel.approvals.version() + kernel.audit.size() if kernel is not None else 0)
+
+
 def stream_response(feed: Feed, events: AsyncIterator[bytes]) -> Response:
     """Errors: TOO_MANY_STREAMS."""
     if feed.full:
@@ -154,3 +164,16 @@ def _newest_seq(view: RolloutView) -> int:
 
 def _without_time(view: RolloutView) -> bytes:
     return to_json(replace(view, now_us=0, floor_left_s=0.0))
+
+
+async def approvals_stream(feed: Feed, desk: ApprovalDesk) -> AsyncIterator[bytes]:
+    """What waits for a person, at once and whenever it changed; does not end by itself."""
+    sent = b""
+    while not feed.closed:
+        turn = feed.turn
+        waiting = to_json({"items": await feed.ask(desk.list, ApprovalState.PENDING, PENDING_MAX)})
+        if waiting != sent:
+            sent = waiting
+            yield event("approvals", waiting)
+        if not await feed.changed(turn, HEARTBEAT_S):
+            yield b": still here\n\n"

@@ -10,13 +10,26 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cohort import __version__
-from cohort.surfaces.http import routes_health, routes_rollouts, routes_services
+from cohort.surfaces.http import (
+    routes_actions,
+    routes_agents,
+    routes_approvals,
+    routes_audit,
+    routes_health,
+    routes_keys,
+    routes_rollouts,
+    routes_services,
+    routes_workspaces,
+)
 from cohort.surfaces.http.bodies import Problem
 
 PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
+BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})
+"""What an agent asks with its token, and nobody with a key."""
 SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role says what it may do."},
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An agent's token, EdDSA; short-lived."},
     "session": {
         "type": "apiKey",
         "in": "cookie",
@@ -30,6 +43,12 @@ def api_routes() -> APIRouter:
     api = APIRouter(prefix=PREFIX, responses=PROBLEM)
     api.include_router(routes_services.router, tags=["services"])
     api.include_router(routes_rollouts.router, tags=["rollouts"])
+    api.include_router(routes_actions.router, tags=["actions"])
+    api.include_router(routes_agents.router, tags=["agents"])
+    api.include_router(routes_approvals.router, tags=["approvals"])
+    api.include_router(routes_audit.router, tags=["audit"])
+    api.include_router(routes_workspaces.router, tags=["workspaces"])
+    api.include_router(routes_keys.router, tags=["keys"])
     return api
 
 
@@ -47,13 +66,15 @@ def description(app: FastAPI) -> dict[str, Any]:
         made["components"]["securitySchemes"] = SECURITY
         for path, operations in made["paths"].items():
             for operation in operations.values():
-                _finish(operation, needs_key=path.startswith(PREFIX))
+                _finish(operation, needs_key=path.startswith(PREFIX), by_token=path in BY_TOKEN)
         app.openapi_schema = made
     return app.openapi_schema
 
 
-def _finish(operation: dict[str, Any], needs_key: bool) -> None:
-    if needs_key:
+def _finish(operation: dict[str, Any], needs_key: bool, by_token: bool) -> None:
+    if by_token:
+        operation["security"] = [{"token": []}]
+    elif needs_key:
         operation["security"] = [{"key": []}, {"session": []}]
     problem = operation["responses"].get("default")
     if problem is not None:

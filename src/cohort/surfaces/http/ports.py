@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cohort.base.clock import Clock
+from cohort.base.ids import KeyId
 from cohort.delivery.face import Registry, Rollouts
+from cohort.kernel.access import Key, NewKey, Role
+from cohort.kernel.face import KernelFace
 
 BODY_BYTES_MAX = 1 << 20
 RELEASE_BODY_BYTES_MAX = 5 << 20
@@ -67,6 +70,14 @@ class Access(Protocol):
         ...
 
     def sign_out(self, cookie: str) -> None: ...
+    def create_key(self, name: str, role: Role) -> NewKey:
+        """Errors: FIELD_INVALID."""
+        ...
+
+    def list_keys(self) -> Sequence[Key]: ...
+    def revoke_key(self, key_id: KeyId) -> None:
+        """From at most 5 s later on, everywhere. Errors: NOT_FOUND."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +112,4 @@ class ControlFace:
     clock: Clock
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
+    kernel: KernelFace | None = None

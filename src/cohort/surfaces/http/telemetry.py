@@ -12,9 +12,12 @@ from prometheus_client.registry import Collector
 from cohort.base.errors import CohortError
 from cohort.delivery.face import Rollouts
 from cohort.delivery.model import RolloutView, State
+from cohort.kernel.face import SafetyCounts
+from cohort.kernel.model import AgentState, ApprovalState
 from cohort.surfaces.http.ports import ControlFace
 
 ROLLOUTS_COUNTED_MAX = 1000
+APPROVALS_COUNTED_MAX = 1000
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -44,6 +47,7 @@ class _Control(Collector):
         try:
             yield from list(_rollouts(self._control.rollouts))
             yield from _ingest(self._control)
+            yield from list(_kernel(self._control))
             ok.add_metric((), 1)
         except CohortError:
             ok.add_metric((), 0)
@@ -89,6 +93,34 @@ def _ingest(control: ControlFace) -> Iterator[Metric]:
         lag = GaugeMetricFamily("cohort_ingest_lag_seconds", "Age of the newest record taken.")
         lag.add_metric((), state.lag_s)
         yield lag
+
+
+def _kernel(control: ControlFace) -> Iterator[Metric]:
+    if (kernel := control.kernel) is None:
+        return
+    states = GaugeMetricFamily("cohort_agents", "Agents by state.", labels=("state",))
+    tally = Tally(agent.state for agent in kernel.agents.list())
+    for state in AgentState:
+        states.add_metric((state.value,), tally[state])
+    yield states
+    pending = len(kernel.approvals.list(ApprovalState.PENDING, APPROVALS_COUNTED_MAX))
+    yield GaugeMetricFamily("cohort_approvals_pending", "Questions that wait for a person.", value=pending)
+    yield GaugeMetricFamily("cohort_audit_entries", "Entries in the audit log.", value=kernel.audit.size())
+    yield from _safety(kernel.safety())
+    if (probed := kernel.containment()) is not None:
+        yield GaugeMetricFamily("cohort_isolation_level", "0 to 5, as probed by attack.", value=int(probed.level))
+
+
+def _safety(counts: SafetyCounts) -> Iterator[Metric]:
+    """What was not compared yet is left out, never 0."""
+    yield CounterMetricFamily("cohort_safety_executions", "Actions executed.", value=counts.executions)
+    for name, value, words in (
+        ("bypasses", counts.bypasses, "Executions without a decision."),
+        ("containment_violations", counts.containment_violations, "Effects outside the sandbox."),
+        ("unauthorised", counts.unauthorised, "Executions outside the scopes or without the approval they needed."),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"cohort_safety_{name}", words, value=value)
 
 
 def _parts(control: ControlFace) -> Metric:

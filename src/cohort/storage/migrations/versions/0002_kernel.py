@@ -6,6 +6,8 @@ from alembic import op
 revision = "0002_kernel"
 down_revision = "0001_house"
 
+ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -60,6 +62,7 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("revoked_us", sa.BigInteger(), nullable=True),
         sa.Column("plain", sa.Text(), nullable=False),
+        sa.Column("fixed", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approval_rules")),
     )
     op.create_index(op.f("ix_approval_rules_agent"), "approval_rules", ["agent"], unique=False)
@@ -89,6 +92,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_agent"), "approvals", ["agent"], unique=False)
+    op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
     op.create_index(op.f("ix_approvals_created_us"), "approvals", ["created_us"], unique=False)
     op.create_index(
         "one_pending_approval",
@@ -109,7 +113,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit_checkpoints",
-        sa.Column("size", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("size", ROW_NUMBER, autoincrement=False, nullable=False),
         sa.Column("root", sa.LargeBinary(length=32), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
@@ -117,7 +121,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit_entries",
-        sa.Column("idx", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("idx", ROW_NUMBER, autoincrement=False, nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("leaf", sa.LargeBinary(length=32), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
@@ -126,8 +130,8 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=40), nullable=True),
         sa.PrimaryKeyConstraint("idx", name=op.f("pk_audit_entries")),
     )
-    op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"], unique=False)
-    op.create_index(op.f("ix_audit_entries_agent"), "audit_entries", ["agent"], unique=False)
+    op.create_index("audit_entries_of_action", "audit_entries", ["action", "kind"], unique=False)
+    op.create_index("audit_entries_of_agent", "audit_entries", ["agent", "idx"], unique=False)
     op.create_index(op.f("ix_audit_entries_at_us"), "audit_entries", ["at_us"], unique=False)
     op.create_table(
         "audit_nodes",

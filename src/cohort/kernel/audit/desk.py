@@ -1,0 +1,160 @@
+"""People's side of the log: face `Audit`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError
+from cohort.kernel.audit import search, tiles, verify
+from cohort.kernel.audit.anchors import Anchors
+from cohort.kernel.audit.log import SqlAuditLog
+from cohort.kernel.audit.notes import Verifier
+from cohort.kernel.audit.payloads import Payloads
+from cohort.kernel.audit.proofs import TlogProof
+from cohort.kernel.audit.recheck import Recheck
+from cohort.kernel.audit.store import Rows
+from cohort.kernel.face import AuditQuery, Entry, Proof, Verification
+from cohort.kernel.model import Record, RecordKind
+from cohort.storage.database import Database
+
+NOTE_CHARACTERS_MAX = 4000
+NO_DATA, VERIFIED, BROKEN = "no data", "verified", "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the desk speaks for. `log`: None where the log is only read. `verifier`: None when the key is missing."""
+
+    database: Database
+    clock: Clock
+    verifier: Verifier | None
+    anchors: Anchors
+    log: SqlAuditLog | None
+
+
+class AuditDesk:
+    """Face `Audit`. Safe to use from many threads; every method may raise the errors of `Database`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._database = parts.database
+        self._recheck = Recheck(parts.database, parts.verifier)
+        self._verifying = threading.Lock()
+        self.payloads = Payloads(parts.database, parts.clock)
+
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What a person has to know now: the log is read-only, an anchor does not answer."""
+        log = self._parts.log
+        sealed = (log.trouble.message,) if log is not None and log.trouble is not None else ()
+        return sealed + self._parts.anchors.trouble
+
+    @property
+    def vkey(self) -> str | None:
+        """The public key for verifiers elsewhere; None when it is missing."""
+        return self._parts.verifier.vkey if self._parts.verifier else None
+
+    def search(self, query: AuditQuery) -> Sequence[Entry]:
+        return search.search(self._database, query)
+
+    def entry(self, index: int) -> Entry:
+        with self._database.read() as connection:
+            row = Rows(connection).row(index) if 0 <= index < 1 << 63 else None
+        if row is None:
+            raise _no_record(index)
+        return search.read(row.index, row.entry, row.leaf)
+
+    def size(self) -> int:
+        with self._database.read() as connection:
+            head = Rows(connection).head()
+        return head.size if head else 0
+
+    def checkpoint(self) -> str:
+        """The newest signed note. Errors: NOT_FOUND: nothing was recorded yet."""
+        with self._database.read() as connection:
+            head = Rows(connection).head()
+        if head is None:
+            raise CohortError("NOT_FOUND", "the audit log is empty; it has no checkpoint", hint="Record something first.")
+        return head.note
+
+    def verify(self, *, full: bool = True, progress: Callable[[int, int], None] | None = None) -> Verification:
+        """`full`: every entry, checkpoint, payload and anchor. Otherwise what came since the last verification in this process."""
+        start_s = self._parts.clock.monotonic_s()
+        with self._verifying:
+            answer = self._full(progress) if full else self._recheck.run()
+        duration_us = int((self._parts.clock.monotonic_s() - start_s) * 1e6)
+        return Verification(**answer, duration_us=duration_us)
+
+    def _full(self, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
+        heard = self._parts.anchors.hear()
+        report = verify.check(self._database, self._parts.verifier, heard.landmarks, progress)
+        with self._database.read() as connection:
+            intents = Rows(connection).open_intents(verify.OPEN_INTENTS_MAX)
+        actions = tuple(action for action, _ in intents)
+        finding = report.finding or heard.finding
+        if finding is None:
+            self._recheck.remember(report.frontier, actions)
+        empty = report.size == 0 and finding is None
+        return {
+            "integrity": NO_DATA if empty else BROKEN if finding else VERIFIED,
+            "size": report.size,
+            "root": report.root.hex() if report.root else None,
+            "first_bad": finding.index if finding else None,
+            "why": finding.why if finding else "",
+            "complete": not actions,
+            "open_intents": actions,
+            "anchored_size": report.anchored,
+            "anchors": heard.lines,
+        }
+
+    def prove(self, index: int) -> Proof:
+        """Errors: NOT_FOUND."""
+        with self._database.read() as connection:
+            rows = Rows(connection)
+            head, row = rows.head(), rows.row(index) if 0 <= index < 1 << 63 else None
+            if head is None or row is None or index >= head.size:
+                raise _no_record(index)
+            path = rows.tree().inclusion(index, head.size)
+        return Proof(index, row.entry, TlogProof(index, row.entry, tuple(path), head.note).text)
+
+    def export(self, folder: str) -> Mapping[str, Any]:
+        """Errors: FIELD_INVALID: the folder is not empty or cannot be written; NOT_FOUND: the log is empty."""
+        return tiles.export(self._database, self.checkpoint(), self.vkey, Path(folder))
+
+    def anchor(self) -> Sequence[Mapping[str, Any]]:
+        """One result for each anchor: `anchor`, `sent`, `size`, `detail`. A failure is a result, not an error."""
+        return self._parts.anchors.send()
+
+    def note(self, text: str, actor: str) -> int:
+        """Errors: FIELD_INVALID, and those of `append`."""
+        if not 1 <= len(text) <= NOTE_CHARACTERS_MAX:
+            hint = f"Use 1 to {NOTE_CHARACTERS_MAX} characters."
+            raise CohortError("FIELD_INVALID", f"a note of {len(text)} characters", field="text", hint=hint)
+        return self._writing().append(Record(RecordKind.NOTE, {"note": "remark", "text": text, "actor": actor})).index
+
+    def erase(self, subject: str, actor: str) -> int:
+        """Remove every private payload about `subject`, and record that; how many those were. Errors: as `append`."""
+        log = self._writing()
+        erased = self.payloads.erase(subject)
+        if erased:
+            log.append(Record(RecordKind.NOTE, {"note": "payloads_erased", "records": erased, "actor": actor}))
+        return len(erased)
+
+    def _writing(self) -> SqlAuditLog:
+        log = self._parts.log
+        if log is None or log.trouble is not None:
+            raise (log.trouble if log and log.trouble else _read_only())
+        return log
+
+
+def _no_record(index: int) -> CohortError:
+    return CohortError("NOT_FOUND", f"the audit log has no record {index}", field="index", hint="Use an index below the log's size.")
+
+
+def _read_only() -> CohortError:
+    return CohortError("AUDIT_UNAVAILABLE", "the audit log was opened only to be read", hint="Start Cohort to write to it.")

@@ -1,0 +1,253 @@
+"""The log's writer: callers at the same time share one commit.
+
+There is no writing thread. The first caller to find nobody writing leads: it takes what is waiting, writes it in one transaction together
+with the signed checkpoint over it, answers everybody, and hands on to the first of those who came meanwhile. A lone caller therefore
+never waits for another thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
+from cohort.base.ids import Entropy
+from cohort.kernel.audit import entries, recovery
+from cohort.kernel.audit.entries import Payload, Prepared
+from cohort.kernel.audit.merkle import Frontier, Node, leaf_hash
+from cohort.kernel.audit.notes import Checkpoint, Signer
+from cohort.kernel.audit.recovery import State, broken
+from cohort.kernel.audit.store import LOCK_NAME, Head, Rows
+from cohort.kernel.model import Position, Record, RecordKind
+from cohort.storage.database import Database
+
+BATCH_RECORDS_MAX = 512
+BATCH_BYTES_MAX = 8 << 20
+WAITING_MAX = 4096
+CLOCK_SKEW_US = 1_000_000
+"""A clock that is behind the last entry by less is taken for that entry's time; by more, it was set back, and a record says so."""
+CHECKPOINT_KEPT_US = 3_600_000_000
+"""Of the checkpoints of an hour only the last is kept; each is over everything that those before it were over."""
+
+
+class _Ticket:
+    """One caller's record on its way. `turn` is released when there is an answer, or when it is the caller's turn to lead."""
+
+    __slots__ = ("at_us", "bytes", "error", "leads", "position", "prepared", "turn")
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.bytes = prepared.bytes_max + sum(len(payload.data) for payload in prepared.payloads)
+        self.at_us = 0
+        self.leads = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.position: Position | None = None
+        self.error: CohortError | None = None
+
+    def answer(self) -> Position:
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.position is None:
+            raise _unknown("the writer stopped half-way")
+        return self.position
+
+
+@dataclass(slots=True)
+class _Growth:
+    """A batch as rows, and the log after it."""
+
+    frontier: Frontier
+    previous: bytes
+    at_us: int
+    rows: list[tuple[Any, ...]]
+    nodes: list[Node]
+    payloads: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, state: State) -> _Growth:
+        return cls(state.frontier.copy(), state.previous, state.at_us, [], [], [])
+
+    def add(self, prepared: Prepared, at_us: int) -> Position:
+        index = self.frontier.size
+        entry = prepared.sealed(at_us, self.previous)
+        leaf = leaf_hash(entry)
+        self.rows.append((index, entry, leaf, at_us, prepared.kind, prepared.agent, prepared.action))
+        self.payloads += [_payload_row(index, payload) for payload in prepared.payloads]
+        self.nodes += self.frontier.append(leaf)
+        self.previous, self.at_us = leaf, at_us
+        return Position(index, leaf.hex(), at_us)
+
+
+def _payload_row(index: int, payload: Payload) -> tuple[Any, ...]:
+    return (payload.commitment, index, payload.name, payload.subject, payload.salt, payload.data)
+
+
+class SqlAuditLog:
+    """Port `AuditLog` on either store. Safe to use from many threads, and beside other processes on the same database."""
+
+    def __init__(self, database: Database, clock: Clock, signer: Signer | None, entropy: Entropy, state: State | CohortError) -> None:
+        """`state`: where the log stands, or why it must not be written to any more. Without a signer it must be the latter."""
+        self._database = database
+        self._clock = clock
+        self._signer = signer
+        self._entropy = entropy
+        self._state = state if isinstance(state, State) else State(Frontier())
+        self._trouble = state if isinstance(state, CohortError) else None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._waiting: deque[_Ticket] = deque()
+        self._led = False
+
+    @property
+    def trouble(self) -> CohortError | None:
+        """AUDIT_BROKEN when the log is read-only; None while it is whole."""
+        return self._trouble
+
+    def seal(self, why: str) -> CohortError:
+        """Write no more: the log is not what it was. Returns the error that every append raises from now on."""
+        self._trouble = self._trouble or broken(why)
+        return self._trouble
+
+    def close(self) -> None:
+        """Refuse what comes from now on; what is being written is finished."""
+        self._closed = True
+
+    def append(self, record: Record) -> Position:
+        """As the port says; also AUDIT_BROKEN: the log is read-only, nothing was written."""
+        ticket = _Ticket(entries.prepare(record, self._entropy))
+        if not self._join(ticket):
+            ticket.turn.acquire()
+            if not ticket.leads:
+                return ticket.answer()
+        self._lead()
+        return ticket.answer()
+
+    def _join(self, ticket: _Ticket) -> bool:
+        """Queue up; True when nobody leads, so that this caller does."""
+        with self._lock:
+            if self._closed or len(self._waiting) >= WAITING_MAX:
+                raise _unavailable("the log is closed" if self._closed else f"{WAITING_MAX} callers are waiting")
+            ticket.at_us = self._clock.now_us()
+            self._waiting.append(ticket)
+            leads, self._led = not self._led, True
+            return leads
+
+    def _lead(self) -> None:
+        batch = self._take()
+        try:
+            self._write(batch)
+        finally:
+            for ticket in batch[1:]:
+                ticket.turn.release()
+            self._hand_on()
+
+    def _take(self) -> list[_Ticket]:
+        """The leader's own ticket, which is the first, and those behind it up to the limits."""
+        batch: list[_Ticket] = []
+        taken = 0
+        with self._lock:
+            while self._waiting and len(batch) < BATCH_RECORDS_MAX and (not batch or taken + self._waiting[0].bytes <= BATCH_BYTES_MAX):
+                taken += self._waiting[0].bytes
+                batch.append(self._waiting.popleft())
+        return batch
+
+    def _hand_on(self) -> None:
+        with self._lock:
+            self._led = bool(self._waiting)
+            if self._led:
+                self._waiting[0].leads = True
+                self._waiting[0].turn.release()
+
+    def _write(self, batch: list[_Ticket]) -> None:
+        """Answer every ticket of the batch: all written, or none."""
+        if self._trouble is not None or self._signer is None:
+            return _fail(batch, self._trouble or broken("its signing key is missing"))
+        growth = None
+        try:
+            with self._database.write() as connection:
+                self._database.lock(connection, LOCK_NAME)
+                rows = Rows(connection)
+                state = recovery.refresh(rows, self._state, self._signer.verifier)
+                growth = _Growth.of(state)
+                positions = [self._add(growth, ticket) for ticket in batch]
+                head = self._store(rows, state, growth, self._signer)
+                # Commit point: the end of this block. Before it no record of the batch exists; after it all do, under a signed checkpoint.
+        except CohortError as error:
+            if error.code != "OUTCOME_UNKNOWN" or growth is None:
+                return _fail(batch, self._refused(error))
+            if (missing := self._look(growth, error)) is not None:
+                return _fail(batch, missing)
+        except IntegrityError:
+            return _fail(batch, self.seal("it holds records that it did not write"))
+        self._state = State(growth.frontier, head, growth.previous, growth.at_us)
+        for ticket, position in zip(batch, positions, strict=True):
+            ticket.position = position
+
+    def _add(self, growth: _Growth, ticket: _Ticket) -> Position:
+        """One record, its time never before the last one's unless a record in front of it says so."""
+        if ticket.at_us < growth.at_us - CLOCK_SKEW_US:
+            note = {"note": "clock_set_back", "from_us": growth.at_us, "to_us": ticket.at_us}
+            growth.add(entries.prepare(Record(RecordKind.NOTE, note), self._entropy), ticket.at_us)
+        return growth.add(ticket.prepared, max(ticket.at_us, growth.at_us))
+
+    def _store(self, rows: Rows, state: State, growth: _Growth, signer: Signer) -> Head:
+        checkpoint = Checkpoint(signer.verifier.name, growth.frontier.size, growth.frontier.root())
+        head = Head(checkpoint.size, checkpoint.root, str(checkpoint.signed(signer)), growth.at_us)
+        rows.add_entries(growth.rows)
+        rows.add_nodes(growth.nodes)
+        rows.add_payloads(growth.payloads)
+        rows.add_checkpoint(head, _superfluous(state.head, head))
+        return head
+
+    def _refused(self, error: CohortError) -> CohortError:
+        """Nothing was written: why, in the port's words."""
+        if error.code == "AUDIT_BROKEN":
+            self._trouble = self._trouble or error
+            return error
+        return _unavailable(error.message, error)
+
+    def _look(self, growth: _Growth, error: CohortError) -> CohortError | None:
+        """After a commit without an answer: None when the batch is in the log, else what to tell the callers.
+
+        On Postgres the name of the log is locked until the lost transaction has ended, so that what is not there then will never be.
+        """
+        index, leaf = growth.rows[-1][0], growth.rows[-1][2]
+        try:
+            with self._database.write() as connection:
+                self._database.lock(connection, LOCK_NAME)
+                found = Rows(connection).row(index)
+        except CohortError as second:
+            return _unknown(f"{error.message}; then {second.message}")
+        if found is not None and found.leaf == leaf:
+            return None
+        if self._database.dialect == "postgresql":
+            return _unavailable(error.message, error)
+        return _unknown(error.message)
+
+
+def _superfluous(last: Head | None, head: Head) -> int | None:
+    """The size of the last checkpoint if it is of the same hour."""
+    if last is None or last.at_us // CHECKPOINT_KEPT_US != head.at_us // CHECKPOINT_KEPT_US:
+        return None
+    return last.size
+
+
+def _fail(batch: list[_Ticket], error: CohortError) -> None:
+    for ticket in batch:
+        ticket.error = CohortError(error.code, error.message, retry=error.retry, hint=error.hint)
+
+
+def _unavailable(why: str, cause: CohortError | None = None) -> CohortError:
+    hint = cause.hint if cause is not None and cause.hint else "Repeat it in a moment."
+    return CohortError("AUDIT_UNAVAILABLE", f"the record was not written: {why}", retry=Retry.SAFE, hint=hint)
+
+
+def _unknown(why: str) -> CohortError:
+    what = f"the record may be in the audit log or not: {why}"
+    return CohortError("OUTCOME_UNKNOWN", what, retry=Retry.CHECK_FIRST, hint="Search the log for it before repeating it.")

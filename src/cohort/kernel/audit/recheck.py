@@ -1,0 +1,113 @@
+"""The quick verification: what was recorded since the last one in this process, under the newest checkpoint.
+
+The first one has nothing to begin from. It takes the stored hashes up to the last full tile as they are, and says so.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from cohort.base.errors import CohortError
+from cohort.kernel.audit import diagnosis
+from cohort.kernel.audit.diagnosis import Finding
+from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier
+from cohort.kernel.audit.notes import Verifier, open_checkpoint
+from cohort.kernel.audit.store import Head, Rows
+from cohort.storage.database import Database
+
+ROWS_AT_ONCE = 64 * TILE_WIDTH
+
+
+class Recheck:
+    """Not safe to use from two threads at once."""
+
+    def __init__(self, database: Database, verifier: Verifier | None) -> None:
+        self._database = database
+        self._verifier = verifier
+        self._known: Frontier | None = None
+        self._open: frozenset[str] = frozenset()
+
+    def remember(self, frontier: Frontier, open_intents: tuple[str, ...]) -> None:
+        """What a full verification has found whole; the next quick one begins there."""
+        self._known = frontier.copy()
+        self._open = frozenset(open_intents)
+
+    def run(self) -> dict[str, Any]:
+        """The fields of a `Verification`, without its duration."""
+        with self._database.read() as connection:
+            rows = Rows(connection)
+            head = rows.head()
+            if head is None:
+                empty = self._known is None or self._known.size == 0
+                return self._answer(None, None if empty else Finding(0, f"the log is empty, and held {self._size()} records"), 0)
+            begin = self._begin(rows, head)
+            finding = self._untrusted(head) or self._grow(rows, begin, head)
+            anchored = rows.one("SELECT coalesce(max(size), 0) FROM audit_anchors WHERE size <= ?", [head.size])
+        return self._answer(head, finding, int(anchored[0]) if anchored else 0)
+
+    def _size(self) -> int:
+        return self._known.size if self._known else 0
+
+    def _begin(self, rows: Rows, head: Head) -> Frontier | None:
+        if self._known is not None:
+            return self._known.copy()
+        return rows.frontier((head.size - 1) // TILE_WIDTH * TILE_WIDTH)
+
+    def _untrusted(self, head: Head) -> Finding | None:
+        if self._verifier is None:
+            return Finding(None, "the log's key is missing")
+        try:
+            checkpoint = open_checkpoint(head.note, self._verifier)
+        except CohortError as error:
+            return Finding(None, f"the newest checkpoint cannot be trusted: {error.message}")
+        agree = (checkpoint.size, checkpoint.root) == (head.size, head.root)
+        return None if agree else Finding(None, "the newest checkpoint says something else than the row it stands in")
+
+    def _grow(self, rows: Rows, begin: Frontier | None, head: Head) -> Finding | None:
+        if begin is None:
+            return Finding(None, "inner hashes are missing; a full verification says which")
+        if head.size < begin.size:
+            return Finding(head.size, f"the log held {begin.size} records and now ends after {head.size}: it was rolled back or cut off")
+        first, intents, outcomes = begin.size, set[str](), set[str]()
+        for low in range(first, head.size, ROWS_AT_ONCE):
+            if (wrong := self._stretch(rows, begin, low, min(head.size, low + ROWS_AT_ONCE))) is not None:
+                return wrong
+        for kind, action in rows.all("SELECT kind, action FROM audit_entries WHERE idx >= ? AND idx < ?", [first, head.size]):
+            {"intent": intents, "outcome": outcomes}.get(kind, set[str]()).add(action)
+        if begin.root() != head.root:
+            return Finding(
+                None, f"records from {first} on, or the hashes before them, are not those of the checkpoint of {head.size} records"
+            )
+        if self._known is not None:
+            self.remember(begin, tuple((self._open | intents) - outcomes))
+        else:
+            self._open = frozenset(intents - outcomes)
+        return None
+
+    def _stretch(self, rows: Rows, begin: Frontier, low: int, high: int) -> Finding | None:
+        found = rows.entries(low, high)
+        if (gap := diagnosis.gap(found, low, high)) is not None:
+            return gap
+        leaves = [sha256(b"\x00" + row[1]).digest() for row in found]
+        if leaves != [row[2] for row in found]:
+            return Finding(
+                low + next(n for n, row in enumerate(found) if row[2] != leaves[n]), "the entry was edited, or the hash beside it"
+            )
+        begin.extend(leaves)
+        return None
+
+    def _answer(self, head: Head | None, finding: Finding | None, anchored: int) -> dict[str, Any]:
+        whole = finding is None and head is not None
+        partly = "" if self._known is not None else "quick: the stored hashes of earlier records were taken as they are"
+        return {
+            "integrity": "broken" if finding else "verified" if head else "no data",
+            "size": head.size if head else 0,
+            "root": head.root.hex() if head else None,
+            "first_bad": finding.index if finding else None,
+            "why": finding.why if finding else partly if whole else "",
+            "complete": not self._open,
+            "open_intents": tuple(sorted(self._open)),
+            "anchored_size": anchored,
+            "anchors": (),
+        }

@@ -1,0 +1,176 @@
+"""The log's tables in plain SQL, the same on both stores. The hot path speaks to the driver; its errors become the product's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError as SqlIntegrityError
+
+from cohort.kernel.audit.merkle import Frontier, Node, Tree, restore
+
+LOCK_NAME = "cohort audit log"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest checkpoint as stored."""
+
+    size: int
+    root: bytes
+    note: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry as stored."""
+
+    index: int
+    entry: bytes
+    leaf: bytes
+    at_us: int
+    kind: str
+    agent: str | None
+    action: str | None
+
+
+class Rows:
+    """Statements on one connection; within its transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._driver: Any = connection.connection.driver_connection
+        self._sqlite = connection.dialect.name == "sqlite"
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """A driver's cursor. `?` marks values on both stores."""
+        with self._translated():
+            if self._sqlite:
+                return self._driver.execute(statement, values)
+            return self._driver.cursor(binary=True).execute(statement.replace("?", "%s"), values)
+
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._translated():
+            if self._sqlite:
+                self._driver.executemany(statement, rows)
+            elif rows:
+                self._driver.cursor(binary=True).executemany(statement.replace("?", "%s"), rows)
+
+    def all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        cursor = self.execute(statement, values)
+        with self._translated():
+            return list(cursor.fetchall())
+
+    def one(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        cursor = self.execute(statement, values)
+        with self._translated():
+            found: tuple[Any, ...] | None = cursor.fetchone()
+            return found
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        dbapi = self._connection.dialect.loaded_dbapi
+        try:
+            yield
+        except dbapi.IntegrityError as error:
+            raise SqlIntegrityError(None, None, error) from error
+        except dbapi.Error as error:
+            raise DBAPIError(None, None, error) from error
+
+    def head(self) -> Head | None:
+        found = self.one("SELECT size, root, note, at_us FROM audit_checkpoints ORDER BY size DESC LIMIT 1")
+        return Head(found[0], bytes(found[1]), found[2], found[3]) if found else None
+
+    def checkpoints(self, size_max: int) -> list[Head]:
+        """Every kept checkpoint up to that size, smallest first."""
+        found = self.all("SELECT size, root, note, at_us FROM audit_checkpoints WHERE size <= ? ORDER BY size", [size_max])
+        return [Head(size, bytes(root), note, at_us) for size, root, note, at_us in found]
+
+    def extent(self) -> tuple[int, int]:
+        """How many entries there are, and the index after the last one: equal in a whole log."""
+        found = self.one("SELECT count(*), coalesce(max(idx) + 1, 0) FROM audit_entries")
+        return (int(found[0]), int(found[1])) if found else (0, 0)
+
+    def run(self, height: int, low: int, high: int) -> list[bytes]:
+        """Kept hashes; fewer than asked for when some are missing."""
+        if height == 0:
+            found = self.all("SELECT leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
+        else:
+            statement = "SELECT hash FROM audit_nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
+            found = self.all(statement, [height, low, high])
+        return [bytes(row[0]) for row in found]
+
+    def tree(self) -> Tree:
+        return Tree(self._whole_run)
+
+    def frontier(self, size: int) -> Frontier | None:
+        """The tree's frontier at `size`; None when hashes are missing."""
+        try:
+            return restore(size, self._whole_run)
+        except _Missing:
+            return None
+
+    def _whole_run(self, height: int, low: int, high: int) -> list[bytes]:
+        found = self.run(height, low, high)
+        if len(found) != high - low:
+            raise _Missing(f"hashes {low} to {high} of height {height}")
+        return found
+
+    def entries(self, low: int, high: int) -> list[tuple[int, bytes, bytes]]:
+        """`(index, entry, leaf)` from `low` to before `high`, in order."""
+        return self.all("SELECT idx, entry, leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
+
+    def row(self, index: int) -> Row | None:
+        found = self.one("SELECT idx, entry, leaf, at_us, kind, agent, action FROM audit_entries WHERE idx = ?", [index])
+        return Row(found[0], bytes(found[1]), bytes(found[2]), *found[3:]) if found else None
+
+    def last_at_us(self, size: int) -> int:
+        found = self.one("SELECT at_us FROM audit_entries WHERE idx = ?", [size - 1])
+        return int(found[0]) if found else 0
+
+    def open_intents(self, limit: int, before_us: int | None = None) -> list[tuple[str, int]]:
+        """Actions with an intent and no outcome, oldest first, with the index of the intent."""
+        statement = (
+            "SELECT action, min(idx) FROM audit_entries WHERE kind IN ('intent', 'outcome') AND action IS NOT NULL"
+            " GROUP BY action HAVING sum(CASE WHEN kind = 'outcome' THEN 1 ELSE 0 END) = 0"
+        )
+        values: list[Any] = []
+        if before_us is not None:
+            statement += " AND min(at_us) < ?"
+            values.append(before_us)
+        return [(row[0], int(row[1])) for row in self.all(f"{statement} ORDER BY 2 LIMIT ?", [*values, limit])]
+
+    def add_entries(self, rows: Sequence[Sequence[Any]]) -> None:
+        """`(idx, entry, leaf, at_us, kind, agent, action)` each."""
+        self.execute_many("INSERT INTO audit_entries (idx, entry, leaf, at_us, kind, agent, action) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add_nodes(self, nodes: Iterable[Node]) -> None:
+        rows = [(node.height, node.index, node.hash) for node in nodes]
+        if rows:
+            self.execute_many("INSERT INTO audit_nodes (level, idx, hash) VALUES (?, ?, ?)", rows)
+
+    def replace_nodes(self, nodes: Iterable[Node]) -> None:
+        self.execute("DELETE FROM audit_nodes")
+        self.add_nodes(nodes)
+
+    def add_payloads(self, rows: Sequence[Sequence[Any]]) -> None:
+        """`(commitment, idx, name, subject, salt, data)` each."""
+        if rows:
+            statement = "INSERT INTO audit_payloads (commitment, idx, name, subject, salt, data) VALUES (?, ?, ?, ?, ?, ?)"
+            self.execute_many(statement, rows)
+
+    def add_checkpoint(self, head: Head, replaces: int | None) -> None:
+        """`replaces`: the size of the checkpoint that this one makes superfluous."""
+        if replaces is not None:
+            self.execute("DELETE FROM audit_checkpoints WHERE size = ?", [replaces])
+        statement = "INSERT INTO audit_checkpoints (size, root, note, at_us) VALUES (?, ?, ?, ?)"
+        self.execute(statement, [head.size, head.root, head.note, head.at_us])
+
+
+class _Missing(Exception):
+    """A hash that should be stored is not."""

@@ -1,0 +1,55 @@
+"""The two ends of everything that leads into a sandbox: ours stay here, theirs get numbers there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from types import TracebackType
+
+
+class Ends:
+    """Pipes and given data. As a context: theirs are closed at its end, and ours too when it ends in an error."""
+
+    def __init__(self) -> None:
+        self.theirs: dict[int, int] = {}
+        self.ours: dict[str, int] = {}
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _close(self.theirs.values())
+        self.theirs = {}
+        if kind is not None:
+            self.close()
+
+    def hear(self, name: str, number: int) -> None:
+        """A pipe from `number` there."""
+        self.ours[name], self.theirs[number] = os.pipe()
+        os.set_blocking(self.ours[name], False)
+
+    def speak(self, name: str, number: int) -> None:
+        """A pipe to `number` there."""
+        self.theirs[number], self.ours[name] = os.pipe()
+        os.set_blocking(self.ours[name], False)
+
+    def give(self, number: int, content: bytes) -> None:
+        """`content`, to be read from `number` there."""
+        self.theirs[number] = fd = os.memfd_create("given", os.MFD_CLOEXEC)
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+    def nothing(self, number: int) -> None:
+        """An empty input."""
+        self.theirs[number] = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        _close(self.ours.values())
+        self.ours = {}
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in list(fds):
+        with contextlib.suppress(OSError):
+            os.close(fd)

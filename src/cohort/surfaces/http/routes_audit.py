@@ -1,0 +1,117 @@
+"""The audit log: look, verify, prove, take away, anchor."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Body, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from cohort.kernel.face import AuditQuery, Entry, Verification
+from cohort.surfaces.http.bodies_kernel import Anchored, Entries, NoteBody, Noted, ProofView, VerifyBody
+from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel
+from cohort.surfaces.http.encoding import json_response
+from cohort.surfaces.http.paging import Cursor, Rows, cursor_number
+from cohort.surfaces.http.ports import NUMBER_MAX
+from cohort.surfaces.http.repeats import once
+
+router = APIRouter()
+
+TEXT_CHARS_MAX = 200
+TAR_PIECE_BYTES = 256 << 10
+Filter = Annotated[str | None, Query(max_length=TEXT_CHARS_MAX)]
+TimeUs = Annotated[int | None, Query(ge=0, le=NUMBER_MAX)]
+
+
+@router.get("/audit/entries", responses={200: {"model": Entries}}, summary="Entries of the log, newest first")
+def search(
+    kernel: Kernel,
+    _: Auditor,
+    agent: Filter = None,
+    kind: Filter = None,
+    action: Filter = None,
+    text: Filter = None,
+    since_us: TimeUs = None,
+    until_us: TimeUs = None,
+    limit: Rows = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Everything given must hold. `text`: somewhere in the entry's JSON."""
+    query = AuditQuery(agent, kind, action, text, since_us, until_us, cursor_number(cursor), limit + 1)
+    found = tuple(kernel.audit.search(query))
+    following = str(found[limit - 1].index) if len(found) > limit else None
+    return json_response(Entries(found[:limit], following, kernel.audit.size()))
+
+
+@router.get("/audit/entries/{index}", responses={200: {"model": Entry}}, summary="One entry")
+def entry(index: int, kernel: Kernel, _: Auditor) -> Response:
+    return json_response(kernel.audit.entry(index))
+
+
+@router.get(
+    "/audit/entries/{index}/proof", responses={200: {"model": ProofView}}, summary="That the entry is in the log: a C2SP tlog-proof"
+)
+def prove(index: int, kernel: Kernel, _: Auditor) -> Response:
+    return json_response(proof_view(kernel, index))
+
+
+@router.get(
+    "/audit/checkpoint", responses={200: {"content": {"text/plain": {}}}}, summary="The newest signed note of the log's size and root"
+)
+def checkpoint(kernel: Kernel, _: Auditor) -> Response:
+    return Response(kernel.audit.checkpoint(), media_type="text/plain; charset=utf-8")
+
+
+@router.post("/audit/verify", responses={200: {"model": Verification}}, summary="Verify the log")
+def verify(kernel: Kernel, _: AuditWriter, body: Annotated[VerifyBody | None, Body()] = None) -> Response:
+    """Changes nothing. 200 with what was found, also when that is bad: `integrity` is `verified`, `broken` or `no data`."""
+    return json_response(kernel.audit.verify(full=body.full if body else True))
+
+
+@router.get(
+    "/audit/export",
+    responses={200: {"content": {"application/x-tar": {}}}},
+    summary="The log with proofs and a stand-alone verifier, as a tar",
+)
+def export(kernel: Kernel, _: Auditor) -> Response:
+    """Tiles, entries, checkpoint, public key and the verifier."""
+    with tempfile.TemporaryDirectory(prefix="cohort-audit-") as folder:
+        place = Path(folder) / "audit"
+        place.mkdir()
+        kernel.audit.export(str(place))
+        packed = _packed(place)
+    headers = {"content-disposition": 'attachment; filename="cohort-audit.tar"'}
+    return StreamingResponse(_pieces(packed), media_type="application/x-tar", headers=headers)
+
+
+@router.post("/audit/anchor", responses={200: {"model": Anchored}}, summary="Send the newest checkpoint to every anchor now")
+def anchor(request: Request, kernel: Kernel, caller: AuditWriter, key: Idempotency = None) -> Response:
+    return once(request, caller, key, None, lambda: json_response(Anchored(tuple(kernel.audit.anchor()))))
+
+
+@router.post("/audit/notes", status_code=201, responses={201: {"model": Noted}}, summary="A person's remark, in the log for good")
+def note(request: Request, body: Annotated[NoteBody, Body()], kernel: Kernel, caller: AuditWriter, key: Idempotency = None) -> Response:
+    return once(request, caller, key, body, lambda: json_response(Noted(kernel.audit.note(body.text, caller.name)), 201))
+
+
+def proof_view(kernel: Kernel, index: int) -> ProofView:
+    proof = kernel.audit.prove(index)
+    return ProofView(proof.index, kernel.audit.entry(index).leaf, proof.entry.decode(), proof.text)
+
+
+def _packed(place: Path) -> IO[bytes]:
+    packed = tempfile.TemporaryFile()  # noqa: SIM115
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(place, arcname="audit")
+    packed.seek(0)
+    return packed
+
+
+def _pieces(packed: IO[bytes]) -> Iterator[bytes]:
+    with packed:
+        while piece := packed.read(TAR_PIECE_BYTES):
+            yield piece
