@@ -3,7 +3,9 @@
 For `compose`:
 
     approvals = SqlApprovals(database, audit, clock, entropy, ApprovalLimits(approvers_needed=settings.approvers_needed))
+    webhook = ApprovalWebhook(settings.approval_webhook, resolve_reference(settings.approval_webhook.secret, environ), approvals, clock)
     approvals.listen(webhook.notify)       # every change, once it is durable
+    webhook.start()                        # and webhook.stop() at the end; webhook.reply(headers, body) behind POST .../reply
     approvals.sweep()                      # every few seconds: what is past its time is recorded as expired
 
 `SqlApprovals` is both the port `Approvals` and the face `ApprovalDesk`. `database` must not be the SQLite file that holds the audit log:
