@@ -15,6 +15,7 @@ from typing import Any
 from cohort.base.clock import Clock, SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
+from cohort.compose.health import Health
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
@@ -32,15 +33,6 @@ CONTROLLER_LATE_S = 10.0
 """A controller that has not finished a round for this long is not well."""
 GATEWAY_LATE_S = 10.0
 STOP_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """One part of readiness, in words for people."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 @dataclass(slots=True)
