@@ -36,6 +36,7 @@ from cohort.kernel.model import (
     Taint,
     Usage,
 )
+from cohort.kernel.ports import Workspaces
 from cohort.kernel.scopes import SCOPES, parse_scopes
 from cohort.storage.database import Database
 
@@ -142,15 +143,6 @@ class KnownWorkspaces:
         return AgentId("ag_" + ("a" if workspace == OWN else "b") * 16)
 
 
-def canonical(text: str) -> str:
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    if text.startswith("/") or ".." in parts:
-        raise CohortError("PATH_ESCAPES", f"{text!r} leaves the workspace")
-    if "\0" in text:
-        raise CohortError("PATH_INVALID", "it holds a NUL")
-    return "/".join(parts)
-
-
 def make_caller(clock: ManualClock, scopes: Iterable[str] = SCOPES, **agent: Any) -> Caller:
     held = parse_scopes(scopes)
     fields: dict[str, Any] = {
@@ -182,6 +174,9 @@ class GateHouse:
     level: Level = Level.FULL
     answers: Mapping[str, Any] = field(default_factory=dict)
     at: Callable[[str], None] | None = None
+    running: Callable[[AgentId], int] = lambda _agent: 0
+    quota_database: Database | None = None
+    workspaces: Workspaces | None = None
     ran: list[Cleared] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -192,20 +187,17 @@ class GateHouse:
         self.approvals = SqlApprovals(self.database, self.log, self.clock, ids, ApprovalLimits())
         deciding = {"isolation_min": self.settings.level_min.value, "require_user_approval": self.settings.approval_required}
         self.policies = Policies(self.policy, deciding)
-        self.quotas = Quotas(self.database, self.clock, lambda _agent: 0)
+        self.quotas = Quotas(self.quota_database or self.database, self.clock, lambda agent: self.running(agent))
         self.keys = Keys(self.database, self.clock)
         self.rooms = Rooms(
             self.log,
             self.log.of,
             self.identities,
             self.approvals,
-            KnownWorkspaces(self.root),
+            self.workspaces or KnownWorkspaces(self.root),
             self.policies,
             self.quotas,
             self.keys,
-            canonical,
-            lambda path: path.startswith(".git/hooks"),
-            lambda origin, listed: origin in listed,
             lambda: self.level,
         )
         everything = {name: self._execute for name in catalogue.ROWS if not name.startswith(("browser", "mobile", "database", "memory"))}

@@ -691,7 +691,14 @@ class Kernel:
             self.workspaces,
             lambda: self.containment,
             lambda: self.safety,
+            self._reply,
+            lambda: "cohort.local/audit+00000000+AAAA",
         )
+
+    def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:
+        if headers.get("webhook-signature") != "right":
+            raise CohortError("KEY_INVALID", "the answer is not signed with the webhook's secret", hint="Sign it.")
+        return self.approvals.approve(ApprovalId(body.decode()), Sign("webhook"))
 
     def populated(self) -> Kernel:
         """Two agents, one suspended, and a question of each kind of risk."""

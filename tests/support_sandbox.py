@@ -15,7 +15,7 @@ import pytest
 from cohort.base.clock import SystemClock
 from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Limits, Place
-from cohort.kernel.sandbox.bubblewrap import Parts
+from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 
 PRIVATE_UID = 200_001

@@ -359,3 +359,7 @@ class KernelFace:
     workspaces: WorkspaceDesk
     containment: Callable[[], Containment | None]
     safety: Callable[[], SafetyCounts]
+    reply: Callable[[Mapping[str, str], bytes], Approval] | None = None
+    """Takes a signed answer of the approval webhook: its headers and its bytes. None: no webhook is configured."""
+    log_key: Callable[[], str | None] = lambda: None
+    """The public key that signs the audit log's checkpoints, as a vkey (`NAME+KEYID+BASE64`); None when it is missing."""

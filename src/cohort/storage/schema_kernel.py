@@ -103,6 +103,7 @@ def _workspaces(metadata: MetaData) -> None:
         Column("files_max", BigInteger, nullable=False),
         Column("state", String(12), nullable=False),  # creating | ready | removing | removed
         _id("base", nullable=True),  # the snapshot that `diff` compares with
+        _id("restoring", nullable=True),  # the snapshot that is being put back, empty for none at all; NULL: nothing is under way
         Column("created_us", BigInteger, nullable=False),
     )
     Table(

@@ -218,6 +218,14 @@ def test_nobody_can_say_who_approves(client: TestClient, home: House) -> None:
     assert home.kernel.approvals.find(approval).state is ApprovalState.PENDING
 
 
+def test_a_signed_answer_of_the_webhook_needs_no_key(client: TestClient, home: House) -> None:
+    approval = asked(home.kernel).id
+    path = "/api/v1/approvals/reply"
+    assert client.post(path, content=approval).status_code == 401
+    answered = client.post(path, content=approval, headers={"webhook-signature": "right"})
+    assert (answered.status_code, answered.json()["approvers"]) == (200, ["webhook"])
+
+
 def test_an_agent_takes_its_question_back_and_not_anothers(client: TestClient, home: House) -> None:
     approval = asked(home.kernel).id
     home.kernel.agents.resume("crawler", "first-key", "")
@@ -253,6 +261,7 @@ def test_the_log_is_verified_proven_exported_anchored_and_noted(client: TestClie
     checkpoint = get(client, "/audit/checkpoint")
     assert checkpoint.headers["content-type"].startswith("text/plain")
     assert checkpoint.text == home.kernel.audit.checkpoint()
+    assert get(client, "/audit/key").text == "cohort.local/audit+00000000+AAAA\n"
     exported = get(client, "/audit/export")
     with tarfile.open(fileobj=io.BytesIO(exported.content)) as tar:
         assert {"audit/checkpoint", "audit/entries.jsonl"} <= set(tar.getnames())

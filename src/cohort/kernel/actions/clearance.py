@@ -19,11 +19,12 @@ _SEAL = object()
 
 @final
 class Cleared:
-    """An action whose intent record is durable. `token`: what the caller showed; for delegation only, never shown or recorded."""
+    """An action whose intent record is durable. `token`, `bound_to`: what the caller showed; for delegation only, never
+    shown or recorded."""
 
-    __slots__ = ("action", "caller", "facts", "grant", "position", "token")
+    __slots__ = ("action", "bound_to", "caller", "facts", "grant", "position", "token")
 
-    def __init__(self, seal: object, facts: Facts, grant: Grant | None, position: Position, token: str) -> None:
+    def __init__(self, seal: object, facts: Facts, grant: Grant | None, position: Position, shown: tuple[str, str | None]) -> None:
         if seal is not _SEAL:
             raise PermissionError("only the action gate clears actions, once their intent is recorded")
         self.action: Action = facts.action
@@ -31,7 +32,7 @@ class Cleared:
         self.facts = facts
         self.grant = grant
         self.position = position
-        self.token = token
+        self.token, self.bound_to = shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ Executor = Callable[[Cleared], Executed]
 """Carries out one operation. Raises CohortError when it could not; that is a failure with its code."""
 
 
-def clear(audit: AuditLog, facts: Facts, digest: str, decision: Decision, grant: Grant | None, token: str) -> Cleared:
+def clear(audit: AuditLog, facts: Facts, digest: str, decision: Decision, grant: Grant | None, shown: tuple[str, str | None]) -> Cleared:
     """Record the intent and hand out the clearance.
 
     Raises:
@@ -68,4 +69,4 @@ def clear(audit: AuditLog, facts: Facts, digest: str, decision: Decision, grant:
     record = records.decided(RecordKind.INTENT, facts.action, digest, facts.row, facts.caller, decision, level, grant)
     # Commit point. Before this line nothing may run; after it the intent outlives any crash, and the action may.
     position = audit.append(record)
-    return Cleared(_SEAL, facts, grant, position, token)
+    return Cleared(_SEAL, facts, grant, position, shown)

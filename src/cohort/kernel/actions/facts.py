@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cohort.base.ids import WorkspaceId
 from cohort.kernel.actions.catalogue import Kind, Row
 from cohort.kernel.actions.parsing import PATH_NAMES, is_shell
 from cohort.kernel.model import Action, Caller, Level, Scope, Taint
+from cohort.kernel.sandbox.egress_names import origin_allowed
+from cohort.kernel.workspaces.protected import holds_protected, protection
 
 CRITICAL_KINDS = frozenset({"delete", "pay", "send"})
 CRITICAL_RISK = 0.9
@@ -57,22 +59,20 @@ def paths_of(action: Action) -> tuple[str, ...]:
     return tuple(str(action.arguments[name]) for name in PATH_NAMES if name in action.arguments)
 
 
-def gather(
-    action: Action,
-    row: Row,
-    caller: Caller,
-    taint: Taint,
-    level: Level,
-    protected: Callable[[str], bool],
-    allowed: Callable[[str, Iterable[str]], bool],
-) -> Facts:
-    """`protected`: whether a path may not be written. `allowed`: whether a list of origins has one."""
+def gather(action: Action, row: Row, caller: Caller, taint: Taint, level: Level) -> Facts:
+    """Errors: FIELD_INVALID (a line of the agent's list of origins is none)."""
     own = row.kind is not Kind.FILE or workspace_of(action) == caller.agent.workspace
-    listed = row.kind is Kind.ORIGIN and allowed(action.resource, caller.agent.egress)
+    listed = row.kind is Kind.ORIGIN and origin_allowed(action.resource, caller.agent.egress)
     shell = row.kind is Kind.PROGRAM and is_shell(action.arguments)
     egress = row.kind is Kind.ORIGIN or bool(action.arguments.get("network")) or row.kind is Kind.DEVICE
-    guarded = () if row.read_only or row.kind is not Kind.FILE else tuple(path for path in paths_of(action) if protected(path))
+    guarded = () if row.read_only or row.kind is not Kind.FILE else _guarded(action)
     return Facts(action, row, caller, taint, level, own, listed, shell, egress, guarded, risk_of(action, row, own, listed))
+
+
+def _guarded(action: Action) -> tuple[str, ...]:
+    """Those of the action's paths that no agent may change, or that hold one and would go with it."""
+    whole = action.operation in ("files.delete", "files.move")
+    return tuple(path for path in paths_of(action) if protection(path) is not None or (whole and holds_protected(path)))
 
 
 def risk_of(action: Action, row: Row, own: bool, listed: bool) -> float:

@@ -7,7 +7,7 @@ outcome record. `STEPS` names the moments between them, for tests that end the p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cohort.base.clock import Clock
@@ -17,7 +17,7 @@ from cohort.kernel.actions import catalogue, facts, invariants, parsing, records
 from cohort.kernel.actions.clearance import Cleared, Executed, Executor, clear
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.actions.keys import Keys
-from cohort.kernel.actions.parsing import Canonical, Parsed
+from cohort.kernel.actions.parsing import Parsed
 from cohort.kernel.actions.policy import Policies
 from cohort.kernel.actions.quotas import Quotas, Reservation
 from cohort.kernel.approvals.plain import describe
@@ -32,10 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """The rooms behind the gate. `entries`: an action's records in the audit log, oldest first. `protected`: whether a path is read-only.
-
-    `listed`: whether a list of origins has one. `level`: what contains commands at this moment.
-    """
+    """The rooms behind the gate. `entries`: an action's records in the audit log, oldest first. `level`: what contains commands at this moment."""
 
     audit: AuditLog
     entries: Callable[[ActionId], Sequence[Entry]]
@@ -45,9 +42,6 @@ class Rooms:
     policies: Policies
     quotas: Quotas
     keys: Keys
-    canonical: Canonical
-    protected: Callable[[str], bool]
-    listed: Callable[[str, Iterable[str]], bool]
     level: Callable[[], Level]
 
 
@@ -65,14 +59,14 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One request of one caller under way."""
+    """One request of one caller under way. `shown`: the token, and what it was bound to."""
 
     request: Request
     parsed: Parsed
     caller: Caller
     action: Action
     digest: str
-    token: str
+    shown: tuple[str, str | None]
     started_s: float
 
 
@@ -129,7 +123,7 @@ class Gate:
         self._at("authenticated")
         action_id = ActionId(new_id("act", self._entropy))
         try:
-            attempt = _attempt(parsed, request, caller, action_id, token, started_s)
+            attempt = _attempt(parsed, request, caller, action_id, (token, bound_to), started_s)
         except CohortError as error:
             return self._not_an_action(request, caller, action_id, error)
         try:
@@ -142,7 +136,7 @@ class Gate:
 
     def _parse(self, request: Request) -> Parsed | CohortError:
         try:
-            return parsing.parse(request, self._rooms.canonical)
+            return parsing.parse(request)
         except CohortError as error:  # who asks is to be proven before anything is answered
             return error
 
@@ -209,7 +203,7 @@ class Gate:
         rooms, policy = self._rooms, self._rooms.policies.current()
         taint = rooms.identities.taint(attempt.caller.session)
         row = attempt.parsed.row
-        found = facts.gather(attempt.action, row, attempt.caller, taint, rooms.level(), rooms.protected, rooms.listed)
+        found = facts.gather(attempt.action, row, attempt.caller, taint, rooms.level())
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
         held = invariants.check(found, self._settings.level_min)
@@ -296,7 +290,7 @@ class Gate:
 
     def _clear(self, attempt: _Attempt, passed: _Passed) -> Cleared:
         try:
-            return clear(self._rooms.audit, passed.facts, attempt.digest, passed.decision, passed.grant, attempt.token)
+            return clear(self._rooms.audit, passed.facts, attempt.digest, passed.decision, passed.grant, attempt.shown)
         except CohortError as error:
             self._release(attempt)
             what = f"the intent could not be recorded, so nothing was executed: {error.message}"
@@ -361,7 +355,9 @@ class Gate:
         return self._rooms.audit.append(record).index
 
 
-NOBODY = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED", "SESSION_REVOKED", "AGENT_SUSPENDED", "AGENT_REVOKED", "AUDIT_UNAVAILABLE"})
+NOBODY = frozenset(
+    {"TOKEN_INVALID", "TOKEN_EXPIRED", "SESSION_REVOKED", "AGENT_SUSPENDED", "AGENT_REVOKED", "AUDIT_UNAVAILABLE", "AUDIT_BROKEN"}
+)
 """Errors that are not an answer about an action: nobody is asking, or nothing can be recorded."""
 
 _ANSWERS = {
@@ -372,12 +368,14 @@ _ANSWERS = {
 }
 
 
-def _attempt(parsed: Parsed | CohortError, request: Request, caller: Caller, action_id: ActionId, token: str, started_s: float) -> _Attempt:
+def _attempt(
+    parsed: Parsed | CohortError, request: Request, caller: Caller, action_id: ActionId, shown: tuple[str, str | None], started_s: float
+) -> _Attempt:
     """Errors: those of parsing; VALUE_NOT_CANONICAL."""
     if isinstance(parsed, CohortError):
         raise parsed
     action = parsed.bind(action_id, caller)
-    return _Attempt(request, parsed, caller, action, action.digest, token, started_s)
+    return _Attempt(request, parsed, caller, action, action.digest, shown, started_s)
 
 
 def _denial(error: CohortError, attempt: _Attempt, rule: str, before: Decision | None = None) -> Decision:

@@ -79,9 +79,9 @@ def _host(text: str, url: str, field: str) -> str:
             return str(ipaddress.IPv6Address(text[1:-1]))
         except ValueError as error:
             raise _invalid(field, url, str(error)) from error
-    if "%" in text:
-        raise _invalid(field, url, "a host with a percent sign")
-    if _NUMERIC_LABEL.fullmatch(text.rstrip(".").rpartition(".")[2]):
+    if "%" in text or text.endswith("."):
+        raise _invalid(field, url, "a host with a percent sign, or a dot at its end")
+    if _NUMERIC_LABEL.fullmatch(text.rpartition(".")[2]):
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError as error:

@@ -5,9 +5,10 @@ Two halves, because who asks is proven in between: `parse` needs only the reques
 
 from __future__ import annotations
 
+import base64
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from cohort.kernel.actions.catalogue import Kind, Row
 from cohort.kernel.face import Request
 from cohort.kernel.model import Action, Caller
 from cohort.kernel.scopes import RESOURCE_CHARS_MAX
+from cohort.kernel.workspaces.paths import canonical
 
 WHY_CHARS_MAX = 2000
 PATH_NAMES = ("path", "to")
@@ -44,9 +46,6 @@ _CONNECTION_HEADERS = frozenset(
     }
 )
 
-Canonical = Callable[[str], str]
-"""One canonical form of a path inside a workspace, without `.` or `..`; PATH_INVALID or PATH_ESCAPES where there is none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -69,7 +68,7 @@ class Parsed:
         return Action(action, self.row.name, caller.agent.id, caller.session, f"{workspace}/{self.paths[0]}", named)
 
 
-def parse(request: Request, canonical: Canonical) -> Parsed:
+def parse(request: Request) -> Parsed:
     """The request with its arguments checked, canonical and complete.
 
     Raises:
@@ -80,9 +79,9 @@ def parse(request: Request, canonical: Canonical) -> Parsed:
     values.plain(request.arguments)
     found = values.fitted(request.arguments, row.arguments, "arguments")
     if row.kind is Kind.FILE:
-        return _file(row, found, canonical)
+        return _file(row, found)
     if row.kind is Kind.PROGRAM:
-        return _program(row, found, canonical)
+        return _program(row, found)
     if row.kind is Kind.ORIGIN:
         return _origin(row, found)
     return Parsed(row, found, (), _other_resource(row, found))
@@ -98,25 +97,31 @@ def _check_envelope(request: Request) -> None:
         raise _invalid("idempotency_key", "not 1 to 128 printable ASCII characters", "Use a UUID, for instance.")
 
 
-def _file(row: Row, found: dict[str, Any], canonical: Canonical) -> Parsed:
+def _file(row: Row, found: dict[str, Any]) -> Parsed:
     names = [name for name in PATH_NAMES if name in found]
-    paths: dict[str, Any] = {name: _path(found[name], canonical, f"arguments.{name}") for name in names}
+    if row.name == "files.write" and found["encoding"] == "base64":
+        _check_base64(found["content"])
+    paths: dict[str, Any] = {name: _path(found[name], f"arguments.{name}") for name in names}
     return Parsed(row, {**found, **paths}, tuple(paths.values()), None)
 
 
-def _path(text: str, canonical: Canonical, field: str) -> str:
+def _check_base64(content: str) -> None:
     try:
-        path = canonical(text)
-    except CohortError as error:
-        raise CohortError(error.code, error.message, retry=error.retry, hint=error.hint, field=field) from error
+        base64.b64decode(content, validate=True)
+    except ValueError as error:
+        raise _invalid("arguments.content", f"not base64: {error}", "Use the standard alphabet with padding.") from error
+
+
+def _path(text: str, field: str) -> str:
+    path = canonical(text, field)
     if len(path) + len("ws_0123456789abcdef/") > RESOURCE_CHARS_MAX:
         raise CohortError("PATH_INVALID", f"{field}: {len(path)} characters", field=field, hint="Use a shorter path.")
     return path
 
 
-def _program(row: Row, found: dict[str, Any], canonical: Canonical) -> Parsed:
+def _program(row: Row, found: dict[str, Any]) -> Parsed:
     _check_environment(found["env"])
-    found = {**found, "cwd": _path(found["cwd"], canonical, "arguments.cwd")}
+    found = {**found, "cwd": _path(found["cwd"], "arguments.cwd")}
     if row.name == "python.run":
         return Parsed(row, found, (), "python")
     if "shell" in found:

@@ -14,6 +14,7 @@ from cohort.kernel.ports import Grant
 TEXT_CHARS_MAX = 2000
 WORDS_MAX = 64
 SCOPES_MAX = 20
+REACH_MAX = 50
 ARGUMENTS_BYTES_MAX = 16_384
 RESULT_BYTES_MAX = 8192
 REASON_CHARS_MAX = 500
@@ -27,7 +28,7 @@ def decided(
     kind: RecordKind, action: Action, digest: str, row: Row, caller: Caller, decision: Decision, level: Level, grant: Grant | None = None
 ) -> Record:
     """An INTENT, or a DECISION about an action that does not run now."""
-    body = {
+    body: dict[str, Any] = {
         "operation": action.operation,
         "resource": action.resource,
         "arguments": without_payloads(action.arguments, ARGUMENTS_BYTES_MAX),
@@ -46,7 +47,22 @@ def decided(
         "grant": grant_id(grant),
         "level": level.value,
     }
+    if row.executes:
+        body["limits"] = _limits(caller)
+        body["reach"] = list(caller.agent.egress[:REACH_MAX]) if action.arguments.get("network") else []
+        body["argv_sha256"] = argv_digest(tuple(action.arguments["argv"])) if "argv" in action.arguments else None
     return Record(kind, body, action.agent, action.session, action.id)
+
+
+def argv_digest(argv: tuple[str, ...]) -> str:
+    """SHA-256 over the words of a command line joined by NUL, which no word can hold."""
+    return sha256_hex("\0".join(argv).encode(errors="surrogateescape"))
+
+
+def _limits(caller: Caller) -> dict[str, float]:
+    """What holds for one command, for whoever compares it later with what was used."""
+    limits = caller.agent.limits
+    return {"command_s": limits.command_s, "memory_bytes": limits.memory_bytes, "cpu_cores": limits.cpu_cores}
 
 
 def unreadable(action: Action, caller: Caller, operation: str, code: str, reason: str) -> Record:

@@ -78,6 +78,7 @@ FILES_READ = arguments(
 FILES_LIST = arguments(
     path={**_PATH, "default": ""},
     workspace=_WORKSPACE,
+    after=text("Go on behind this name, from the answer before.", 255, default=""),
     limit=whole("At most so many entries.", 1, LIST_ENTRIES_MAX, default=LIST_ENTRIES_MAX),
 )
 FILES_SEARCH = arguments(

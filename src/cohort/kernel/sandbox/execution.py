@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cohort.base.clock import Clock
@@ -102,17 +102,23 @@ class Execution:
         bounds: Bounds,
         clock: Clock,
         understand: Callable[[bytes, bytes], Told],
-        watch: Watch | None = None,
         stdin: bytes = b"",
     ) -> None:
         self._line, self._id, self._pipes, self._bounds, self._clock = line, id, pipes, bounds, clock
         self._understand = understand
-        self._watch = watch or Watch()
+        self._watch = Watch()
+        self.over = threading.Event()
+        """Set once nothing of it is left and its pipes are closed."""
         self._input = memoryview(stdin)
         self.stdout, self.stderr = Captured(bounds.output_bytes), Captured(bounds.output_bytes)
         self._told, self._extra = Captured(TOLD_BYTES_MAX), Captured(TOLD_BYTES_MAX)
         self._stopped_by: StoppedBy | None = None
+        self._look_s = TICK_S
         self._began_s = clock.monotonic_s()
+
+    def watch(self, watch: Watch) -> None:
+        """What to ask about memory, from now on."""
+        self._watch = watch
 
     def stop(self, why: StoppedBy) -> None:
         """Kill it with all it started; the first reason counts."""
@@ -151,6 +157,7 @@ class Execution:
             self._pump()
         finally:
             self._pipes.close()
+            self.over.set()
         return self._completed()
 
     def _pump(self) -> None:
@@ -233,8 +240,10 @@ class Execution:
             self.stop(StoppedBy.TIME)
         elif max(self.stdout.total, self.stderr.total) > self._bounds.output_bytes * OUTPUT_FACTOR_MAX:
             self.stop(StoppedBy.OUTPUT)
-        elif self._watch.over is not None and self._watch.over():
-            self.stop(StoppedBy.MEMORY)
+        elif self._watch.over is not None and spent_s >= self._look_s:
+            self._look_s = spent_s + TICK_S
+            if self._watch.over():
+                self.stop(StoppedBy.MEMORY)
 
     def _completed(self) -> Completed:
         told = self._understand(bytes(self._told.data), bytes(self._extra.data))
@@ -369,10 +378,3 @@ class LongRunning:
             return 0
         except BrokenPipeError as error:
             raise CohortError("PROCESS_FAILED", "it has closed its input", hint="Start it again to give it more input.") from error
-
-
-def signal_all(pids: Sequence[int], number: int) -> None:
-    """To processes that may be gone by now."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)

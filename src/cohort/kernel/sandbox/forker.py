@@ -40,6 +40,10 @@ FIRST_FREE = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class FolderError(Exception):
+    """The command's folder cannot be entered."""
+
+
 class Child:
     """One program started. `waiting`: what it left behind and is not reaped yet."""
 
@@ -62,10 +66,14 @@ class Child:
 
 
 class Forker:
-    """The loop. `runner`: one command at a time, and everything else in the pid namespace dies with it."""
+    """The loop. `runner`: one command at a time, and everything else in the pid namespace dies with it.
 
-    def __init__(self, control: socket.socket, runner: bool) -> None:
+    `landlock`: the rule set that every command enters, beside what its order says.
+    """
+
+    def __init__(self, control: socket.socket, runner: bool, landlock: int | None = None) -> None:
         self._control = control
+        self._landlock = landlock
         self._runner = runner
         self._children: dict[int, Child] = {}
         self._adopted: dict[int, Child] = {}
@@ -95,6 +103,8 @@ class Forker:
         if not data:
             return False
         order = json.loads(data)
+        if self._landlock is not None:
+            order["landlock"] = self._landlock
         if "kill" in order:
             self._signal(order)
             return True
@@ -205,7 +215,7 @@ def become(order: dict[str, Any], fds: list[int], control: int) -> None:
             _mind(fds)
         _prepare(order, fds)
     except BaseException as error:
-        tell(told, {"error": f"{type(error).__name__}: {error}"})
+        tell(told, {"error": f"{type(error).__name__}: {error}", "folder": isinstance(error, FolderError)})
     finally:
         os._exit(125)
 
@@ -258,7 +268,10 @@ def _prepare(order: dict[str, Any], fds: list[int]) -> None:
         os.setgroups([])
         os.setresgid(order["gid"], order["gid"], order["gid"])
         os.setresuid(order["uid"], order["uid"], order["uid"])
-    os.chdir(order.get("cwd") or "/")
+    try:
+        os.chdir(order.get("cwd") or "/")
+    except OSError as error:
+        raise FolderError(error.strerror) from error
     for kind, value in order.get("rlimits", ()):
         _limit(kind, value)
     _confine(order)
@@ -382,17 +395,20 @@ def tell(fd: int, what: dict[str, Any]) -> None:
         return
 
 
-def main() -> None:
-    """`forker.py spawner|runner`. The runner cannot be looked into by what it starts."""
+def take_control(runner: bool) -> socket.socket:
+    """The socket from descriptor 0, where no command finds it. A runner cannot be looked into by what it starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    runner = sys.argv[1] == "runner"
     if runner:
         prctl(PR_SET_DUMPABLE, 0)
-    fd = _duplicate(0, 3)
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    Forker(socket.socket(fileno=fd), runner).run()
+    fd = _duplicate(0, FIRST_FREE - 1)
+    os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 0)
+    return socket.socket(fileno=fd)
+
+
+def main() -> None:
+    """The spawner; for the runner see `runner.py`."""
+    Forker(take_control(runner=False), runner=False).run()
 
 
 if __name__ == "__main__":

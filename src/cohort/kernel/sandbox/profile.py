@@ -42,9 +42,12 @@ def rlimits(limits: Limits, timed: bool) -> tuple[tuple[int, int], ...]:
         (resource.RLIMIT_MEMLOCK, 0),
         (MSGQUEUE, 0),
     ]
-    if timed:
-        found.append((resource.RLIMIT_CPU, math.ceil(limits.command_s * max(1.0, limits.cpu_cores)) + 1))
-    return tuple(found)
+    return (*found, cpu_limit(limits)) if timed else tuple(found)
+
+
+def cpu_limit(limits: Limits) -> tuple[int, int]:
+    """RLIMIT_CPU of a command that has a time limit: what all its cores can do in that time."""
+    return resource.RLIMIT_CPU, math.ceil(limits.command_s * max(1.0, limits.cpu_cores)) + 1
 
 
 def nproc(limits: Limits) -> int:

@@ -137,7 +137,7 @@ class Spawner:
             self._forget()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.settimeout(SEND_WAIT_S)
-            argv = [self._python, "-I", "-S", str(FORKER), "spawner"]
+            argv = [self._python, "-I", "-S", str(FORKER)]
             try:
                 self._process = subprocess.Popen(argv, stdin=theirs.fileno(), env=dict[str, str](), cwd="/", start_new_session=True)
             except OSError as error:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx2
@@ -20,6 +20,8 @@ from cohort.surfaces.cli.session import Session
 PREFIX = "/api/v1"
 CONNECT_S = 3.0
 ANSWER_S = 60.0
+DOWNLOAD_S = 120.0
+PAGE_ROWS = 200
 STREAM_SILENCE_S = 60.0
 """A stream without even a heartbeat for so long counts as broken."""
 AGAIN_WITHIN_S = 10.0
@@ -38,13 +40,35 @@ class Api:
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=not self._local)
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._request("GET", path, query=query)
+    def get(self, path: str, query: Mapping[str, Any] | None = None, answer_s: float = ANSWER_S) -> Any:
+        return self._request("GET", path, query=query, answer_s=answer_s)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """A change. Fields that are None are left out."""
+    def get_all(self, path: str) -> Any:
+        """Every page of a list, as one."""
+        page = self.get(path, {"limit": PAGE_ROWS})
+        while page["next"] is not None:
+            following = self.get(path, {"limit": PAGE_ROWS, "cursor": page["next"]})
+            page = {"items": page["items"] + following["items"], "next": following["next"]}
+        return page
+
+    def post(self, path: str, body: Mapping[str, Any], answer_s: float = ANSWER_S) -> Any:
+        """A change; the answer is waited for so long. Fields that are None are left out."""
         said = {name: value for name, value in body.items() if value is not None}
-        return self._request("POST", path, body=said, headers={"Idempotency-Key": new_id("ik", secrets.token_bytes)})
+        return self._request("POST", path, body=said, headers={"Idempotency-Key": new_id("ik", secrets.token_bytes)}, answer_s=answer_s)
+
+    def download(self, path: str, to: IO[bytes]) -> int:
+        """What is at `path`, written to `to`; returns how many bytes."""
+        written = 0
+        try:
+            with self._client.stream("GET", PREFIX + path, headers={"Accept": "*/*"}, timeout=httpx2.Timeout(DOWNLOAD_S)) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise self._explained(_problem(response))
+                for piece in response.iter_bytes():
+                    written += to.write(piece)
+        except httpx2.TransportError as error:
+            raise self._no_answer("GET", path, error) from error
+        return written
 
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
         """(name, data) of every server-sent event until the server ends the stream; connects again when it breaks.
@@ -80,13 +104,26 @@ class Api:
             yield response
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Any:
         said = {name: value for name, value in (query or {}).items() if value is not None}
         deadline_s = time.monotonic() + (AGAIN_WITHIN_S if self._local else 0.0)
         while True:
             try:
-                response = self._client.request(method, PREFIX + path, params=said, json=body, headers=dict(headers or {}))
+                response = self._client.request(
+                    method,
+                    PREFIX + path,
+                    params=said,
+                    json=body,
+                    headers=dict(headers or {}),
+                    timeout=httpx2.Timeout(answer_s, connect=CONNECT_S),
+                )
                 break
             except httpx2.TransportError as error:
                 if time.monotonic() >= deadline_s or isinstance(error, httpx2.ReadTimeout):
@@ -94,7 +131,7 @@ class Api:
                 time.sleep(AGAIN_EVERY_S)
         if response.status_code >= 400:
             raise self._explained(_problem(response))
-        return _json(response)
+        return _json(response) if response.status_code != 204 else None
 
     def _explained(self, error: CohortError) -> CohortError:
         """This installation's own key is refused only by another installation: this one is not up, and that one has its port."""

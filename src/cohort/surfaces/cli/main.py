@@ -24,6 +24,13 @@ COMMANDS = {
     "service": (f"{HERE}.service", "List and show services."),
     "rollout": (f"{HERE}.rollout", "Plan, start, watch and steer rollouts."),
     "rollback": (f"{HERE}.rollback", "Put a service back on its previous release, at once."),
+    "agent": (f"{HERE}.agent", "Register agents; grant, suspend and revoke."),
+    "workspace": (f"{HERE}.workspace", "What agents' files are and how they changed; commit, discard, restore."),
+    "action": (f"{HERE}.action", "Try one action as an agent, by hand."),
+    "exec": (f"{HERE}.execute", "Run one command as an agent, contained, at once."),
+    "approval": (f"{HERE}.approval", "What waits for a person, and the answer."),
+    "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
+    "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "completion": (f"{HERE}.completion", "Print the shell's completion script."),
 }
 

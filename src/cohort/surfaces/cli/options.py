@@ -23,6 +23,12 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     return callback
 
 
+WHY = click.option("--why", default="", help="Why, for whoever has to approve it.")
+WAIT = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS", help="Wait so long for a person's approval."
+)
+
+
 def json_option(function: Decorated) -> Decorated:
     return click.option(
         "--json", is_flag=True, expose_value=False, is_eager=True, callback=_set("json"), help="Answer in JSON on standard output."

@@ -17,6 +17,16 @@ STYLES = {
     "aborted": "yellow",
     "paused": "yellow",
     "awaiting approval": "yellow",
+    "active": "green",
+    "suspended": "yellow",
+    "revoked": "red",
+    "pending": "yellow",
+    "approved": "green",
+    "denied": "red",
+    "critical": "bold red",
+    "high": "red",
+    "removed": "red",
+    "added": "green",
 }
 """How words stand out on a terminal; they mean the same without."""
 
@@ -64,6 +74,17 @@ def rate(value: float | None) -> str:
     return NOTHING if value is None else f"{value * 100:.3g} %"
 
 
+def size(value: float | None) -> str:
+    """Bytes in their natural unit, powers of 1000."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
 def seconds(value: float | None) -> str:
     """A length of time in its natural unit."""
     if value is None:
@@ -93,3 +114,14 @@ def release(ref: dict[str, Any] | None) -> str:
 def bar(part: float, width: int = 20) -> str:
     full = round(max(0.0, min(1.0, part)) * width)
     return "█" * full + "░" * (width - full)
+
+
+def facts(session: Session, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values below each other."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        session.text(f"{name.ljust(width)}  {value}")
+
+
+def risk_word(risk: float) -> str:
+    return "low" if risk <= 0.3 else "medium" if risk <= 0.6 else "high" if risk <= 0.8 else "critical"

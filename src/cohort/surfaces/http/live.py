@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.face import Rollouts
 from cohort.delivery.model import RolloutView
-from cohort.kernel.face import ApprovalDesk
+from cohort.kernel.face import ApprovalDesk, Audit, AuditQuery
 from cohort.kernel.model import ApprovalState
 from cohort.surfaces.http.encoding import to_json
 from cohort.surfaces.http.ports import STREAMS_MAX, ControlFace
@@ -30,6 +30,7 @@ TICK_S = 0.25
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 1000
 FEED_THREADS = 4
+ENTRIES_AT_ONCE = 100
 PENDING_MAX = 200
 """Approvals that one live list shows."""
 
@@ -164,6 +165,20 @@ def _newest_seq(view: RolloutView) -> int:
 
 def _without_time(view: RolloutView) -> bytes:
     return to_json(replace(view, now_us=0, floor_left_s=0.0))
+
+
+async def entries_stream(feed: Feed, audit: Audit, after: int) -> AsyncIterator[bytes]:
+    """Every entry of the audit log from index `after` on, in order; does not end by itself."""
+    while not feed.closed:
+        turn, size = feed.turn, await feed.ask(audit.size)
+        while after < size:
+            end = min(size, after + ENTRIES_AT_ONCE)
+            found = await feed.ask(audit.search, AuditQuery(before=end, limit=end - after))
+            for entry in reversed(found):
+                yield event("entry", to_json(entry), str(entry.index))
+            after = end
+        if not await feed.changed(turn, HEARTBEAT_S):
+            yield b": still here\n\n"
 
 
 async def approvals_stream(feed: Feed, desk: ApprovalDesk) -> AsyncIterator[bytes]:

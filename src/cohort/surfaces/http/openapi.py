@@ -27,6 +27,8 @@ PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
 BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})
 """What an agent asks with its token, and nobody with a key."""
+SIGNED = frozenset({f"{PREFIX}/approvals/reply"})
+"""What is signed itself."""
 SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role says what it may do."},
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An agent's token, EdDSA; short-lived."},
@@ -66,7 +68,7 @@ def description(app: FastAPI) -> dict[str, Any]:
         made["components"]["securitySchemes"] = SECURITY
         for path, operations in made["paths"].items():
             for operation in operations.values():
-                _finish(operation, needs_key=path.startswith(PREFIX), by_token=path in BY_TOKEN)
+                _finish(operation, needs_key=path.startswith(PREFIX) and path not in SIGNED, by_token=path in BY_TOKEN)
         app.openapi_schema = made
     return app.openapi_schema
 

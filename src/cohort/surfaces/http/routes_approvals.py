@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import anyio
@@ -9,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
+from cohort.base.errors import CohortError
 from cohort.base.ids import ApprovalId, GrantRuleId
 from cohort.kernel.face import KernelFace
 from cohort.kernel.model import Approval, ApprovalState, GrantRule
@@ -37,9 +39,9 @@ class Waiters:
     def __init__(self) -> None:
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def wait(self, kernel: KernelFace, approval: str, wait_s: float) -> Approval:
+    async def run(self, what: Callable[[], Approval]) -> Approval:
         self._limiter = self._limiter or anyio.CapacityLimiter(WAITERS_MAX)
-        return await anyio.to_thread.run_sync(lambda: looked_up(kernel, approval, wait_s), limiter=self._limiter)
+        return await anyio.to_thread.run_sync(what, limiter=self._limiter)
 
 
 def looked_up(kernel: KernelFace, approval: str, wait_s: float) -> Approval:
@@ -62,7 +64,7 @@ async def events(request: Request, kernel: Kernel, _: Reader) -> Response:
 @router.get("/approvals/{approval}", responses={200: {"model": Approval}}, summary="One approval; with `wait_s`, once it is decided")
 async def approval(request: Request, approval: str, kernel: Kernel, _: Reader, wait_s: WaitFor = 0.0) -> Response:
     waiters: Waiters = request.app.state.waiters
-    return json_response(await waiters.wait(kernel, approval, wait_s))
+    return json_response(await waiters.run(lambda: looked_up(kernel, approval, wait_s)))
 
 
 @router.post("/approvals/{approval}/approve", responses={200: {"model": Approval}}, summary="Let an action happen")
@@ -90,6 +92,16 @@ def deny(
 ) -> Response:
     sign = (body or DenyBody()).sign(caller.name)
     return once(request, caller, key, body, lambda: json_response(kernel.approvals.deny(ApprovalId(approval), sign)))
+
+
+@router.post("/approvals/reply", responses={200: {"model": Approval}}, summary="The webhook's signed answer")
+async def reply(request: Request, kernel: Kernel) -> Response:
+    """Needs no key: the signature over the body says who answers."""
+    if kernel.reply is None:
+        raise CohortError("KEY_INVALID", "no approval webhook is configured", hint="Set `kernel.approval_webhook` in the configuration.")
+    waiters: Waiters = request.app.state.waiters
+    body, take = await request.body(), kernel.reply
+    return json_response(await waiters.run(lambda: take(dict(request.headers), body)))
 
 
 @router.post(

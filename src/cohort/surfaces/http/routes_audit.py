@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from cohort.base.errors import CohortError
 from cohort.kernel.face import AuditQuery, Entry, Verification
 from cohort.surfaces.http.bodies_kernel import Anchored, Entries, NoteBody, Noted, ProofView, VerifyBody
 from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel
 from cohort.surfaces.http.encoding import json_response
+from cohort.surfaces.http.live import Feed, entries_stream, stream_response
 from cohort.surfaces.http.paging import Cursor, Rows, cursor_number
 from cohort.surfaces.http.ports import NUMBER_MAX
 from cohort.surfaces.http.repeats import once
+from cohort.surfaces.http.routes_rollouts import EVENTS, number_of
 
 router = APIRouter()
 
@@ -47,6 +50,21 @@ def search(
     return json_response(Entries(found[:limit], following, kernel.audit.size()))
 
 
+@router.get("/audit/events", responses=EVENTS, summary="New entries as they come (server-sent events)")
+async def events(
+    request: Request,
+    kernel: Kernel,
+    _: Auditor,
+    after: Annotated[int | None, Query(ge=0, le=NUMBER_MAX, description="From this index on; left out: only new ones.")] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """`event: entry` with one entry, in order; ids are the indexes, so a client that comes back with Last-Event-ID misses none."""
+    feed: Feed = request.app.state.feed
+    seen = number_of(last_event_id or "")
+    first = seen + 1 if seen is not None else after if after is not None else await feed.ask(kernel.audit.size)
+    return stream_response(feed, entries_stream(feed, kernel.audit, first))
+
+
 @router.get("/audit/entries/{index}", responses={200: {"model": Entry}}, summary="One entry")
 def entry(index: int, kernel: Kernel, _: Auditor) -> Response:
     return json_response(kernel.audit.entry(index))
@@ -64,6 +82,15 @@ def prove(index: int, kernel: Kernel, _: Auditor) -> Response:
 )
 def checkpoint(kernel: Kernel, _: Auditor) -> Response:
     return Response(kernel.audit.checkpoint(), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/audit/key", responses={200: {"content": {"text/plain": {}}}}, summary="The public key that signs checkpoints, as a vkey")
+def key(kernel: Kernel, _: Auditor) -> Response:
+    """Compare it with one that you keep elsewhere: whoever could replace the log could replace this answer."""
+    vkey = kernel.log_key()
+    if vkey is None:
+        raise CohortError("NOT_FOUND", "the log's public key is missing", hint="Look into control's log.")
+    return Response(vkey + "\n", media_type="text/plain; charset=utf-8")
 
 
 @router.post("/audit/verify", responses={200: {"model": Verification}}, summary="Verify the log")

@@ -69,7 +69,11 @@ def command_of(cleared: Cleared, argv: tuple[str, ...], stdin: bytes, hosts_of: 
 def executed(completed: Completed) -> Executed:
     """A command that ended by itself is done, whatever it answered; one that was stopped has failed."""
     digest = sha256(completed.stdout + completed.stderr).hexdigest()
-    usage = {"memory_bytes": completed.memory_bytes, "stopped_by": completed.stopped_by.value if completed.stopped_by else None}
+    usage = {
+        "ran_us": completed.duration_us,
+        "memory_bytes": completed.memory_bytes,
+        "stopped_by": completed.stopped_by.value if completed.stopped_by else None,
+    }
     code, reason = ("PROCESS_FAILED", _WHY[completed.stopped_by]) if completed.stopped_by is not None else (None, "")
     hint = "Ask for less at once, or have the agent's limits raised." if code else ""
     shown = ended(completed)

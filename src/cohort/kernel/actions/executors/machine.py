@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from cohort.kernel.actions.clearance import Cleared, Executed, Executor
@@ -20,7 +20,7 @@ class Monitor(Protocol):
 class Exchange(Protocol):
     """The part of `face.Tokens` that delegates."""
 
-    def exchange(self, token: str, agent: str, scopes: list[str], audience: str) -> TokenPair: ...
+    def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str, *, bound_to: str | None = None) -> TokenPair: ...
 
 
 def system_read(monitor: Monitor) -> Executor:
@@ -35,7 +35,7 @@ def delegate(tokens: Exchange, audience: str) -> Executor:
 
     def give(cleared: Cleared) -> Executed:
         arguments = cleared.action.arguments
-        pair = tokens.exchange(cleared.token, arguments["agent"], list(arguments["scopes"]), audience)
+        pair = tokens.exchange(cleared.token, arguments["agent"], arguments["scopes"], audience, bound_to=cleared.bound_to)
         result = {"token": pair.token, "session": pair.session, "scopes": list(pair.scopes), "expires_us": pair.expires_us}
         return Executed(result, secrets=frozenset({"token"}))
 

@@ -208,6 +208,7 @@ def upgrade() -> None:
         sa.Column("files_max", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("base", sa.String(length=40), nullable=True),
+        sa.Column("restoring", sa.String(length=40), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["agent"], ["agents.id"], name=op.f("fk_workspaces_agent")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspaces")),

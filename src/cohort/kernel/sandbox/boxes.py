@@ -1,0 +1,201 @@
+"""A box is one run of bubblewrap: what it is asked for, how it is looked at from outside, and how it ends. Cold and warm sandboxes are boxes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import select
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.base.clock import Clock
+from cohort.kernel.model import Command, Level, Limits, Place
+from cohort.kernel.sandbox import opening, profile, seccomp
+from cohort.kernel.sandbox.cgroups import Cgroups, Group
+from cohort.kernel.sandbox.ends import Ends
+from cohort.kernel.sandbox.execution import Watch
+from cohort.kernel.sandbox.memory import Watchdog
+from cohort.kernel.sandbox.spawner import OnSpawn, Order, Spawn, Spawner, unavailable
+from cohort.kernel.sandbox.ways_out import Proxy, unobserved
+
+SETUP_WAIT_S = 10.0
+INFO_BYTES_MAX = 4096
+TELL, GO = 3, 4
+"""Descriptors of what runs inside first: it tells on the one, and may wait on the other."""
+INFO, FILTER, ARGUMENTS, DATA = 5, 6, 7, 8
+"""Descriptors of bubblewrap; data files follow from `DATA`."""
+
+Identities = Mapping[str, tuple[int, int]]
+"""Device and inode by path."""
+Files = tuple[tuple[str, int, bytes], ...]
+"""Path inside, mode and content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `binary`: bubblewrap's path."""
+
+    spawner: Spawner
+    clock: Clock
+    on_spawn: OnSpawn
+    proxy: Proxy | None = None
+    on_egress: Callable[[Any], None] = unobserved
+    cgroups: Cgroups | None = None
+    binary: str = "/usr/bin/bwrap"
+
+    def journal(self, backend: str, place: Place, command: Command) -> None:
+        """Tell of an execution before it happens."""
+        self.on_spawn(Spawn(str(place.workspace), command.argv, command.label, self.clock.now_us(), backend))
+
+    def enter(self, place: Place, limits: Limits, after: ExitStack) -> Group | None:
+        """The workspace's cgroup, left again by `after`. Errors: SANDBOX_UNAVAILABLE: there were cgroups, and now there are not."""
+        if self.cgroups is None:
+            return None
+        try:
+            group = self.cgroups.enter(str(place.workspace), limits)
+        except OSError as error:
+            raise unavailable(f"the cgroup of {place.workspace} cannot be made: {error}") from error
+        after.callback(self.cgroups.leave, group)
+        return group
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A box to be. `argv`: what is executed inside first. `protected`: names of the place's read-only paths that exist."""
+
+    place: Place
+    limits: Limits
+    argv: tuple[str, ...]
+    files: Files
+    variables: tuple[tuple[str, str], ...]
+    protected: Identities
+    timed: bool
+
+
+def arguments(wanted: Wanted) -> list[str]:
+    """bubblewrap's, in the order in which it makes the mounts. They go to it by a descriptor: a command line is for all to see."""
+    tmp, shm = profile.sized(wanted.limits)
+    root = wanted.place.root
+    return [
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
+        *("--disable-userns", "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "sandbox", "--clearenv"),
+        *("--ro-bind", "/usr", "/usr"),
+        *(part for name in _system_links() for part in ("--symlink", f"usr/{name}", f"/{name}")),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--perms", "1777", "--size", str(shm), "--tmpfs", "/dev/shm"),  # noqa: S108
+        *("--perms", "1777", "--size", str(tmp), "--tmpfs", "/tmp"),  # noqa: S108
+        *("--bind", root, profile.WORKSPACE),
+        *(part for name in wanted.protected for part in ("--ro-bind", f"{root}/{name}", f"{profile.WORKSPACE}/{name}")),
+        *(part for number, file in enumerate(wanted.files, DATA) for part in _file(number, *file[:2])),
+        *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
+        *(part for name, value in wanted.variables for part in ("--setenv", name, value)),
+        *("--seccomp", str(FILTER), "--info-fd", str(INFO)),
+    ]
+
+
+def _system_links() -> list[str]:
+    return [name for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32") if os.path.isdir(f"/usr/{name}")]
+
+
+def _file(number: int, path: str, mode: int) -> tuple[str, ...]:
+    return ("--perms", f"{mode:04o}", "--file", str(number), path)
+
+
+def ask(ends: Ends, wanted: Wanted) -> None:
+    """Everything bubblewrap reads and tells, beside what runs inside."""
+    ends.hear("info", INFO)
+    ends.give(FILTER, seccomp.program(platform.machine()))
+    ends.give(ARGUMENTS, b"".join(os.fsencode(part) + b"\0" for part in arguments(wanted)))
+    for number, (_, _, content) in enumerate(wanted.files, DATA):
+        ends.give(number, content)
+
+
+def order(parts: Parts, wanted: Wanted, group: Group | None) -> Order:
+    """The order to the spawner. Errors: SANDBOX_UNAVAILABLE, as `profile.owner`."""
+    return Order(
+        argv=(parts.binary, "--args", str(ARGUMENTS), "--", *wanted.argv),
+        owner=profile.owner(wanted.place),
+        rlimits=profile.rlimits(wanted.limits, timed=wanted.timed),
+        cgroups=() if group is None else group.joins,
+    )
+
+
+def etc_files(place: Place) -> Files:
+    """The four generated files that lookups of names need."""
+    return tuple((f"/etc/{name}", 0o444, text.encode()) for name, text in profile.etc(place.uid, place.gid).items())
+
+
+def protected_paths(place: Place) -> dict[str, tuple[int, int]]:
+    """The read-only paths of the place that exist, with what they are.
+
+    Raises:
+        CohortError SANDBOX_UNAVAILABLE: one is a symbolic link, or behind one; a mount would follow it to where the agent points.
+    """
+    found = {}
+    for name in place.read_only:
+        try:
+            identity = opening.identity(place.root, name)
+        except OSError as error:
+            raise unavailable(f"the protected path {name} cannot be opened: {error.strerror}", "Remove the symbolic link.") from error
+        if identity is not None:
+            found[name] = identity
+    return found
+
+
+def check_protected(pid: int, protected: Identities) -> None:
+    """That what is mounted is what was looked at, read-only: an agent could have exchanged it in between.
+
+    Raises:
+        CohortError SANDBOX_UNAVAILABLE.
+    """
+    for name, identity in protected.items():
+        try:
+            fd = opening.look(f"/proc/{pid}/root{profile.WORKSPACE}", name)
+        except OSError as error:
+            raise unavailable(f"the protected path {name} cannot be looked at inside: {error}", "Try again.") from error
+        try:
+            if fd is None or not _is(fd, identity):
+                raise unavailable(f"the protected path {name} was exchanged", "Stop what runs in the workspace, then try again.")
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+
+def _is(fd: int, identity: tuple[int, int]) -> bool:
+    found = os.fstat(fd)
+    return (found.st_dev, found.st_ino) == identity and bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
+
+
+def first_process(info: int, clock: Clock) -> int | None:
+    """The box's first process, as numbered here; None when bubblewrap ended without one. Errors: SANDBOX_UNAVAILABLE: nothing came in time."""
+    said, until_s = b"", clock.monotonic_s() + SETUP_WAIT_S
+    poll = select.poll()
+    poll.register(info, select.POLLIN)
+    while b"}" not in said and len(said) < INFO_BYTES_MAX:
+        left_s = until_s - clock.monotonic_s()
+        if left_s <= 0 or not poll.poll(left_s * 1000):
+            raise unavailable(f"bubblewrap did not set up a sandbox within {SETUP_WAIT_S:g} s")
+        with suppress(BlockingIOError):
+            chunk = os.read(info, INFO_BYTES_MAX)
+            if not chunk:
+                return None
+            said += chunk
+    return int(json.loads(said)["child-pid"])
+
+
+def watch(group: Group | None, pid: int, limits: Limits) -> Watch:
+    """What to ask about memory: the cgroup, or the watchdog where there is none."""
+    if group is None:
+        dog = Watchdog(pid, limits.memory_bytes, own_root=True)
+        return Watch(over=dog.over, peak=dog.peak)
+    before, alone = group.out_of_memory(), group.users == 1
+    return Watch(stopped=lambda: group.out_of_memory() > before, peak=group.peak if alone else lambda: None)
+
+
+def level(shown: Level, place: Place, group: Group | None) -> Level:
+    """What one execution may claim: what the probe has shown, less what this workspace lacks."""
+    whole = place.hard_quota and group is not None
+    return shown if whole else min(shown, Level.NAMESPACES)

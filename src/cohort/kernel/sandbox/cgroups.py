@@ -1,0 +1,251 @@
+"""Hard limits of memory, processes and cores for all commands of one workspace together, where cgroups are ours to make.
+
+Version 1 with the controllers mounted apart, or version 2 where this process's own group may pass its controllers on. What is in the
+sandbox's temporary file systems counts as memory. Where nothing is permitted, `find` says why, and limits are soft.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cohort.kernel.model import Limits
+from cohort.kernel.sandbox import profile
+
+CONTROLLERS = ("memory", "pids", "cpu")
+PARENT = "cohort"
+PERIOD_US = 100_000
+SANDBOXES_TOGETHER = 4
+"""The limit of processes is of one command; a workspace gets this many times as many, for the commands it runs at the same time."""
+REMOVE_TRIES, REMOVE_WAIT_S = 50, 0.02
+"""A group whose last process was just reaped may be busy for a moment."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Where groups may be made: a folder per controller, all the same one in version 2."""
+
+    version: int
+    folders: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`hierarchy` None: limits stay soft, because of `reason`."""
+
+    hierarchy: Hierarchy | None
+    reason: str
+
+
+def find(mountinfo: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> Found:
+    """Look, and try: a folder that can be made and limited is the only proof."""
+    try:
+        mounts, groups = _mounts(mountinfo.read_text()), _groups(own.read_text())
+    except OSError as error:
+        return Found(None, f"no cgroups on this system: {error.strerror}")
+    first = _version_1(mounts, groups)
+    tried = [hierarchy for hierarchy in (first, _version_2(mounts, groups)) if hierarchy is not None]
+    reasons = []
+    for hierarchy in tried:
+        reason = _refusal(hierarchy)
+        if reason is None:
+            return Found(hierarchy, f"cgroup version {hierarchy.version}")
+        reasons.append(reason)
+    return Found(None, "; ".join(reasons) or "memory, pids and cpu controllers are not mounted")
+
+
+def _mounts(text: str) -> dict[str, tuple[str, Path]]:
+    """Controller, or `2`, to the root of the mount and its place; proc(5), mountinfo."""
+    found: dict[str, tuple[str, Path]] = {}
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = [*right.split(" "), "", ""][:3]
+        root, place = left.split(" ")[3:5]
+        if kind == "cgroup2":
+            found["2"] = (root, Path(place))
+        elif kind == "cgroup":
+            found |= {name: (root, Path(place)) for name in options.split(",") if name in CONTROLLERS}
+    return found
+
+
+def _groups(text: str) -> dict[str, str]:
+    """Controller, or `2`, to the group this process is in; cgroups(7)."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        number, names, path = line.split(":", 2)
+        found |= {"2": path} if number == "0" else {name: path for name in names.split(",") if name in CONTROLLERS}
+    return found
+
+
+def _version_1(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str]) -> Hierarchy | None:
+    if not all(name in mounts and name in groups for name in CONTROLLERS):
+        return None
+    return Hierarchy(1, {name: _below(*mounts[name], groups[name]) / PARENT for name in CONTROLLERS})
+
+
+def _version_2(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str]) -> Hierarchy | None:
+    if "2" not in mounts or "2" not in groups:
+        return None
+    folder = _below(*mounts["2"], groups["2"])
+    try:
+        offered = (folder / "cgroup.controllers").read_text().split()
+    except OSError:
+        return None
+    return Hierarchy(2, dict.fromkeys(CONTROLLERS, folder / PARENT)) if set(CONTROLLERS) <= set(offered) else None
+
+
+def _below(root: str, place: Path, group: str) -> Path:
+    """The folder of `group` in a mount that shows `root` and what is below it."""
+    inside = group[len(root.rstrip("/")) :] if group.startswith(root.rstrip("/")) else "/"
+    found = place / inside.lstrip("/")
+    return found if found.is_dir() else place
+
+
+def _refusal(hierarchy: Hierarchy) -> str | None:
+    """Why no group can be made there; None when one was made, limited and removed."""
+    group = Group(hierarchy, f"probe-{os.getpid()}")
+    try:
+        group.open(Limits())
+    except OSError as error:
+        return f"cgroup version {hierarchy.version}: {error.strerror or error}"
+    finally:
+        group.remove()
+    return None
+
+
+class Group:
+    """The group of one workspace."""
+
+    def __init__(self, hierarchy: Hierarchy, name: str) -> None:
+        self._version = hierarchy.version
+        self._folders = {controller: folder / name for controller, folder in hierarchy.folders.items()}
+        self._limits: Limits | None = None
+        self.users = 0
+        """Sandboxes in it now; kept by `Cgroups`."""
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Files to write to from inside a process that is to be in the group."""
+        return tuple(dict.fromkeys(str(folder / "cgroup.procs") for folder in self._folders.values()))
+
+    def open(self, limits: Limits) -> None:
+        """Make the group, or fit it to other limits. Errors: OSError."""
+        if limits == self._limits:
+            return
+        for folder in self._folders.values():
+            if self._version == 2:
+                folder.parent.mkdir(exist_ok=True)
+                _write(folder.parent.parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
+                _write(folder.parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
+            folder.mkdir(parents=True, exist_ok=True)
+        self._write_limits(limits)
+        self._limits = limits
+
+    def processes(self) -> list[int]:
+        return [int(one) for one in _read(self._folders["pids"] / "cgroup.procs").split()]
+
+    def out_of_memory(self) -> int:
+        """How often the system has killed in this group for want of memory."""
+        name = "memory.oom_control" if self._version == 1 else "memory.events"
+        words = _read(self._folders["memory"] / name).split()
+        return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+
+    def peak(self) -> int | None:
+        """The most memory it had since `forget_peak`; None where the system does not say."""
+        text = _read(self._folders["memory"] / ("memory.max_usage_in_bytes" if self._version == 1 else "memory.peak")).strip()
+        return int(text) if text.isdigit() else None
+
+    def forget_peak(self) -> None:
+        """Begin to count anew; where the system cannot, the peak goes on from before."""
+        with contextlib.suppress(OSError):
+            _write(self._folders["memory"] / ("memory.max_usage_in_bytes" if self._version == 1 else "memory.peak"), "0")
+
+    def remove(self) -> None:
+        """Take it away; it has to be empty by now, which the caller has seen to. What stays is said in the log."""
+        for folder in dict.fromkeys(self._folders.values()):
+            for left in reversed(range(REMOVE_TRIES)):
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError as error:
+                    if left == 0:
+                        _log.warning("the cgroup %s could not be removed: %s", folder, error)
+                    time.sleep(REMOVE_WAIT_S)
+                else:
+                    break
+
+    def _write_limits(self, limits: Limits) -> None:
+        memory, cpu = self._folders["memory"], self._folders["cpu"]
+        processes = SANDBOXES_TOGETHER * profile.nproc(limits)
+        quota_us = max(1000, int(limits.cpu_cores * PERIOD_US))
+        _write(self._folders["pids"] / "pids.max", str(processes))
+        if self._version == 2:
+            _write(memory / "memory.max", str(limits.memory_bytes))
+            _write_if_there(memory / "memory.swap.max", "0")
+            _write(cpu / "cpu.max", f"{quota_us} {PERIOD_US}")
+            return
+        _write(cpu / "cpu.cfs_period_us", str(PERIOD_US))
+        _write(cpu / "cpu.cfs_quota_us", str(quota_us))
+        self._limit_memory_1(memory, limits.memory_bytes)
+
+    def _limit_memory_1(self, folder: Path, most: int) -> None:
+        """Memory with swap can never be below memory, so the order depends on which way it goes."""
+        plain, swap = folder / "memory.limit_in_bytes", folder / "memory.memsw.limit_in_bytes"
+        _write_if_there(swap, "-1")
+        _write(plain, str(most))
+        _write_if_there(swap, str(most))
+
+
+class Cgroups:
+    """A group per workspace, made when first needed. Safe to use from many threads."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+        self._lock = threading.Lock()
+        self._groups: dict[str, Group] = {}
+
+    def enter(self, workspace: str, limits: Limits) -> Group:
+        """The workspace's group, to be left again. Errors: OSError."""
+        with self._lock:
+            group = self._groups.get(workspace) or Group(self._hierarchy, workspace)
+            group.open(limits)
+            self._groups[workspace] = group
+            if group.users == 0:
+                group.forget_peak()
+            group.users += 1
+            return group
+
+    def leave(self, group: Group) -> None:
+        with self._lock:
+            group.users -= 1
+
+    def remove(self, workspace: str) -> None:
+        with self._lock:
+            group = self._groups.pop(workspace, None)
+            if group is not None:
+                group.remove()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _write_if_there(path: Path, text: str) -> None:
+    if path.exists():
+        _write(path, text)

@@ -1,0 +1,325 @@
+"""The workspaces of all agents: made, found, measured and removed, each change durable and in the audit log before it is answered.
+
+A row goes `creating`, `ready`, `removing`, `removed`, and every step on disk is repeatable, so that `start` finishes what a killed
+process began. Uids are given out once and never again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, or_, select, update
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
+from cohort.base.ids import AgentId, Entropy, SnapshotId, WorkspaceId, new_id
+from cohort.kernel.model import Limits, Place, Record, RecordKind, Usage
+from cohort.kernel.ports import AuditLog
+from cohort.kernel.workspaces.backend import Backend, Size, Used, busy
+from cohort.kernel.workspaces.pool import Pool, new_name
+from cohort.storage.database import Database
+from cohort.storage.schema import agents, workspaces
+
+UID_FIRST = 200_000
+UID_LAST = UID_FIRST + 1_000_000
+LOCK_WAIT_S = 10.0
+
+Busy = Callable[[WorkspaceId], bool]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A workspace as its row says. `base`: the snapshot that differences are to. `restoring`: what is being put back; empty: nothing at all."""
+
+    id: WorkspaceId
+    agent: AgentId
+    directory: str
+    backend: str
+    uid: int
+    size: Size
+    state: str
+    base: SnapshotId | None
+    restoring: str | None
+    created_us: int
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Kept:
+        size = Size(row.bytes_max, row.files_max)
+        base = SnapshotId(row.base) if row.base is not None else None
+        return cls(
+            WorkspaceId(row.id),
+            AgentId(row.agent),
+            row.directory,
+            row.backend,
+            row.uid,
+            size,
+            row.state,
+            base,
+            row.restoring,
+            row.created_us,
+        )
+
+
+@dataclass(slots=True)
+class _Held:
+    """What this process knows of a workspace it has attached."""
+
+    kept: Kept
+    place: Place
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class SqlWorkspaces:
+    """The port `Workspaces`, and the ledger of `Files`. Safe to use from many threads; one process per machine and directory.
+
+    `private_uids`: whether each agent gets a uid of its own, which takes root. `busy`: whether anything runs in a workspace.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        audit: AuditLog,
+        backend: Backend,
+        *,
+        busy: Busy = lambda _: False,
+        pool: Pool | None = None,
+        private_uids: bool = False,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._audit = audit
+        self._backend = backend
+        self._busy = busy
+        self._pool = pool
+        self._private_uids = private_uids
+        self._entropy = entropy
+        self._held: dict[WorkspaceId, _Held] = {}
+        self._attaching = threading.RLock()
+
+    def start(self) -> None:
+        """Finish or undo what a killed process began, then keep spares ready. Call it before anything else."""
+        for kept in self.listed(("creating", "removing")):
+            try:
+                self._finish(kept, "system") if kept.state == "creating" else self._finish_removal(kept)
+            except CohortError as error:
+                _log.warning("the workspace %s is still %s: %s", kept.id, kept.state, error)
+        begun = {kept.directory for kept in self.listed(("creating", "removing"))}
+        for name in self._backend.spares() - begun:
+            self._backend.remove(name)
+        if self._pool is not None:
+            self._pool.start()
+
+    def stop(self) -> None:
+        """Detach what nothing is open in; the rest is found again at the next start."""
+        if self._pool is not None:
+            self._pool.stop()
+        for held in list(self._held.values()):
+            try:
+                self._backend.detach(held.kept.directory)
+            except CohortError as error:
+                _log.warning("left mounted: %s", error)
+        self._held.clear()
+
+    def create(self, agent: AgentId, limits: Limits, actor: str = "system") -> WorkspaceId:
+        """The agent's workspace, made if it has none; ready, with its quota verified. The agent's row has to exist.
+
+        Raises:
+            CohortError FIELD_INVALID: limits that no workspace can have.
+            CohortError WORKSPACE_UNAVAILABLE, DISK_FULL, AUDIT_UNAVAILABLE: there is none; nothing is left of it.
+        """
+        size = Size.of(limits)
+        kept = self._of_agent(agent)
+        if kept is None:
+            name = self._pool.take(size) if self._pool is not None else None
+            kept = self._begin(agent, size, name or new_name(self._entropy))
+        if kept.state == "creating":
+            self._finish_or_undo(kept, actor)
+        return kept.id
+
+    def place(self, workspace: WorkspaceId) -> Place:
+        held = self._held.get(workspace)
+        if held is not None:
+            try:
+                self._backend.check(held.kept.directory)
+            except CohortError:
+                _log.warning("the workspace %s has to be attached again", workspace)
+            else:
+                return held.place
+        return self._attached(workspace).place
+
+    def usage(self, workspace: WorkspaceId) -> Usage:
+        self.place(workspace)
+        kept = self._of(workspace).kept
+        free = self._backend.free(kept.directory, kept.size)
+        size = kept.size
+        return Usage(size.bytes_max - free.bytes, size.files_max - free.files, size.bytes_max, size.files_max, self._backend.hard)
+
+    def owner(self, workspace: WorkspaceId) -> AgentId:
+        held = self._held.get(workspace)
+        return held.kept.agent if held is not None else self.find(workspace).agent
+
+    def root_of(self, workspace: WorkspaceId) -> str:
+        """The agent's directory on the host."""
+        return self.place(workspace).root
+
+    def remove(self, workspace: WorkspaceId, actor: str, reason: str) -> None:
+        """Delete the workspace for ever; its snapshots stay.
+
+        Raises:
+            CohortError WORKSPACE_BUSY: something runs there; nothing is changed.
+        """
+        kept = self.find(workspace)
+        with self.alone(workspace):
+            self.record(kept, "removed", actor, reason)
+            # Commit point: from here on it is gone for its readers, and a start finishes the rest.
+            self._set(workspace, state="removing")
+            self._held.pop(workspace, None)
+            self._finish_removal(kept)
+
+    @contextmanager
+    def alone(self, workspace: WorkspaceId) -> Iterator[None]:
+        """As `changing`, and nothing runs there. Errors: WORKSPACE_BUSY."""
+        with self.changing(workspace):
+            if self._busy(workspace):
+                raise busy(workspace)
+            yield
+
+    @contextmanager
+    def changing(self, workspace: WorkspaceId) -> Iterator[None]:
+        """Alone among those of this process that change the workspace. Errors: WORKSPACE_BUSY after `LOCK_WAIT_S`."""
+        lock = self._of(workspace).lock
+        if not lock.acquire(timeout=LOCK_WAIT_S):
+            message = f"the workspace {workspace} is being changed for more than {LOCK_WAIT_S:.0f} s"
+            raise CohortError("WORKSPACE_BUSY", message, retry=Retry.SAFE, hint="Repeat it in a moment.")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def room(self, workspace: WorkspaceId) -> Used:
+        kept = self._of(workspace).kept
+        return self._backend.room(kept.directory, kept.size)
+
+    def spent(self, workspace: WorkspaceId, change: Used | None) -> None:
+        self._backend.spent(self._of(workspace).kept.directory, change)
+
+    def find(self, workspace: str) -> Kept:
+        """By its id or its agent's name. Errors: WORKSPACE_UNKNOWN."""
+        wanted = select(workspaces).join(agents, agents.c.id == workspaces.c.agent).where(workspaces.c.state == "ready")
+        with self._database.read() as connection:
+            row = connection.execute(wanted.where(or_(workspaces.c.id == workspace, agents.c.name == workspace))).first()
+        if row is None:
+            raise CohortError("WORKSPACE_UNKNOWN", f"there is no workspace {workspace[:80]!r}", hint="List the workspaces.")
+        return Kept.of(row)
+
+    def listed(self, states: Sequence[str] = ("ready",)) -> Sequence[Kept]:
+        """Oldest first."""
+        order = (workspaces.c.created_us, workspaces.c.id)
+        with self._database.read() as connection:
+            rows = connection.execute(select(workspaces).where(workspaces.c.state.in_(states)).order_by(*order)).all()
+        return [Kept.of(row) for row in rows]
+
+    def record(self, kept: Kept, event: str, actor: str, reason: str, **more: Any) -> None:
+        """Write what was, or is about to be, done into the audit log. Errors: AUDIT_UNAVAILABLE."""
+        body = {"event": event, "workspace": kept.id, "actor": actor, "reason": reason, **more}
+        self._audit.append(Record(RecordKind.WORKSPACE, body, agent=kept.agent))
+
+    def set_restoring(self, workspace: WorkspaceId, target: str | None) -> None:
+        """Note durably which snapshot is being put back; None: it is done."""
+        self._set(workspace, restoring=target)
+
+    def _of_agent(self, agent: AgentId, connection: Connection | None = None) -> Kept | None:
+        wanted = select(workspaces).where(workspaces.c.agent == agent, workspaces.c.state.in_(("creating", "ready")))
+        if connection is None:
+            with self._database.read() as opened:
+                row = opened.execute(wanted).first()
+        else:
+            row = connection.execute(wanted).first()
+        return Kept.of(row) if row is not None else None
+
+    def _begin(self, agent: AgentId, size: Size, name: str) -> Kept:
+        with self._database.write() as connection:
+            self._database.lock(connection, "cohort workspaces")
+            existing = self._of_agent(agent, connection)
+            if existing is not None:  # somebody was faster; the spare is swept at the next start
+                return existing
+            workspace = WorkspaceId(new_id("ws", self._entropy))
+            uid = self._next_uid(connection)
+            now_us = self._clock.now_us()
+            kept = Kept(workspace, agent, name, self._backend.name, uid, size, "creating", None, None, now_us)
+            row = {"id": workspace, "agent": agent, "directory": name, "backend": kept.backend, "uid": uid, "created_us": now_us}
+            row |= {"bytes_max": size.bytes_max, "files_max": size.files_max, "state": "creating"}
+            connection.execute(workspaces.insert().values(row))
+        return kept
+
+    def _next_uid(self, connection: Connection) -> int:
+        if not self._private_uids:
+            return os.geteuid()
+        last = connection.execute(select(func.max(workspaces.c.uid)).where(workspaces.c.uid >= UID_FIRST)).scalar()
+        uid = UID_FIRST if last is None else int(last) + 1
+        if uid > UID_LAST:
+            raise CohortError("WORKSPACE_UNAVAILABLE", f"all uids up to {UID_LAST} were given out", hint="Use a new installation.")
+        return uid
+
+    def _finish_or_undo(self, kept: Kept, actor: str) -> None:
+        try:
+            self._finish(kept, actor)
+        except CohortError as error:
+            if error.retry is not Retry.CHECK_FIRST:
+                self._set(kept.id, state="removing")
+                self._finish_removal(kept)
+            raise
+
+    def _finish(self, kept: Kept, actor: str) -> None:
+        if not self._backend.made(kept.directory):
+            self._backend.remove(kept.directory)
+            self._backend.make(kept.directory, kept.size)
+        self._backend.assign(kept.directory, kept.uid if self._private_uids else None)
+        held = self._attach(kept)
+        size = {"bytes_max": kept.size.bytes_max, "files_max": kept.size.files_max}
+        self.record(kept, "created", actor, "", backend=kept.backend, uid=kept.uid, **size)
+        # Commit point. Before this line the workspace exists for nobody; after it, for everybody.
+        self._set(kept.id, state="ready")
+        self._held[kept.id] = held
+
+    def _finish_removal(self, kept: Kept) -> None:
+        self._backend.remove(kept.directory)
+        self._set(kept.id, state="removed")
+
+    def _set(self, workspace: WorkspaceId, **values: Any) -> None:
+        with self._database.write() as connection:
+            connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(**values))
+
+    def _of(self, workspace: WorkspaceId) -> _Held:
+        return self._held.get(workspace) or self._attached(workspace)
+
+    def _attached(self, workspace: WorkspaceId) -> _Held:
+        with self._attaching:
+            kept = self.find(workspace)
+            if kept.id != workspace:
+                raise CohortError("WORKSPACE_UNKNOWN", f"{workspace[:80]!r} is no workspace's id", hint="Use the id, `ws_...`.")
+            fresh = self._attach(kept)
+            known = self._held.get(workspace)
+            if known is not None:  # whoever holds the lock keeps it
+                fresh.lock = known.lock
+            self._held[workspace] = fresh
+            return fresh
+
+    def _attach(self, kept: Kept) -> _Held:
+        if kept.backend != self._backend.name:
+            message = f"the workspace {kept.id} was made as {kept.backend}; here is {self._backend.name}"
+            raise CohortError("WORKSPACE_UNAVAILABLE", message, hint="Start control as the user that made it.")
+        root = self._backend.attach(kept.directory, kept.size)
+        uid, gid = (kept.uid, kept.uid) if self._private_uids else (os.geteuid(), os.getegid())
+        return _Held(kept, Place(kept.id, root, uid, gid, self._backend.hard, self._backend.read_only))

@@ -1,0 +1,136 @@
+"""Quotas: refused when used up, given back when not used, never under-counted after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohort.base.clock import ManualClock
+from cohort.kernel.actions.clearance import Cleared, Executed
+from cohort.kernel.actions.quotas import Quotas
+from cohort.kernel.model import Autonomy, Limits, Outcome
+from cohort.storage.database import Database, open_database
+from support_gate import GateHouse
+
+AGENT = "ag_" + "a" * 16
+
+
+@pytest.fixture
+def gates(database: Database, clock: ManualClock, tmp_path: Path) -> GateHouse:
+    return GateHouse(database, clock, tmp_path)
+
+
+def limited(gates: GateHouse, **limits: float) -> None:
+    gates.as_agent(autonomy=Autonomy.AGGRESSIVE, limits=Limits(**limits))
+    gates.change_caller(expires_us=gates.clock.now_us() + 10**12)
+
+
+def using(gates: GateHouse, cpu_s: float) -> None:
+    def work(_cleared: Cleared) -> Executed:
+        return Executed({}, cpu_us=round(cpu_s * 1e6))
+
+    gates.replace_executor("terminal.run", work)
+
+
+def run(gates: GateHouse) -> str | None:
+    return gates.ask("terminal.run", argv=["ls"]).code
+
+
+def test_calls_per_minute_are_counted_over_any_minute(gates: GateHouse) -> None:
+    limited(gates, calls_per_minute=3)
+    assert [gates.ask("files.read", path="a").code for _ in range(4)] == [None, None, None, "QUOTA_EXCEEDED"]
+    gates.clock.advance(61)
+    assert gates.ask("files.read", path="a").code is None
+
+
+def test_refused_attempts_are_calls_too(gates: GateHouse) -> None:
+    limited(gates, calls_per_minute=3)
+    for _ in range(3):
+        assert gates.ask("files.read", path="../x").code == "PATH_ESCAPES"
+    assert gates.ask("files.read", path="a").code == "QUOTA_EXCEEDED"
+
+
+def test_cpu_of_a_day_ends_and_begins_again_with_the_next(gates: GateHouse) -> None:
+    limited(gates, cpu_s_per_day=100, command_s=10)
+    using(gates, 10)
+    assert [run(gates) for _ in range(11)] == [None] * 10 + ["QUOTA_EXCEEDED"]
+    gates.clock.advance(24 * 3600)
+    assert run(gates) is None
+
+
+def test_what_was_reserved_and_not_used_is_given_back(gates: GateHouse) -> None:
+    limited(gates, cpu_s_per_day=100, command_s=60)
+    using(gates, 0.1)
+    assert [run(gates) for _ in range(50)] == [None] * 50
+
+
+def test_two_commands_at_once_do_not_share_one_reservation(gates: GateHouse) -> None:
+    limited(gates, cpu_s_per_day=60, command_s=60)
+    inner: list[str | None] = []
+
+    def nested(_cleared: Cleared) -> Executed:
+        if not inner:
+            inner.append("...")
+            inner[0] = run(gates)
+        return Executed({})
+
+    gates.replace_executor("terminal.run", nested)
+    assert (run(gates), inner) == (None, ["QUOTA_EXCEEDED"])
+
+
+def test_after_a_crash_the_store_says_at_least_what_was_used(gates: GateHouse, database: Database) -> None:
+    limited(gates, cpu_s_per_day=100, command_s=10)
+    using(gates, 10)
+    for _ in range(4):
+        run(gates)
+    after = Quotas(database, gates.clock, lambda _agent: 0)
+    assert after.used_today(AGENT)["cpu_us"] >= 40_000_000
+
+
+def test_closing_writes_down_the_truth(gates: GateHouse, database: Database) -> None:
+    limited(gates, cpu_s_per_day=1000, command_s=100)
+    using(gates, 1.5)
+    for _ in range(4):
+        run(gates)
+    gates.quotas.close()
+    assert gates.quotas.used_today(AGENT) == {"cpu_us": 6_000_000, "egress_bytes": 0, "actions": 4}
+
+
+def test_two_control_processes_share_one_day(gates: GateHouse, database: Database) -> None:
+    limited(gates, cpu_s_per_day=100, command_s=10)
+    using(gates, 10)
+    other = GateHouse(database, gates.clock, gates.root)
+    limited(other, cpu_s_per_day=100, command_s=10)
+    using(other, 10)
+    done = [run(house) for _ in range(8) for house in (gates, other)].count(None)
+    assert done == 10
+
+
+def test_egress_is_reserved_for_the_whole_answer(gates: GateHouse) -> None:
+    limited(gates, egress_bytes_per_day=5 << 20)
+
+    def fetch(_cleared: Cleared) -> Executed:
+        return Executed({}, egress_bytes=2 << 20)
+
+    gates.replace_executor("http.request", fetch)
+    assert gates.ask("http.request", url="https://known.example/").outcome is Outcome.DONE
+    assert gates.ask("http.request", url="https://known.example/").code == "QUOTA_EXCEEDED"
+
+
+def test_processes_are_counted_by_who_keeps_them(gates: GateHouse) -> None:
+    limited(gates, processes=2)
+    running = [0]
+    gates.running = lambda _agent: running[0]
+    assert gates.ask("process.start", argv=["sleep", "9"]).outcome is Outcome.DONE
+    running[0] = 2
+    assert gates.ask("process.start", argv=["sleep", "9"]).code == "QUOTA_EXCEEDED"
+
+
+def test_a_store_that_is_away_reserves_nothing_and_runs_nothing(database: Database, clock: ManualClock, tmp_path: Path) -> None:
+    away = open_database(f"sqlite:///{tmp_path / 'no such folder' / 'cohort.db'}")
+    gates = GateHouse(database, clock, tmp_path, quota_database=away)
+    limited(gates)
+    using(gates, 1)
+    result = gates.ask("terminal.run", argv=["ls"])
+    assert (result.outcome, result.code) == (Outcome.REFUSED, "DATABASE_UNAVAILABLE")
