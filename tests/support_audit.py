@@ -33,8 +33,7 @@ def open_room(database: Database, folder: Path, clock: Clock | None = None, anch
 
 def fill(room: AuditRoom, count: int, start: int = 0) -> None:
     """`count` records, each an action of its own."""
-    for number in range(start, start + count):
-        room.log.append(record(number, RecordKind.OUTCOME))
+    room.log.append_all([record(number, RecordKind.OUTCOME) for number in range(start, start + count)])
 
 
 def change(database: Database, *statements: tuple[str, Sequence[Any]]) -> None:

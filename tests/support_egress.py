@@ -7,6 +7,7 @@ import datetime
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -135,11 +136,19 @@ def tunnel(port: int, target: str) -> Iterator[socket.socket]:
         yield client
 
 
+_LOOPBACK = """
+import fcntl, socket, struct, sys
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sH14x", b"lo", 1))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
 @contextlib.contextmanager
 def own_network() -> Iterator[int | None]:
     """The pid of a process in a user and network namespace of its own; None when this machine does not allow them."""
     process = subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo ready; read _"],
+        ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-I", "-S", "-c", _LOOPBACK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

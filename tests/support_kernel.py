@@ -278,6 +278,9 @@ class MemoryTokens:
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str) -> TokenPair:
         raise CohortError("TOKEN_INVALID", "nothing is delegated here", hint="Mint a token.")
 
+    def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
+        raise CohortError("TOKEN_INVALID", "no token is for this place", hint="Mint a token.")
+
     def jwks(self) -> Mapping[str, Any]:
         return {"keys": []}
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 UID = 64321
 """Nobody's: no process and no file of this machine has it."""
 WAIT_S = 60
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
 _FIRST = """
 import json, os, sys
 told = json.loads(sys.argv[1])
@@ -39,17 +41,34 @@ def as_ordinary_user(program: str, **values: Any) -> str:
     return done.stdout
 
 
-def _run(interpreter: str, program: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def started_as(
+    uid: int | None, program: str, environment: dict[str, str], descriptors: Sequence[int], **values: Any
+) -> subprocess.Popen[str]:
+    """A process that runs `program` and goes on, as `uid` or as we are; its standard input and output are ours."""
+    interpreter = sys.executable if uid is None else python()
+    user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    return subprocess.Popen(
+        _argv(interpreter, program, values),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env=ENVIRONMENT | environment,
+        pass_fds=descriptors,
+        **user,
+    )
+
+
+def _argv(interpreter: str, program: str, values: dict[str, Any]) -> list[str]:
     found = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
-    argv = [interpreter, "-c", _FIRST + program, json.dumps({**values, "path": found})]
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "LANG": "C.UTF-8",
-    }
+    return [interpreter, "-c", _FIRST + program, json.dumps({**values, "path": found})]
+
+
+def _run(interpreter: str, program: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    argv = _argv(interpreter, program, values)
     user = {"user": UID, "group": UID, "extra_groups": []} if is_root() else {}
     try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, cwd="/", env=environment, **user)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, cwd="/", env=ENVIRONMENT, **user)
     except PermissionError as error:
         return subprocess.CompletedProcess(argv, 126, "", str(error))
 

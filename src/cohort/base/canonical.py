@@ -18,7 +18,7 @@ def canonical_json(value: Any) -> bytes:
     """
     try:
         return rfc8785.dumps(value)
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:  # the latter: a key with half of a surrogate pair
         raise CohortError("VALUE_NOT_CANONICAL", f"cannot be written as canonical JSON: {error}", hint="Use plain JSON values.") from error
 
 

@@ -72,6 +72,7 @@ ERRORS: dict[str, Kind] = {
     "NOT_FOUND": Kind(404, Exit.FAILED),
     "METHOD_NOT_ALLOWED": Kind(405, Exit.FAILED),
     "HOST_REFUSED": Kind(421, Exit.FAILED),
+    "ORIGIN_REFUSED": Kind(403, Exit.FAILED),
     "BODY_SLOW": Kind(408, Exit.FAILED),
     "TOO_MANY_STREAMS": Kind(503, Exit.FAILED),
     # agents and their actions

@@ -114,8 +114,9 @@ class Tokens(Protocol):
         task: str | None = None,
         source: str = "",
         bound_to: str | None = None,
+        agent: str | None = None,
     ) -> TokenPair:
-        """Errors: KEY_INVALID, SCOPE_REFUSED, AGENT_SUSPENDED, TOO_MANY_ATTEMPTS."""
+        """`agent`: whose key it has to be. Errors: KEY_INVALID, SCOPE_REFUSED, AGENT_SUSPENDED, TOO_MANY_ATTEMPTS."""
         ...
 
     def refresh(self, refresh: str, *, bound_to: str | None = None) -> TokenPair:
@@ -124,6 +125,10 @@ class Tokens(Protocol):
 
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str, *, bound_to: str | None = None) -> TokenPair:
         """Delegation: a token for `agent` with scopes inside those of `token`. Errors: SCOPE_REFUSED and those of `authenticate`."""
+        ...
+
+    def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
+        """Who asks, for a place that has an audience of its own. Errors: as `Actions.perform`."""
         ...
 
     def jwks(self) -> Mapping[str, Any]:
@@ -325,7 +330,7 @@ class ProbeRow:
 
 @dataclass(frozen=True, slots=True)
 class Containment:
-    """What this machine can hold, as probed by attack. `fixes`: for each level missed, the exact command."""
+    """What this machine can hold, as probed by attack. `fixes`: for each level missed, the exact command. `landlock`: its ABI, 0 without."""
 
     backend: str
     level: Level
@@ -333,6 +338,8 @@ class Containment:
     rows: tuple[ProbeRow, ...]
     soft: tuple[str, ...]
     fixes: tuple[str, ...]
+    kernel: str = ""
+    landlock: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -368,6 +368,7 @@ class StoppedBy(StrEnum):
     OUTPUT = "output"
     SIGNAL = "signal"  # somebody asked
     SANDBOX = "sandbox"  # it, or its supervisor, was killed from inside or could not be set up
+    LOST = "lost"  # the control process that ran it ended first; how far it came is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +398,8 @@ class Place:
     gid: int
     hard_quota: bool
     read_only: tuple[str, ...] = ()
-    """Paths under the root that stay read-only, such as `.git/hooks`."""
+    """Paths under the root that stay read-only, such as `.git/hooks`. Whoever mounts them read-only also mounts the directories on the way
+    onto themselves; otherwise a command renames `.git` and makes its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class AuditLog(Protocol):
 
         Raises:
             CohortError AUDIT_UNAVAILABLE: nothing was written; the caller must not act.
+            CohortError AUDIT_BROKEN: as AUDIT_UNAVAILABLE, and for good: the log is not the one that was signed, and read-only.
             CohortError OUTCOME_UNKNOWN: it may be in the log.
             CohortError RECORD_TOO_LARGE: nothing was written.
         """
@@ -120,6 +121,11 @@ class Running(Protocol):
         """What it wrote to `stdout` or `stderr` from `offset`; at most `limit` bytes; empty when there is no more yet."""
         ...
 
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Bytes written so far to stdout and stderr, dropped ones included."""
+        ...
+
     def signal(self, number: int) -> None:
         """To the whole process group."""
         ...
@@ -173,7 +179,10 @@ class Workspaces(Protocol):
 class Processes(Protocol):
     """Long-running commands of agents. Gone with the control process, said to be lost after it."""
 
-    def start(self, agent: AgentId, place: Place, limits: Limits, command: Command) -> ProcessView: ...
+    def start(self, agent: AgentId, place: Place, limits: Limits, command: Command, session: AgentSessionId | None = None) -> ProcessView:
+        """Errors: QUOTA_EXCEEDED, and those of `Sandbox.start`. It ends with `session` at the latest, where one is given."""
+        ...
+
     def find(self, agent: AgentId, process: ProcessId) -> ProcessView:
         """Errors: PROCESS_UNKNOWN (also when it is another agent's)."""
         ...
@@ -182,7 +191,9 @@ class Processes(Protocol):
     def output(self, agent: AgentId, process: ProcessId, stream: str, offset: int, limit: int) -> bytes: ...
     def signal(self, agent: AgentId, process: ProcessId, number: int) -> ProcessView: ...
     def wait(self, agent: AgentId, process: ProcessId, wait_s: float) -> ProcessView: ...
-    def stop_all(self, agent: AgentId) -> int: ...
+    def stop_all(self, agent: AgentId) -> int:
+        """End everything the agent runs; how many there were."""
+        ...
 
 
 Listener = Callable[[Approval], None]

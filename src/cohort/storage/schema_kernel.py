@@ -187,6 +187,19 @@ def _approvals(metadata: MetaData) -> None:
 
 def _actions(metadata: MetaData) -> None:
     Table(
+        "agent_processes",
+        metadata,
+        _id(primary_key=True),
+        _id("agent", nullable=False),
+        _id("session", nullable=True),
+        Column("control", String(128), nullable=False),  # which control process runs it
+        Column("argv", JSON, nullable=False),
+        Column("started_us", BigInteger, nullable=False),
+        Column("ended_us", BigInteger, nullable=True),
+        Column("ended", JSON, nullable=True),
+        Index("ix_agent_processes_agent_started_us", "agent", "started_us"),
+    )
+    Table(
         "action_keys",
         metadata,
         _id("session", nullable=False),

@@ -78,8 +78,14 @@ def test_nothing_is_read_without_a_key(unchanged: TestClient, path: str) -> None
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-PUBLIC = {"/health", "/ready", "/status", "/metrics", "/api/v1/openapi.json", "/login", "/favicon.ico", "/static/{name}"}
-"""What needs no key, as docs/reference/http-api.md says; the last three are the page to sign in on."""
+PUBLIC = {"/health", "/ready", "/status", "/metrics", "/api/v1/openapi.json", "/login", "/favicon.ico", "/static/{name}"} | {
+    "/api/v1/oauth/token",
+    "/.well-known/jwks.json",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-protected-resource/mcp",
+}
+"""What needs no key, as docs/reference/http-api.md says: health, the page to sign in on, and how agents get tokens."""
 
 
 def every_route(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, str]]:

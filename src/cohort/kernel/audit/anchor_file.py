@@ -23,7 +23,7 @@ class FileAnchor:
         self._clock = clock
 
     def notes(self) -> list[str]:
-        """The newest checkpoints in the file, oldest first; a line that was cut off at the end is not one. Errors: ANCHOR_FAILED."""
+        """The newest checkpoints in the file, oldest first; a line that a crash cut off is none. Errors: ANCHOR_FAILED."""
         try:
             with self._path.open("rb") as file:
                 start = max(0, file.seek(0, os.SEEK_END) - NOTES_READ_MAX * LINE_BYTES_MAX)
@@ -34,7 +34,7 @@ class FileAnchor:
         except OSError as error:
             raise failed(self.name, f"cannot be read: {error.strerror}", "Make sure that the disk is there.") from error
         whole = lines[1 if start else 0 : -1]
-        return [self._note(line) for line in whole[-NOTES_READ_MAX:]]
+        return [self._note(line) for line in whole[-NOTES_READ_MAX:] if not _cut_off(line)]
 
     def _note(self, line: bytes) -> str:
         try:
@@ -57,3 +57,8 @@ class FileAnchor:
         except OSError as error:
             raise failed(self.name, f"cannot be written: {error.strerror}", "Make sure that the disk is there and has room.") from error
         return Sent(f"appended to {self._path}", note)
+
+
+def _cut_off(line: bytes) -> bool:
+    """The beginning of a line of ours without its end."""
+    return line.startswith(b'{"at_us"'[: len(line)]) and not line.endswith(b"}")

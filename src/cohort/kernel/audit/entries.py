@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -126,10 +127,8 @@ def commitment(salt: bytes, data: bytes) -> str:
 def canonical(value: Any) -> bytes:
     """As `canonical_json`, quicker for what it nearly always is: strings, whole numbers and plain fractions."""
     if _plain(value):
-        try:
+        with suppress(TypeError):  # half of a surrogate pair; the slow way says so in our words
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        except (TypeError, UnicodeEncodeError):  # a lone surrogate; the slow way says so in our words
-            return canonical_json(value)
     return canonical_json(value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,23 +121,31 @@ class SqlAuditLog:
 
     def append(self, record: Record) -> Position:
         """As the port says; also AUDIT_BROKEN: the log is read-only, nothing was written."""
-        ticket = _Ticket(entries.prepare(record, self._entropy))
-        if not self._join(ticket):
-            ticket.turn.acquire()
-            if not ticket.leads:
-                return ticket.answer()
-        self._lead()
-        return ticket.answer()
+        return self.append_all([record])[0]
 
-    def _join(self, ticket: _Ticket) -> bool:
+    def append_all(self, records: Sequence[Record]) -> list[Position]:
+        """Several records in their order, with as few commits as they fit into. Errors: of the first that failed; those after it may be in."""
+        tickets = [_Ticket(entries.prepare(record, self._entropy)) for record in records]
+        leads = self._join(tickets)
+        for ticket in tickets:
+            if not leads:
+                ticket.turn.acquire()
+            if leads or ticket.leads:
+                self._lead()
+            leads = False
+        return [ticket.answer() for ticket in tickets]
+
+    def _join(self, tickets: Sequence[_Ticket]) -> bool:
         """Queue up; True when nobody leads, so that this caller does."""
         with self._lock:
             if self._closed or len(self._waiting) >= WAITING_MAX:
                 raise _unavailable("the log is closed" if self._closed else f"{WAITING_MAX} callers are waiting")
-            ticket.at_us = self._clock.now_us()
-            self._waiting.append(ticket)
-            leads, self._led = not self._led, True
-            return leads
+            now_us = self._clock.now_us()
+            for ticket in tickets:
+                ticket.at_us = now_us
+            self._waiting.extend(tickets)
+            leads, self._led = not self._led, bool(tickets) or self._led
+            return leads and bool(tickets)
 
     def _lead(self) -> None:
         batch = self._take()

@@ -6,6 +6,8 @@ somebody who guesses it; with salt and payload gone it says nothing to anybody.
 
 from __future__ import annotations
 
+from typing import Any
+
 from cohort.base.clock import Clock
 from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
@@ -52,5 +54,5 @@ class Payloads:
 
     def _empty_wal(self) -> None:
         with self._database.read() as connection:
-            Rows(connection).execute("COMMIT")  # a checkpoint runs outside of a transaction, which a read has begun
-            Rows(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            driver: Any = connection.connection.driver_connection  # a checkpoint runs outside of a transaction; none has begun here
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
@@ -14,7 +15,7 @@ from cohort.kernel.audit.entries import NO_LEAF
 from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier, Node, leaf_hash
 from cohort.kernel.audit.notes import Verifier, open_checkpoint
 from cohort.kernel.audit.store import Head, Rows
-from cohort.kernel.model import Outcome, Record, RecordKind
+from cohort.kernel.model import Outcome, Position, Record, RecordKind
 from cohort.kernel.ports import AuditLog
 from cohort.storage.database import Database
 
@@ -139,7 +140,13 @@ def _entries(rows: Rows, size: int) -> Iterator[bytes]:
             yield bytes(entry)
 
 
-def close_orphans(database: Database, log: AuditLog, clock: Clock) -> int:
+class Writer(AuditLog, Protocol):
+    """A log that takes several records at once."""
+
+    def append_all(self, records: Sequence[Record]) -> Sequence[Position]: ...
+
+
+def close_orphans(database: Database, log: Writer, clock: Clock) -> int:
     """Write `unknown` as the outcome of every action that began and whose end nobody recorded; how many those were.
 
     On SQLite there is one control process, and what it had begun ended with it. Errors: as `append`.
@@ -150,9 +157,7 @@ def close_orphans(database: Database, log: AuditLog, clock: Clock) -> int:
         with database.read() as connection:
             rows = Rows(connection)
             orphans = [rows.row(index) for _, index in rows.open_intents(ORPHANS_AT_ONCE, before_us)]
-        for row in orphans:
-            if row is not None:
-                log.append(_unknown_outcome(entries.parse(row.entry), row.index))
+        log.append_all([_unknown_outcome(entries.parse(row.entry), row.index) for row in orphans if row is not None])
         closed += len(orphans)
         if len(orphans) < ORPHANS_AT_ONCE:
             return closed

@@ -43,6 +43,8 @@ class Rows:
     """Statements on one connection; within its transaction."""
 
     def __init__(self, connection: Connection) -> None:
+        if not connection.in_transaction():
+            connection.begin()  # else each of the driver's statements would see a state of its own
         self._connection = connection
         self._driver: Any = connection.connection.driver_connection
         self._sqlite = connection.dialect.name == "sqlite"

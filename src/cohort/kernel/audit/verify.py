@@ -178,12 +178,15 @@ class _Scan:
         return None if self._wrong_node is None else self._wrong_node.index << TILE_HEIGHT
 
     def _node_finding(self) -> Finding | None:
-        """Entries and checkpoint agree, and an inner hash does not."""
-        if self._wrong_node is None:
+        """An inner hash differs: it was changed when the checkpoint agrees with the entries, and otherwise the entries were."""
+        first = self._first_wrong()
+        if first is None:
             return None
-        first = self._wrong_node.index << TILE_HEIGHT
-        why = f"the inner hash over records {first} to {first + TILE_WIDTH - 1} was changed or removed; the records themselves are whole"
-        return Finding(first, why)
+        if self.head is None or self.agreed < self.head.size:
+            with self._database.read() as connection:
+                return diagnosis.disagreement(Rows(connection), "the inner hash over them", first, self.agreed, self._size)
+        last = first + TILE_WIDTH - 1
+        return Finding(first, f"the inner hash over records {first} to {last} was changed or removed; the records themselves are whole")
 
 
 class _Beside(threading.Thread):

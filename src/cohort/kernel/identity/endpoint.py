@@ -55,8 +55,9 @@ class SqlTokens:
         task: str | None = None,
         source: str = "",
         bound_to: str | None = None,
+        agent: str | None = None,
     ) -> TokenPair:
-        """A new session for the holder of `key`, which `source` (an address) sends; `task` names what it is for.
+        """A new session for the holder of `key`, which `source` (an address) sends; `task` names what it is for, `agent` whose key it has to be.
 
         Raises:
             CohortError KEY_INVALID, TOO_MANY_ATTEMPTS, AGENT_SUSPENDED, SCOPE_REFUSED, SCOPE_UNKNOWN, FIELD_INVALID, QUOTA_EXCEEDED.
@@ -64,23 +65,23 @@ class SqlTokens:
         audiences(audience)
         check_bound(bound_to)
         check_text("task", task or "", TASK_CHARS_MAX)
-        row = self._known(key.strip(), source)
-        agent = agent_of(row, "agent_")
-        if agent.state is not AgentState.ACTIVE:
-            self._journal.note(RecordKind.TOKEN, {"event": "sign_in_refused", "key": row.id, "code": "AGENT_SUSPENDED"}, agent.id)
-            raise suspended(agent.name)
+        row = self._known(key.strip(), source, agent)
+        holder = agent_of(row, "agent_")
+        if holder.state is not AgentState.ACTIVE:
+            self._journal.note(RecordKind.TOKEN, {"event": "sign_in_refused", "key": row.id, "code": "AGENT_SUSPENDED"}, holder.id)
+            raise suspended(holder.name)
         now_us = self._time.now_us()
         new = NewSession(
             self._issuer.session_id(),
-            agent.id,
-            chosen(agent, scopes, agent.scopes),
+            holder.id,
+            chosen(holder, scopes, holder.scopes),
             now_us,
             row.id,
             now_us + SESSION_LIFE_S * 1_000_000,
             task,
             bound_to,
         )
-        return self._opened(agent, new, audience)
+        return self._opened(holder, new, audience)
 
     def refresh(self, refresh: str, *, bound_to: str | None = None) -> TokenPair:
         """A new pair; `refresh` is used up. Of two uses, even at the same time, one gets the pair and the other ends the session for both.
@@ -146,18 +147,23 @@ class SqlTokens:
             open_child(self._database, connection, new)
         return pair
 
+    def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
+        """Who asks, for a place that has an audience of its own. Errors: as `SqlIdentities.authenticate`."""
+        return self._identities.authenticate(token, audience, bound_to)
+
     def jwks(self) -> Mapping[str, Any]:
         """The public keys in force, RFC 7517."""
         return self._keys.jwks()
 
-    def _known(self, key: str, source: str) -> Row[Any]:
+    def _known(self, key: str, source: str, agent: str | None) -> Row[Any]:
         """The key's row and its agent's. Errors: KEY_INVALID, TOO_MANY_ATTEMPTS."""
         self._attempts.check(source)
         row = None
         if 0 < len(key) <= SECRET_CHARACTERS_MAX:
             with self._database.read() as connection:
                 row = connection.execute(_BY_KEY.where(agent_keys.c.sha256 == fingerprint(key))).one_or_none()
-        if row is None or not hmac.compare_digest(row.sha256, fingerprint(key)):
+        strange = row is None or (agent is not None and agent not in (row.agent_name, row.agent_id))
+        if row is None or strange or not hmac.compare_digest(row.sha256, fingerprint(key)):
             self._attempts.failed(source)
             raise CohortError("KEY_INVALID", "this is not an agent's key in force", hint="Use the key that `cohort agent register` showed.")
         self._attempts.succeeded(source)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -88,12 +88,19 @@ def arguments(wanted: Wanted) -> list[str]:
         *("--perms", "1777", "--size", str(shm), "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--perms", "1777", "--size", str(tmp), "--tmpfs", "/tmp"),  # noqa: S108
         *("--bind", root, profile.WORKSPACE),
+        *(part for name in _above(wanted.protected) for part in ("--bind", f"{root}/{name}", f"{profile.WORKSPACE}/{name}")),
         *(part for name in wanted.protected for part in ("--ro-bind", f"{root}/{name}", f"{profile.WORKSPACE}/{name}")),
         *(part for number, file in enumerate(wanted.files, DATA) for part in _file(number, *file[:2])),
         *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
         *(part for name, value in wanted.variables for part in ("--setenv", name, value)),
         *("--seccomp", str(FILTER), "--info-fd", str(INFO)),
     ]
+
+
+def _above(names: Iterable[str]) -> list[str]:
+    """The folders on the way to `names`, outer ones first. Each is mounted on itself: a mount point cannot be moved, but a folder with one in it can."""
+    parts = [name.split("/") for name in names]
+    return sorted({"/".join(part[:depth]) for part in parts for depth in range(1, len(part))})
 
 
 def _system_links() -> list[str]:

@@ -23,9 +23,7 @@ LISTENING = b"listening"
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _NS_GET_USERNS = 0xB701
-_SIOCGIFFLAGS = 0x8913
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
+_IP_FREEBIND = 15
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 
@@ -47,7 +45,6 @@ def _child(channel: socket.socket, request: bytes) -> None:
     try:
         pid, port, backlog = REQUEST.unpack(request)
         _enter(pid)
-        _loopback_up()
         listener = _listen(port, backlog)
         rights = array.array("i", [listener.fileno()])
         channel.sendmsg([LISTENING], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
@@ -76,17 +73,11 @@ def _setns(descriptor: int, kind: int) -> None:
         raise OSError(number, f"setns: {os.strerror(number)}")
 
 
-def _loopback_up() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        name = struct.pack("16sH14x", b"lo", 0)
-        flags = struct.unpack("16sH14x", fcntl.ioctl(probe, _SIOCGIFFLAGS, name))[1]
-        if not flags & _IFF_UP:
-            fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
-
-
 def _listen(port: int, backlog: int) -> socket.socket:
+    """Whether or not the sandbox's loopback interface is up yet: bringing it up is left to who makes the sandbox, who would fail if it was."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(backlog)
     return listener

@@ -164,16 +164,16 @@ class Files:
             self._ledger.spent(place.workspace, None)
         return self.stat(place, path)
 
-    def move(self, place: Place, source: str, destination: str) -> Entry:
+    def move(self, place: Place, path: str, to: str) -> Entry:
         """Rename a file or directory; never onto something."""
-        source, destination = canonical(source, "source"), canonical(destination, "destination")
-        check_writable(source, "source", whole=True)
-        check_writable(destination, "destination", whole=True)
-        for path, field in ((source, "source"), (destination, "destination")):
-            if not path:
+        source, destination = canonical(path, "path"), canonical(to, "to")
+        check_writable(source, "path", whole=True)
+        check_writable(destination, "to", whole=True)
+        for one, field in ((source, "path"), (destination, "to")):
+            if not one:
                 raise _root_stays(field)
-        with self._ledger.changing(place.workspace), self._tree(place, source, "source") as tree:
-            with tree.parent(source) as (folder, name), in_our_words(destination, "destination"), tree.parent(destination) as (target, new):
+        with self._ledger.changing(place.workspace), self._tree(place, source) as tree:
+            with tree.parent(source) as (folder, name), in_our_words(destination, "to"), tree.parent(destination) as (target, new):
                 _rename(name, new, folder, target, replace=False)
             self._ledger.spent(place.workspace, None)
         return self.stat(place, destination)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import anyio
 import anyio.to_thread
@@ -21,10 +21,12 @@ from cohort.surfaces.http.repeats import Repeats
 from cohort.surfaces.http.routes_actions import Lanes
 from cohort.surfaces.http.routes_approvals import Waiters
 from cohort.surfaces.http.telemetry import Telemetry
+from cohort.surfaces.mcp.asking import Asking
+from cohort.surfaces.mcp.mount import McpDoor, install_mcp
 
 
-def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_NAMES) -> FastAPI:
-    """The application. `hosts`: the names it answers for in the Host header; None: any."""
+def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_NAMES, asking: Asking | None = None) -> FastAPI:
+    """The application. `hosts`: the names it answers for in the Host header; None: any. `asking`: how MCP calls wait for people."""
     app = FastAPI(
         title="Cohort", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json", lifespan=_lifespan
     )
@@ -41,13 +43,15 @@ def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_
     install_problems(app)
     add_routes(app)
     install_dashboard(app)
+    app.state.mcp = install_mcp(app, control.kernel, asking) if control.kernel is not None else None
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS_MAX
-    async with anyio.create_task_group() as tasks:
+    mcp: McpDoor | None = app.state.mcp
+    async with nullcontext() if mcp is None else mcp.run(), anyio.create_task_group() as tasks:
         tasks.start_soon(app.state.feed.run)
         yield
         app.state.feed.close()

@@ -19,6 +19,7 @@ from cohort.surfaces.http import (
     routes_keys,
     routes_rollouts,
     routes_services,
+    routes_tokens,
     routes_workspaces,
 )
 from cohort.surfaces.http.bodies import Problem
@@ -27,8 +28,8 @@ PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
 BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})
 """What an agent asks with its token, and nobody with a key."""
-SIGNED = frozenset({f"{PREFIX}/approvals/reply"})
-"""What is signed itself."""
+SIGNED = frozenset({f"{PREFIX}/approvals/reply", f"{PREFIX}/oauth/token"})
+"""What proves itself by what it carries."""
 SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role says what it may do."},
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An agent's token, EdDSA; short-lived."},
@@ -51,6 +52,7 @@ def api_routes() -> APIRouter:
     api.include_router(routes_audit.router, tags=["audit"])
     api.include_router(routes_workspaces.router, tags=["workspaces"])
     api.include_router(routes_keys.router, tags=["keys"])
+    api.include_router(routes_tokens.router, tags=["tokens"])
     return api
 
 
@@ -58,6 +60,7 @@ def add_routes(app: FastAPI) -> None:
     """The API and the health routes, and their description at /api/v1/openapi.json."""
     app.include_router(api_routes())
     app.include_router(routes_health.router, tags=["health"])
+    app.include_router(routes_tokens.well_known)
     app.openapi = lambda: description(app)  # type: ignore[method-assign]
 
 

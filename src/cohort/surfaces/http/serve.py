@@ -117,6 +117,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.feed.close()
+        if self._app.state.mcp is not None:
+            self._app.state.mcp.close()
         await super().shutdown(sockets)
 
 

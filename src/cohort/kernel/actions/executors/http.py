@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -39,11 +40,13 @@ class Requests:
     something was sent and its answer lost.
     """
 
-    def __init__(self, resolve: Resolve, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, resolve: Resolve, monotonic_s: Callable[[], float] = time.monotonic, trust: ssl.SSLContext | None = None) -> None:
+        """`trust`: whom TLS believes; None for the system's authorities."""
         self._resolve = resolve
         self._monotonic_s = monotonic_s
         self._client = httpx2.Client(
             trust_env=False,
+            verify=trust if trust is not None else True,
             follow_redirects=False,
             timeout=httpx2.Timeout(READ_MAX_S, connect=CONNECT_MAX_S),
             limits=httpx2.Limits(max_connections=64, max_keepalive_connections=0),
@@ -67,7 +70,7 @@ class Requests:
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Executed:
         address = origins.parse(url)
         places = self._resolve(address.host, address.port)
-        fields = {"accept-encoding": "identity", **headers, "host": _host_field(address)}
+        fields = {"accept-encoding": "identity", "user-agent": "cohort", **headers, "host": _host_field(address)}
         error: Exception | None = None
         for place in places[:ADDRESSES_TRIED_MAX]:
             try:

@@ -37,7 +37,7 @@ class ProcessExecutors:
     def start(self, cleared: Cleared) -> Executed:
         agent = cleared.caller.agent
         command = command_of(cleared, tuple(cleared.action.arguments["argv"]), b"", self._hosts_of)
-        view = self._processes.start(agent.id, own_place(self._workspaces, cleared), agent.limits, command)
+        view = self._processes.start(agent.id, own_place(self._workspaces, cleared), agent.limits, command, cleared.caller.session)
         return Executed(_shown(view), level=cleared.facts.level)
 
     def list(self, cleared: Cleared) -> Executed:

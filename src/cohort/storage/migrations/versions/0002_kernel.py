@@ -8,8 +8,35 @@ down_revision = "0001_house"
 
 ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# The audit log for people who know SQL. A NUL, which a jsonb text cannot hold, is shown as the replacement character.
+AUDIT_LOGS_POSTGRES = r"""
+CREATE VIEW audit_logs AS
+SELECT idx AS id, agent AS agent_id, at AS timestamp, coalesce(value #>> '{body,operation}', kind) AS action_type,
+  value #>> '{body,resource}' AS target, value #> '{body,arguments}' AS parameters,
+  coalesce(value #> '{body,result}', value #> '{body,outcome}', value #> '{body,answer}') AS result,
+  coalesce(value #> '{body,grant}', 'null'::jsonb) <> 'null'::jsonb AS user_approved, value #>> '{body,risk_level}' AS risk_level,
+  encode(leaf, 'hex') AS hash, CASE WHEN idx > 0 THEN value ->> 'prev' END AS previous_hash, at AS created_at
+FROM (SELECT idx, agent, kind, leaf, timestamptz 'epoch' + at_us * interval '1 microsecond' AS at,
+  replace(convert_from(entry, 'UTF8'), '\u0000', '\ufffd')::jsonb AS value FROM audit_entries) AS entries
+"""
+AUDIT_LOGS_SQLITE = """
+CREATE VIEW audit_logs AS
+SELECT idx AS id, agent AS agent_id, at AS timestamp, coalesce(json_extract(value, '$.body.operation'), kind) AS action_type,
+  json_extract(value, '$.body.resource') AS target, json_extract(value, '$.body.arguments') AS parameters,
+  coalesce(json_extract(value, '$.body.result'), json_extract(value, '$.body.outcome'), json_extract(value, '$.body.answer')) AS result,
+  json_extract(value, '$.body.grant') IS NOT NULL AS user_approved, json_extract(value, '$.body.risk_level') AS risk_level,
+  lower(hex(leaf)) AS hash, CASE WHEN idx > 0 THEN json_extract(value, '$.prev') END AS previous_hash, at AS created_at
+FROM (SELECT idx, agent, kind, leaf, strftime('%Y-%m-%dT%H:%M:%f', at_us / 1000000.0, 'unixepoch') || 'Z' AS at,
+  CAST(entry AS TEXT) AS value FROM audit_entries) AS entries
+"""
+
 
 def upgrade() -> None:
+    _tables()
+    op.execute(AUDIT_LOGS_POSTGRES if op.get_bind().dialect.name == "postgresql" else AUDIT_LOGS_SQLITE)
+
+
+def _tables() -> None:
     op.create_table(
         "action_keys",
         sa.Column("session", sa.String(length=40), nullable=False),
@@ -20,6 +47,19 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("session", "idempotency_key", name=op.f("pk_action_keys")),
     )
+    op.create_table(
+        "agent_processes",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("agent", sa.String(length=40), nullable=False),
+        sa.Column("session", sa.String(length=40), nullable=True),
+        sa.Column("control", sa.String(length=128), nullable=False),
+        sa.Column("argv", sa.JSON(), nullable=False),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_processes")),
+    )
+    op.create_index("ix_agent_processes_agent_started_us", "agent_processes", ["agent", "started_us"], unique=False)
     op.create_table(
         "agent_usage",
         sa.Column("agent", sa.String(length=40), nullable=False),

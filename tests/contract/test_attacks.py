@@ -1,0 +1,96 @@
+"""The list of attacks over every backend that runs here, started by root and by an ordinary user, with the control beside it.
+
+A row counts only if the attack succeeds without a sandbox. The claims are held both ways: what a level claims is stopped, and what it
+does not claim succeeds, so that the tables say neither too much nor too little.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from cohort.kernel.model import Level
+from cohort.kernel.sandbox import cgroups
+from cohort.kernel.sandbox.attacks import ATTACKS, LISTED
+from support_attacks import PRIVATE_UID, STAGE_BYTES, in_sandbox, stage, without_sandbox
+from support_ordinary import UID
+from support_sandbox import need_bubblewrap
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can make what the attacks want: files of others, mounts, a set-uid program"
+)
+
+VOID = {
+    "x32": "this kernel has no x32",
+    "int-0x80": "this kernel runs no 32-bit programs",
+    "release-agent": "no control groups are mounted here",
+}
+"""Rows whose control may fail for a reason that lies in the machine; any other control that fails is a failure of the test."""
+SOFT = {(Level.NAMESPACES, "memory-bomb")}
+"""Stopped or not, as it happens: neither is claimed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backend and who starts it. `level`: what it claims with this workspace, whose quota is hard or not."""
+
+    backend: str
+    level: Level
+    ordinary: bool = False
+    hard: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}-{'ordinary' if self.ordinary else 'root'}"
+
+    @property
+    def uid(self) -> int:
+        return UID if self.ordinary else PRIVATE_UID
+
+
+CASES = (
+    Case("bubblewrap-cold", Level.NAMESPACES),
+    Case("bubblewrap-warm", Level.NAMESPACES),
+    Case("bubblewrap-cold", Level.NAMESPACES, ordinary=True),
+    Case("bubblewrap-warm", Level.NAMESPACES, ordinary=True),
+    Case("bubblewrap-cold-full", Level.FULL, hard=True),
+    Case("bubblewrap-warm-full", Level.FULL, hard=True),
+)
+
+
+@pytest.mark.parametrize("uid", [PRIVATE_UID, UID], ids=["private", "ordinary"])
+def test_every_attack_succeeds_without_a_sandbox(uid: int) -> None:
+    with stage(uid, hard=False) as made:
+        found = without_sandbox(made, ATTACKS)
+    assert [attack.name for attack in ATTACKS if found[attack.name] is not True and attack.name not in VOID] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_level_stops_what_it_claims_and_claims_what_it_stops(case: Case) -> None:
+    need_bubblewrap()
+    if case.level is Level.FULL and cgroups.find().hierarchy is None:
+        pytest.skip(f"no control groups to use here: {cgroups.find().reason}")
+    with stage(case.uid, hard=case.hard) as made:
+        found = in_sandbox(made, case.backend, ATTACKS, ordinary=case.ordinary)
+    assert [attack.name for attack in ATTACKS if case.level in attack.stopped_at and found[attack.name] is not False] == []
+    gaps = [attack.name for attack in ATTACKS if case.level not in attack.stopped_at and (case.level, attack.name) not in SOFT]
+    assert [name for name in gaps if found[name] is not True] == []
+
+
+def test_there_are_42_rows_and_full_isolation_claims_them_all() -> None:
+    assert len(LISTED) == 42
+    assert all(Level.FULL in attack.stopped_at for attack in ATTACKS)
+    assert sum(Level.NAMESPACES in attack.stopped_at for attack in LISTED) == 39
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
+
+
+def test_floods_are_kept_on_a_small_file_system_of_their_own() -> None:
+    with stage(PRIVATE_UID, hard=True) as made:
+        for path in made.mounts:
+            about = os.statvfs(path)
+            assert about.f_blocks * about.f_frsize <= STAGE_BYTES
+            assert path.stat().st_dev != made.root.stat().st_dev
+        mounts = list(made.mounts)
+    assert not any(os.path.ismount(path) for path in mounts)
