@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
 from cohort.kernel.ports import Running
-from cohort.kernel.sandbox import boxes, landlock, profile, stage_two
+from cohort.kernel.sandbox import boxes, commands, landlock, profile, stage_two
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.cgroups import Group
@@ -64,7 +64,7 @@ class Cold:
         return running
 
     def _begin(self, place: Place, limits: Limits, command: Command, time_s: float | None) -> Begun:
-        profile.check(command)
+        commands.check(command)
         image = stage_two.image(self._plan(limits, command))
         wanted = self._wanted(place, limits, command, image.file, time_s is not None)
         with ExitStack() as after:
@@ -114,9 +114,10 @@ class Cold:
             rules=profile.rules(bool(command.hosts)),
             abi=self._abi,
             processes=profile.nproc(limits),
-            cwd=profile.folder(command),
-            paths=profile.candidates(command.argv[0], profile.variables(command)),
+            cwd=commands.folder(command),
+            paths=commands.candidates(command.argv[0], commands.variables(command)),
             name=command.argv[0],
+            variables=tuple(f"{name}={value}" for name, value in sorted(commands.variables(command).items())),
         )
 
     def _wanted(self, place: Place, limits: Limits, command: Command, stage: bytes, timed: bool) -> Wanted:
@@ -125,7 +126,6 @@ class Cold:
             limits=limits,
             argv=(STAGE_TWO, *command.argv),
             files=((STAGE_TWO, 0o555, stage), *boxes.etc_files(place)),
-            variables=tuple(sorted(profile.variables(command).items())),
             protected=boxes.protected_paths(place),
             timed=timed,
         )
@@ -180,7 +180,7 @@ class Bubblewrap:
         return self._level
 
     def run(self, place: Place, limits: Limits, command: Command) -> Completed:
-        profile.check(command)
+        commands.check(command)
         self._parts.journal(self.name, place, command)
         if self._use_warm and not command.hosts:
             done = self._warm.run(place, limits, command)
@@ -189,7 +189,7 @@ class Bubblewrap:
         return self._cold_one().run(place, limits, command)
 
     def start(self, place: Place, limits: Limits, command: Command) -> Running:
-        profile.check(command)
+        commands.check(command)
         self._parts.journal(self.name, place, command)
         return self._cold_one().start(place, limits, command)
 

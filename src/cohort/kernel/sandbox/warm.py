@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.sandbox import boxes, landlock, profile
+from cohort.kernel.sandbox import boxes, commands, landlock, profile
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.ends import Ends
@@ -194,11 +194,11 @@ class Warm:
     def _execute(self, sandbox: Sandbox, place: Place, limits: Limits, command: Command) -> Completed:
         with ExitStack() as after:
             group = self._parts.enter(place, limits, after)
-            environment = profile.variables(command)
+            environment = commands.variables(command)
             order = Order(
                 argv=command.argv,
                 env=environment,
-                cwd=profile.folder(command),
+                cwd=commands.folder(command),
                 rlimits=((profile.NPROC, profile.nproc(limits)), profile.cpu_limit(limits)),
                 forgive=True,
                 tell=(boxes.TELL,),
@@ -219,7 +219,7 @@ class Warm:
     def _open(self, key: Key) -> Sandbox:
         """A new one. Errors: SANDBOX_UNAVAILABLE."""
         place, limits, protected = key
-        wanted = Wanted(place, limits, _argv(self._abi), (*_files(), *boxes.etc_files(place)), (), dict(protected), timed=False)
+        wanted = Wanted(place, limits, _argv(self._abi), (*_files(), *boxes.etc_files(place)), dict(protected), timed=False)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         outer = self._parts.spawner.line()
         with ExitStack() as after, Ends() as ends:
