@@ -15,6 +15,8 @@ from cohort.kernel.ports import Sandbox
 from cohort.kernel.sandbox import attacks_driver, cgroups
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.confined import confined
+from cohort.kernel.sandbox.limits import limited
 from cohort.kernel.sandbox.spawner import Spawner
 
 WAIT_S = 60
@@ -36,7 +38,7 @@ def uncontained(place: Place, request: dict[str, Any]) -> bytes:
 
 
 def backend(name: str) -> Sandbox:
-    """`bubblewrap`, cold or warm, with `full` under cgroups: `bubblewrap-cold`, `bubblewrap-warm`, `bubblewrap-cold-full`, ..."""
+    """`bubblewrap`, cold or warm, with `full` under cgroups (`bubblewrap-cold`, `bubblewrap-warm`, `bubblewrap-cold-full`, ...); `confined`; `limits`."""
     kind, *how = name.split("-")
     hierarchy = cgroups.find().hierarchy if "full" in how else None
     parts = Parts(
@@ -45,6 +47,10 @@ def backend(name: str) -> Sandbox:
     match kind:
         case "bubblewrap":
             return Bubblewrap(parts, Level.FULL if "full" in how else Level.NAMESPACES, warm="warm" in how)
+        case "confined":
+            return confined(parts)
+        case "limits":
+            return limited(parts)
     raise ValueError(name)
 
 

@@ -61,7 +61,7 @@ class Kernel:
         self.closed_orphans = self.audit.start(every_s=3600)
         opener, log = best_opener(), self.audit.log
         backend = DirectoryBackend(str(folder / "workspaces"), self.clock, opener)
-        self.workspaces = SqlWorkspaces(self.database, self.clock, log, backend, private_uids=private_uids)
+        self.workspaces = SqlWorkspaces(self.database, self.clock, log, backend, opener=opener, private_uids=private_uids)
         self.workspaces.start()
         self.identity = open_identity(self.database, self.clock, entropy, log, folder / "keys", "test.example", 3600, self.workspaces)
         self.approvals = SqlApprovals(self.database, log, self.clock, entropy, ApprovalLimits())

@@ -505,7 +505,7 @@ def test_the_same_question_at_once_is_one_question(approvals, database, clock, a
 
 def test_a_number_of_approvers_that_cannot_be_is_refused(database, clock, audit):
     assert error_of(lambda: desk(database, clock, audit, approvers_needed=0)).code == "CONFIG_INVALID"
-    assert error_of(lambda: desk(database, clock, audit, approvers_needed=6)).code == "CONFIG_INVALID"
+    assert error_of(lambda: desk(database, clock, audit, approvers_needed=3)).code == "CONFIG_INVALID"
 
 
 def test_a_database_that_is_away_grants_nothing(tmp_path, clock, audit):

@@ -1,180 +1,100 @@
-"""What contains agents on this machine: where their files are, and the sandbox that a probe by attack has shown to be the best there is."""
+"""Which sandbox this machine has, as shown by attack: for the start of Cohort, and for `cohort doctor`."""
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from cohort.base.clock import Clock
-from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import Entropy, WorkspaceId
+from cohort.base.clock import Clock, SystemClock
+from cohort.base.errors import CohortError
+from cohort.base.ids import Entropy, WorkspaceId, new_id
 from cohort.kernel.face import Containment
-from cohort.kernel.machine.priority import Priority, give
-from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.ports import Running, Sandbox
+from cohort.kernel.model import Level, Place
+from cohort.kernel.ports import Sandbox
 from cohort.kernel.sandbox import cgroups
-from cohort.kernel.sandbox.backends import choose
+from cohort.kernel.sandbox.backends import Choice, choose
 from cohort.kernel.sandbox.boxes import Parts
-from cohort.kernel.sandbox.egress import Proxy
-from cohort.kernel.sandbox.probe import Surroundings, probe
-from cohort.kernel.sandbox.spawner import OnSpawn, Spawner
-from cohort.kernel.workspaces.backend import Backend, Size
-from cohort.kernel.workspaces.backend_directory import DirectoryBackend
+from cohort.kernel.sandbox.probe import Surroundings, nothing_shown, probe
+from cohort.kernel.sandbox.spawner import Spawner
+from cohort.kernel.sandbox.ways_out import unobserved
+from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
-from cohort.kernel.workspaces.beneath import Opener
 from cohort.kernel.workspaces.workspaces import UID_LAST
 
-MOUNTS = Path("/run/cohort")
 PROBE_UID = UID_LAST + 1
-"""No agent's."""
-PROBE_SIZE = Size(8 << 20, 64)
-PROBE_WAIT_S = 30.0
-
-_log = logging.getLogger(__name__)
-
-
-def storage(root: Path, installation: str, clock: Clock, opener: Opener) -> Backend:
-    """Images with a hard quota where they can be mounted, directories elsewhere. Errors: WORKSPACE_UNAVAILABLE."""
-    root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        return DirectoryBackend(str(root), clock, opener)
-    mounts = MOUNTS / installation
-    why = available(str(root / "images"), str(mounts))
-    if why is None:
-        return ImageBackend(str(root / "images"), str(mounts))
-    _log.warning("workspaces have no hard quota here: %s", why)
-    return DirectoryBackend(str(root), clock, opener)
+"""Whose workspace the probe's is where Cohort runs as root: no agent's."""
+PROBE_SIZE = Size(bytes_max=8 << 20, files_max=500)
+PROBE_NAME = "probe"
+PASSABLE = 0o711
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """Who is told what runs. `on_egress`: the command's label, and the proxy's verdict."""
+def choose_by_attack(parts: Parts, place: Place, folder: Path, clock: Clock, entropy: Entropy) -> tuple[Choice, Containment]:
+    """The best sandbox here and what it has shown in `place`, which should be the probe's own. `folder`: see `probe.Surroundings`.
 
-    on_spawn: OnSpawn
-    on_egress: Callable[[str, Any], None]
+    What hindered a better one is among the soft limits.
+
+    Raises:
+        CohortError LEVEL_TOO_LOW: none has shown anything.
+    """
+    around = Surroundings(folder, clock, entropy, parts.cgroups is not None)
+    found: dict[str, Containment] = {}
+
+    def attacked(sandbox: Sandbox) -> Level:
+        found[sandbox.name] = probe(sandbox, place, around)
+        return found[sandbox.name].level
+
+    choice = choose(parts, attacked)
+    shown = found[choice.sandbox.name]
+    return choice, replace(shown, soft=shown.soft + tuple(f"{one.backend}: {one.what}" for one in choice.obstacles))
 
 
-class Contained:
-    """The port `Sandbox`: the backend that the probe has chosen. Before that, whoever asks waits for it."""
+def probe_here() -> Containment:
+    """What agents' commands would run in on this machine, tried in a workspace that is made and removed for it. Takes one or two seconds.
 
-    def __init__(self, backend: Backend, folder: Path, hooks: Hooks, clock: Clock, entropy: Entropy) -> None:
-        found = cgroups.find()
-        self._backend = backend
-        self._folder = folder
-        self._clock = clock
-        self._entropy = entropy
-        self.private_uids = os.geteuid() == 0
-        self._limited = found.hierarchy is not None
-        self._spawner = Spawner(begun=lambda pid: give(pid, Priority.LOW))
-        self._proxy = Proxy()
-        groups = cgroups.Cgroups(found.hierarchy) if found.hierarchy is not None else None
-        self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, groups)
-        self._probed = threading.Event()
-        self._chosen: Sandbox | None = None
-        self._found: Containment | None = None
-        self._trouble = "the probe has not ended"
-        self._lock = threading.Lock()
-        self._waited_for: Counter[WorkspaceId] = Counter()
-        self._started: dict[WorkspaceId, list[Running]] = {}
+    Where nothing can be tried, level 0, with the reason and the fix.
+    """
+    spawner, clock = Spawner(), SystemClock()
+    hierarchy = cgroups.find().hierarchy
+    parts = Parts(spawner, clock, unobserved, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy))
+    try:
+        with tempfile.TemporaryDirectory(prefix="cohort-probe-") as name, probe_place(Path(name)) as place:
+            return choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)[1]
+    except CohortError as error:
+        return nothing_shown(clock, error.message, error.hint)
+    finally:
+        spawner.close()
 
-    @property
-    def name(self) -> str:
-        return self._chosen.name if self._chosen is not None else "none"
 
-    @property
-    def level(self) -> Level:
-        """What the probe has shown; NONE when it could not be made, or does not end."""
-        self._probed.wait(PROBE_WAIT_S)
-        return self._found.level if self._found is not None else Level.NONE
+@contextmanager
+def probe_place(folder: Path) -> Iterator[Place]:
+    """A workspace in `folder` with a hard quota where this machine can give one, and without where not."""
+    folder.chmod(PASSABLE)
+    images, mounts = str(folder / "images"), str(folder / "mounts")
+    if os.geteuid() != 0 or available(images, mounts) is not None:
+        yield _soft_place(folder)
+        return
+    backend = ImageBackend(images, mounts)
+    try:
+        backend.make(PROBE_NAME, PROBE_SIZE)
+        backend.assign(PROBE_NAME, PROBE_UID)
+        yield Place(_workspace(), backend.attach(PROBE_NAME, PROBE_SIZE), PROBE_UID, PROBE_UID, hard_quota=True)
+    finally:
+        backend.remove(PROBE_NAME)
 
-    def found(self) -> Containment | None:
-        """What was probed; None before, and when nothing could be."""
-        return self._found
 
-    @property
-    def trouble(self) -> str:
-        """Why there is no sandbox; empty when there is one."""
-        return "" if self._chosen is not None else self._trouble
+def _soft_place(folder: Path) -> Place:
+    root = folder / PROBE_NAME
+    root.mkdir(mode=0o700)
+    uid, gid = (PROBE_UID, PROBE_UID) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+    os.chown(root, uid, gid)
+    return Place(_workspace(), str(root), uid, gid, hard_quota=False)
 
-    def choose(self) -> Containment | None:
-        """Probe what there is, best first, and take the best. Once, before anything else; takes a second or two."""
-        shown: dict[str, Containment] = {}
 
-        def attack(sandbox: Sandbox) -> Level:
-            finding = shown[sandbox.name] = self._probe(sandbox)
-            return finding.level
-
-        try:
-            chosen = choose(self._parts, attack).sandbox
-            self._found, self._chosen = shown[chosen.name], chosen
-        except CohortError as error:
-            self._trouble = error.message
-            _log.error("agents' commands are refused: %s", error)
-        finally:
-            self._probed.set()
-        return self._found
-
-    def run(self, place: Place, limits: Limits, command: Command) -> Completed:
-        sandbox = self._ready()
-        with self._lock:
-            self._waited_for[place.workspace] += 1
-        try:
-            return sandbox.run(place, limits, command)
-        finally:
-            with self._lock:
-                self._waited_for[place.workspace] -= 1
-
-    def start(self, place: Place, limits: Limits, command: Command) -> Running:
-        running = self._ready().start(place, limits, command)
-        with self._lock:
-            before = self._started.get(place.workspace, [])
-            self._started[place.workspace] = [*(one for one in before if one.wait(0) is None), running]
-        return running
-
-    def busy(self, workspace: WorkspaceId) -> bool:
-        """Whether anything runs in `workspace`."""
-        with self._lock:
-            going_on = list(self._started.get(workspace, ()))
-            if self._waited_for[workspace] > 0:
-                return True
-        return any(running.wait(0) is None for running in going_on)
-
-    def close(self, place: Place) -> None:
-        if self._chosen is not None:
-            self._chosen.close(place)
-
-    def stop(self) -> None:
-        """End every sandbox: they are children of the spawner and end with it."""
-        self._proxy.close()
-        self._spawner.close()
-
-    def _ready(self) -> Sandbox:
-        self._probed.wait(PROBE_WAIT_S)
-        if self._chosen is None:
-            what = f"there is no sandbox: {self._trouble}"
-            raise CohortError("SANDBOX_UNAVAILABLE", what, retry=Retry.SAFE, hint="Run `cohort doctor`.")
-        return self._chosen
-
-    def _probe(self, sandbox: Sandbox) -> Containment:
-        """In a workspace of the probe's own, which is made for it and removed."""
-        name = f"probe{self._entropy(8).hex()}"
-        uid, gid = (PROBE_UID, PROBE_UID) if self.private_uids else (os.geteuid(), os.getegid())
-        try:
-            self._backend.make(name, PROBE_SIZE)
-            self._backend.assign(name, uid if self.private_uids else None)
-            root = self._backend.attach(name, PROBE_SIZE)
-            place = Place(WorkspaceId(name), root, uid, gid, self._backend.hard, self._backend.read_only)
-            try:
-                return probe(sandbox, place, Surroundings(self._folder, self._clock, self._entropy, self._limited))
-            finally:
-                sandbox.close(place)
-        finally:
-            with suppress(CohortError):
-                self._backend.remove(name)
+def _workspace() -> WorkspaceId:
+    """Another each time: its control group must not be another probe's."""
+    return WorkspaceId(new_id("ws", secrets.token_bytes))

@@ -17,7 +17,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, WorkspaceId
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
-from cohort.compose.containment import Contained, Hooks, storage
+from cohort.compose.contained import Contained, Hooks, storage
 from cohort.compose.health import Health
 from cohort.kernel.actions.clearance import Executor
 from cohort.kernel.actions.executions import Executions
