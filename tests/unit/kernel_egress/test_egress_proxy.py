@@ -193,6 +193,28 @@ def test_our_own_network_is_never_taken_for_a_sandbox(proxies: list[Proxy]) -> N
         private(proxies).listen(2**31 - 1, [NEVER], BUDGET, nothing)
 
 
+def test_what_opens_listeners_outlives_the_thread_that_first_asked(proxies: list[Proxy]) -> None:
+    from cohort.kernel.sandbox.egress_door import Door
+
+    door, seen = Door(), []
+
+    def ask_from_a_thread_of_its_own() -> None:
+        with pytest.raises(CohortError):
+            door.open(os.getpid(), PORT)
+        assert door._process is not None
+        seen.append(door._process.pid)
+
+    try:
+        for _ in range(2):
+            thread = threading.Thread(target=ask_from_a_thread_of_its_own)
+            thread.start()
+            thread.join()
+        assert len(set(seen)) == 1
+        assert len(seen) == 2
+    finally:
+        door.close()
+
+
 INSIDE = """
 import socket, sys
 def ask(request):
