@@ -15,21 +15,19 @@ from typing import Any
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy, WorkspaceId
+from cohort.compose.containment import PROBE_SIZE, PROBE_UID, choose_by_attack
 from cohort.kernel.face import Containment
 from cohort.kernel.machine.priority import Priority, give
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
 from cohort.kernel.ports import Running, Sandbox
 from cohort.kernel.sandbox import cgroups
-
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.egress import Proxy
-
 from cohort.kernel.sandbox.spawner import OnSpawn, Spawner
 from cohort.kernel.workspaces.backend import Backend
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
 from cohort.kernel.workspaces.beneath import Opener
-from cohort.compose.containment import PROBE_SIZE, PROBE_UID, choose_by_attack
 
 MOUNTS = Path("/run/cohort")
 PROBE_WAIT_S = 30.0
