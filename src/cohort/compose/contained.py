@@ -15,7 +15,7 @@ from typing import Any
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy, WorkspaceId
-from cohort.compose.containment import PROBE_SIZE, PROBE_UID, choose_by_attack
+from cohort.compose.probing import PROBE_SIZE, PROBE_UID, choose_by_attack
 from cohort.kernel.face import Containment
 from cohort.kernel.machine.priority import Priority, give
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
