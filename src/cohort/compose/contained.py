@@ -59,8 +59,9 @@ class Hooks:
 class Contained:
     """The port `Sandbox`: the backend that the probe has chosen. Before that, whoever asks waits for it."""
 
-    def __init__(self, backend: Backend, folder: Path, hooks: Hooks, clock: Clock, entropy: Entropy) -> None:
-        found = cgroups.find()
+    def __init__(self, backend: Backend, folder: Path, hooks: Hooks, clock: Clock, entropy: Entropy, installation: str) -> None:
+        """`folder`: outside of every workspace. `installation`: names the control groups."""
+        hierarchy = cgroups.find(parent=f"cohort-{installation}").hierarchy
         self._backend = backend
         self._folder = folder
         self._clock = clock
@@ -68,8 +69,8 @@ class Contained:
         self.private_uids = os.geteuid() == 0
         self._spawner = Spawner(begun=lambda pid: give(pid, Priority.LOW))
         self._proxy = Proxy()
-        groups = cgroups.Cgroups(found.hierarchy) if found.hierarchy is not None else None
-        self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, groups)
+        self._groups = None if hierarchy is None else cgroups.Cgroups(hierarchy)
+        self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, self._groups)
         self._probed = threading.Event()
         self._chosen: Sandbox | None = None
         self._found: Containment | None = None
@@ -144,6 +145,8 @@ class Contained:
         """End every sandbox: they are children of the spawner and end with it."""
         self._proxy.close()
         self._spawner.close()
+        if self._groups is not None:
+            self._groups.close()
 
     def _ready(self) -> Sandbox:
         self._probed.wait(PROBE_WAIT_S)

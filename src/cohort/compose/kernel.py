@@ -301,7 +301,8 @@ def _machine(ground: _Ground) -> _Machine:
     told, clock, entropy, database = ground.told, ground.clock, ground.entropy, ground.database
     root, opener = Path(told["workspace_root"]), best_opener()
     backend = storage(root, ground.installation, clock, opener)
-    contained = Contained(backend, ground.data_dir, Hooks(ground.executions.spawned, _reached(ground.executions)), clock, entropy)
+    hooks = Hooks(ground.executions.spawned, _reached(ground.executions))
+    contained = Contained(backend, ground.data_dir, hooks, clock, entropy, ground.installation)
     usual = Size.of(Limits(disk_bytes=int(told["max_disk_mb"]) * 1_000_000, files=int(told["max_files"])))
     workspaces = SqlWorkspaces(
         database,
