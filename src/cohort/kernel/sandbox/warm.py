@@ -87,7 +87,8 @@ class Sandbox:
 class Warm:
     """The warm sandboxes of all workspaces. Safe to use from many threads."""
 
-    def __init__(self, parts: Parts, level: Level, active: Active) -> None:
+    def __init__(self, parts: Parts, level: Level, active: Active, sandboxes_max: int = WARM_MAX) -> None:
+        self._most = sandboxes_max
         self._parts = parts
         self._level = level
         self._active = active
@@ -136,7 +137,7 @@ class Warm:
             sandbox.end()
 
     def _take(self, key: Key) -> Sandbox | None:
-        """The workspace's sandbox, now busy, made if need be; None when it is busy already, or all `WARM_MAX` are."""
+        """The workspace's sandbox, now busy, made if need be; None when it is busy already, or as many as may be are."""
         workspace = str(key[0].workspace)
         with self._lock:
             known = self._up.get(workspace)
@@ -146,7 +147,7 @@ class Warm:
                 known.busy = True
                 return known
             leaving = [self._up.pop(workspace)] if known is not None else self._least_used()
-            if len(self._up) + len(self._starting) >= WARM_MAX:
+            if len(self._up) + len(self._starting) >= self._most:
                 return None
             self._starting.add(workspace)
         try:
@@ -163,7 +164,7 @@ class Warm:
     def _least_used(self) -> list[Sandbox]:
         """Make room for one more, if that can be; the lock is held."""
         idle = sorted((one.used_s, name) for name, one in self._up.items() if not one.busy)
-        full = len(self._up) + len(self._starting) >= WARM_MAX
+        full = len(self._up) + len(self._starting) >= self._most
         return [self._up.pop(idle[0][1])] if full and idle else []
 
     def _give_back(self, workspace: str, sandbox: Sandbox, whole: bool) -> None:

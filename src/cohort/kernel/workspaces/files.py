@@ -113,7 +113,8 @@ class Files:
         _check_number("limit", limit, 0, READ_BYTES_MAX)
         with self._tree(place, path) as tree, _opened(tree, path, os.O_RDONLY) as (file, status):
             _check_regular(path, status, place)
-            return Piece(os.pread(file, limit, offset), offset, status.st_size)
+            wanted = min(limit, max(0, status.st_size - offset))
+            return Piece(os.pread(file, wanted, offset), offset, status.st_size)
 
     def stat(self, place: Place, path: str) -> Entry:
         path = canonical(path)
