@@ -113,11 +113,11 @@ class Cold:
         return stage_two.Plan(
             rules=profile.rules(bool(command.hosts)),
             abi=self._abi,
-            processes=profile.nproc(limits),
+            rlimits=(profile.nproc(limits),),
             cwd=commands.folder(command),
             paths=commands.candidates(command.argv[0], commands.variables(command)),
             name=command.argv[0],
-            variables=tuple(f"{name}={value}" for name, value in sorted(commands.variables(command).items())),
+            variables=commands.environment(command),
         )
 
     def _wanted(self, place: Place, limits: Limits, command: Command, stage: bytes, timed: bool) -> Wanted:
@@ -169,7 +169,7 @@ class Bubblewrap:
         self._active = Active()
         self._warm = Warm(parts, level, self._active)
         self._use_warm = warm
-        self._cold = Cold(parts, level, self._active) if platform.machine() == stage_two.MACHINE else None
+        self._cold = Cold(parts, level, self._active) if stage_two.HERE else None
 
     @property
     def name(self) -> str:

@@ -64,6 +64,7 @@ class Order:
     tell: tuple[int, ...] = ()
 
     def message(self, id: int, numbers: list[int]) -> dict[str, Any]:
+        """As the forker reads it. The number -1 among `numbers` stands for a program to execute instead of `argv[0]`."""
         said: dict[str, Any] = {"id": id, "argv": list(self.argv), "env": dict(self.env), "cwd": self.cwd, "fds": numbers}
         if self.owner is not None:
             said["uid"], said["gid"] = self.owner

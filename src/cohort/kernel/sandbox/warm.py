@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.sandbox import boxes, commands, landlock, profile
+from cohort.kernel.sandbox import boxes, commands, landlock, profile, stage_two
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.ends import Ends
@@ -195,27 +195,45 @@ class Warm:
     def _execute(self, sandbox: Sandbox, place: Place, limits: Limits, command: Command) -> Completed:
         with ExitStack() as after:
             group = self._parts.enter(place, limits, after)
-            environment = commands.variables(command)
-            order = Order(
-                argv=command.argv,
-                env=environment,
-                cwd=commands.folder(command),
-                rlimits=((profile.NPROC, profile.nproc(limits)), profile.cpu_limit(limits)),
-                forgive=True,
-                tell=(boxes.TELL,),
-            )
+            image = stage_two.image(self._plan(limits, command)) if stage_two.HERE else None
             with Ends() as ends:
                 ends.speak("stdin", 0)
                 for name, number in (("stdout", 1), ("stderr", 2), ("tell", boxes.TELL)):
                     ends.hear(name, number)
+                lent = image is not None and ends.lend_program(image.file) is not None
+                order = Order(argv=command.argv) if lent else self._forked(limits, command)
                 _, told = sandbox.line.start(order, ends.theirs)
             ours = ends.ours
             pipes = Pipes(told, ours["stdout"], ours["stderr"], ours["stdin"], ours["tell"])
             bounds = Bounds(limits.command_s, limits.output_bytes, boxes.level(self._level, place, group))
-            execution = Execution(sandbox.outer, sandbox.id, pipes, bounds, self._clock, _understood(command), stdin=command.stdin)
+            execution = Execution(sandbox.outer, sandbox.id, pipes, bounds, self._clock, _understood(command, image), stdin=command.stdin)
             execution.watch(boxes.watch(group, sandbox.pid, limits))
             with self._active.during(str(place.workspace), execution):
                 return execution.finish()
+
+    def _plan(self, limits: Limits, command: Command) -> stage_two.Plan:
+        """What the command's own stage two does; the runner only starts it."""
+        return stage_two.Plan(
+            rules=profile.rules(network=False),
+            abi=self._abi,
+            rlimits=(profile.nproc(limits), profile.cpu_limit(limits)),
+            cwd=commands.folder(command),
+            paths=commands.candidates(command.argv[0], commands.variables(command)),
+            name=command.argv[0],
+            variables=commands.environment(command),
+            alone=False,
+        )
+
+    def _forked(self, limits: Limits, command: Command) -> Order:
+        """The same, done by a fork of the runner, where there is no stage two."""
+        return Order(
+            argv=command.argv,
+            env=commands.variables(command),
+            cwd=commands.folder(command),
+            rlimits=(profile.nproc(limits), profile.cpu_limit(limits)),
+            forgive=True,
+            tell=(boxes.TELL,),
+        )
 
     def _open(self, key: Key) -> Sandbox:
         """A new one. Errors: SANDBOX_UNAVAILABLE."""
@@ -275,18 +293,19 @@ def _files() -> boxes.Files:
     return tuple((f"{HOME}/cohort/kernel/sandbox/{name}", 0o444, (here / name).read_bytes()) for name in MODULES)
 
 
-def _understood(command: Command) -> Callable[[bytes, bytes], Told]:
-    """What the runner told, and the byte that is written just before the command begins."""
+def _understood(command: Command, image: stage_two.Image | None) -> Callable[[bytes, bytes], Told]:
+    """What the runner told, and what stage two, or the fork in its place, wrote just before the command began."""
 
     def understand(told: bytes, extra: bytes) -> Told:
         said = lines(told)
-        if "error" in said and not extra:
-            if said.get("folder"):
-                return Told(False, None, 0, None, f"{command.cwd!r} is not a folder that can be entered", field="cwd")
-            return Told(False, None, 0, None, str(said["error"]))
-        if "status" not in said:
-            return Told(bool(extra), None, 0, None, "the sandbox ended before the command began")
-        numbers = {name: int(str(said[name])) for name in ("status", "cpu_us", "memory_bytes")}
-        return Told(bool(extra), numbers["status"], numbers["cpu_us"], numbers["memory_bytes"], "it ended before it began")
+        started, failed, reason = extra.startswith(stage_two.STARTED), None, "the sandbox ended before the command began"
+        if not started and image is not None and extra:
+            ended = stage_two.ending(extra, image)
+            failed, reason = ended.failed, stage_two.reason(ended)
+        if not started and (failed == "folder" or said.get("folder")):
+            return Told(False, None, 0, None, f"{command.cwd!r} is not a folder that can be entered", field="cwd")
+        if "status" not in said or not started:
+            return Told(started, None, 0, None, str(said.get("error", reason)))
+        return Told(True, int(str(said["status"])), int(str(said["cpu_us"])), int(str(said["memory_bytes"])))
 
     return understand
