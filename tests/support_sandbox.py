@@ -96,9 +96,15 @@ def warm(parts: Parts) -> Sandbox:
     return Bubblewrap(parts)
 
 
+def forked(parts: Parts) -> Sandbox:
+    """As on a machine for which there is no stage two."""
+    return Bubblewrap(parts, program=False)
+
+
 BACKENDS: dict[str, Callable[[Parts], Sandbox]] = {
     "bubblewrap, cold": cold,
     "bubblewrap, warm": warm,
+    "bubblewrap, forked": forked,
     "confined": confined,
     "limits": limited,
 }

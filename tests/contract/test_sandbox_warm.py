@@ -18,8 +18,9 @@ from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.runners import Runners
 from cohort.kernel.sandbox.spawner import Spawner
-from cohort.kernel.sandbox.warm import IDLE_S, Warm
+from cohort.kernel.sandbox.warm import IDLE_S, WARM_MAX, Warm
 from support_processes import until
 from support_sandbox import LIMITS, Journal, need_bubblewrap, parts, place, processes_with, put
 
@@ -36,6 +37,10 @@ class Watched(SystemClock):
         return super().monotonic_s() + self.pushed.monotonic_s()
 
 
+def made(parts: Parts, sandboxes_max: int = WARM_MAX) -> Warm:
+    return Warm(Runners(parts, Level.NAMESPACES), parts.clock, Active(), sandboxes_max)
+
+
 @pytest.fixture(scope="module")
 def spawner() -> Iterator[Spawner]:
     need_bubblewrap()
@@ -46,14 +51,14 @@ def spawner() -> Iterator[Spawner]:
 
 @pytest.fixture
 def warm(spawner: Spawner) -> Warm:
-    return Warm(parts(spawner), Level.NAMESPACES, Active())
+    return made(parts(spawner))
 
 
 @pytest.fixture
 def here(warm: Warm) -> Iterator[Place]:
-    with place() as made:
-        yield made
-        warm.close(str(made.workspace))
+    with place() as empty:
+        yield empty
+        warm.close(str(empty.workspace))
 
 
 def shell(warm: Warm, here: Place, text: str, limits: Limits = LIMITS) -> Completed:
@@ -137,7 +142,7 @@ def test_other_limits_and_other_protected_paths_get_another_sandbox(warm: Warm, 
 
 def test_a_sandbox_that_is_not_used_ends(spawner: Spawner) -> None:
     clock = Watched()
-    warm = Warm(Parts(spawner, clock, Journal()), Level.NAMESPACES, Active())
+    warm = made(Parts(spawner, clock, Journal()))
     with place() as here:
         first = name_of(warm, here)
         warm.close_idle()
@@ -155,14 +160,14 @@ def test_a_sandbox_that_died_is_made_anew(warm: Warm, here: Place, spawner: Spaw
 
 
 def test_a_sandbox_that_cannot_be_set_up_says_why(spawner: Spawner) -> None:
-    warm = Warm(replace(parts(spawner), binary="/usr/bin/no-bubblewrap"), Level.NAMESPACES, Active())
+    warm = made(replace(parts(spawner), binary="/usr/bin/no-bubblewrap"))
     with place() as here, pytest.raises(CohortError) as caught:
         warm.run(here, LIMITS, Command(("true",)))
     assert caught.value.code == "SANDBOX_UNAVAILABLE"
 
 
 def test_there_are_never_more_than_the_limit(spawner: Spawner) -> None:
-    warm = Warm(parts(spawner), Level.NAMESPACES, Active(), sandboxes_max=2)
+    warm = made(parts(spawner), sandboxes_max=2)
     with place() as one, place() as two, place() as three:
         first, second = name_of(warm, one), name_of(warm, two)
         name_of(warm, three)

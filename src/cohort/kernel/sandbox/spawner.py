@@ -78,6 +78,7 @@ class Line:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._end.settimeout(SEND_WAIT_S)
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
 
@@ -141,7 +142,6 @@ class Spawner:
                 return self._line
             self._forget()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.settimeout(SEND_WAIT_S)
             argv = [self._python, "-I", "-S", str(FORKER)]
             try:
                 self._process = subprocess.Popen(argv, stdin=theirs.fileno(), env=dict[str, str](), cwd="/", start_new_session=True)
