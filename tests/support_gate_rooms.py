@@ -50,11 +50,12 @@ class Kernel:
         level: Level = Level.FULL,
         sandbox_of: Callable[[OnSpawn], Sandbox] | None = None,
         private_uids: bool = False,
+        audit_folder: Path | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
         self.database.migrate()
-        self._audit_database = open_database(f"sqlite:///{folder / 'audit.db'}")
+        self._audit_database = open_database(f"sqlite:///{(audit_folder or folder) / 'audit.db'}")
         self._audit_database.migrate()
         entropy = secrets.token_bytes
         self.audit = open_audit(self._audit_database, self.clock, entropy, key_file=folder / "audit.key", origin="test.example/audit")

@@ -9,6 +9,7 @@ import select
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cohort.base.clock import Clock
@@ -36,13 +37,15 @@ Files = tuple[tuple[str, int, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `binary`: bubblewrap's path."""
+    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `on_egress`: told the
+    command's label and what the proxy decided, from a thread of the proxy's; when it raises, nothing is dialled. `binary`: bubblewrap's path.
+    """
 
     spawner: Spawner
     clock: Clock
     on_spawn: OnSpawn
     proxy: Proxy | None = None
-    on_egress: Callable[[Any], None] = unobserved
+    on_egress: Callable[[str, Any], None] = unobserved
     cgroups: Cgroups | None = None
     binary: str = "/usr/bin/bwrap"
 
@@ -204,7 +207,7 @@ def way_out(parts: Parts, pid: int, limits: Limits, command: Command) -> Listene
     """The egress proxy's listener in the box of `pid`. Errors: SANDBOX_UNAVAILABLE."""
     if parts.proxy is None:
         raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
-    return parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, parts.on_egress)
+    return parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(parts.on_egress, command.label))
 
 
 def level(shown: Level, place: Place, group: Group | None) -> Level:

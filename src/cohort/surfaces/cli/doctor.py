@@ -24,7 +24,7 @@ def command(session: Session) -> int:
 
     Exit code 0: `cohort up` will work (optional things may be missing). 3: it will not.
     """
-    from cohort.compose.containment import probe_here
+    from cohort.compose.probing import probe_here
     from cohort.ops.doctor import Grade, examine
 
     contained = probe_here()

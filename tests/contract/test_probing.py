@@ -12,15 +12,18 @@ import pytest
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
-from cohort.compose.containment import choose_by_attack, probe_here, probe_place
+from cohort.compose.probing import choose_by_attack, probe_here, probe_place
 from cohort.kernel.model import Level
 from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts
-from cohort.kernel.sandbox.spawner import Spawner
-from cohort.kernel.sandbox.ways_out import unobserved
+from cohort.kernel.sandbox.spawner import Spawn, Spawner
 from cohort.kernel.workspaces.backend_image import available
 from support_command import Command
 from support_sandbox import need_bubblewrap
+
+
+def unobserved(spawn: Spawn) -> None:
+    del spawn
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_where_nothing_can_be_tried_the_level_is_0_with_the_reason(monkeypatch: 
     def broken(folder: Path) -> None:
         raise CohortError("WORKSPACE_UNAVAILABLE", "no room", hint="Make room.")
 
-    monkeypatch.setattr("cohort.compose.containment.probe_place", broken)
+    monkeypatch.setattr("cohort.compose.probing.probe_place", broken)
     found = probe_here()
     assert (found.level, found.backend, found.soft) == (Level.NONE, "none", ("no room",))
     assert found.fixes

@@ -1,4 +1,4 @@
-"""Which sandbox this machine has, as shown by attack: for the start of Cohort, and for `cohort doctor`."""
+"""Which sandbox this machine has, as shown by attack, for `cohort doctor`: whether or not Cohort runs, and beside it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.backends import Choice, choose
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.probe import Surroundings, nothing_shown, probe
-from cohort.kernel.sandbox.spawner import Spawner
-from cohort.kernel.sandbox.ways_out import unobserved
+from cohort.kernel.sandbox.spawner import Spawn, Spawner
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
+from cohort.kernel.workspaces.workspaces import UID_LAST
 
-PROBE_UID = 200_000
-"""Whose workspace the probe's is where Cohort runs as root: nobody's, agents' own begin above."""
+PROBE_UID = UID_LAST + 1
+"""Whose workspace the probe's is where Cohort runs as root: no agent's."""
 PROBE_SIZE = Size(bytes_max=8 << 20, files_max=500)
 PROBE_NAME = "probe"
 PASSABLE = 0o711
@@ -34,6 +34,8 @@ PASSABLE = 0o711
 
 def choose_by_attack(parts: Parts, place: Place, folder: Path, clock: Clock, entropy: Entropy) -> tuple[Choice, Containment]:
     """The best sandbox here and what it has shown in `place`, which should be the probe's own. `folder`: see `probe.Surroundings`.
+
+    What hindered a better one is among the soft limits.
 
     Raises:
         CohortError LEVEL_TOO_LOW: none has shown anything.
@@ -46,7 +48,8 @@ def choose_by_attack(parts: Parts, place: Place, folder: Path, clock: Clock, ent
         return found[sandbox.name].level
 
     choice = choose(parts, attacked)
-    return choice, found[choice.sandbox.name]
+    shown = found[choice.sandbox.name]
+    return choice, replace(shown, soft=shown.soft + tuple(f"{one.backend}: {one.what}" for one in choice.obstacles))
 
 
 def probe_here() -> Containment:
@@ -55,17 +58,18 @@ def probe_here() -> Containment:
     Where nothing can be tried, level 0, with the reason and the fix.
     """
     spawner, clock = Spawner(), SystemClock()
-    hierarchy = cgroups.find().hierarchy
-    parts = Parts(spawner, clock, unobserved, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy))
+    hierarchy = cgroups.find(parent=f"cohort-probe-{os.getpid()}").hierarchy
+    groups = None if hierarchy is None else cgroups.Cgroups(hierarchy)
+    parts = Parts(spawner, clock, _unobserved, cgroups=groups)
     try:
         with tempfile.TemporaryDirectory(prefix="cohort-probe-") as name, probe_place(Path(name)) as place:
-            choice, found = choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)
-            reasons = tuple(f"{one.backend}: {one.what}" for one in choice.obstacles)
-            return replace(found, soft=found.soft + reasons)
+            return choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)[1]
     except CohortError as error:
         return nothing_shown(clock, error.message, error.hint)
     finally:
         spawner.close()
+        if groups is not None:
+            groups.close()
 
 
 @contextmanager
@@ -91,6 +95,11 @@ def _soft_place(folder: Path) -> Place:
     uid, gid = (PROBE_UID, PROBE_UID) if os.geteuid() == 0 else (os.getuid(), os.getgid())
     os.chown(root, uid, gid)
     return Place(_workspace(), str(root), uid, gid, hard_quota=False)
+
+
+def _unobserved(spawn: Spawn) -> None:
+    """Nobody keeps a journal of the probe's own commands."""
+    del spawn
 
 
 def _workspace() -> WorkspaceId:
