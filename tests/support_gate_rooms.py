@@ -11,6 +11,7 @@ from cohort.base.clock import Clock, SystemClock
 from cohort.base.ids import ActionId, WorkspaceId
 from cohort.kernel.actions.clearance import Executor
 from cohort.kernel.actions.executions import Executions
+from cohort.kernel.actions.executors.commands import Commands
 from cohort.kernel.actions.executors.files import FileExecutors
 from cohort.kernel.actions.gate import Gate, GateSettings, Rooms
 from cohort.kernel.actions.keys import Keys
@@ -23,6 +24,9 @@ from cohort.kernel.audit.room import open_audit
 from cohort.kernel.face import AuditQuery, Entry, NewAgent, Request
 from cohort.kernel.identity import open_identity
 from cohort.kernel.model import ActionResult, Autonomy, Level, Limits
+from cohort.kernel.ports import Sandbox
+from cohort.kernel.sandbox.egress_names import hosts_of
+from cohort.kernel.sandbox.spawner import OnSpawn
 from cohort.kernel.scopes import SCOPES
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.beneath import best_opener
@@ -34,7 +38,7 @@ ROOMY = Limits(disk_bytes=64 << 20, files=10_000, calls_per_minute=1_000_000)
 
 
 class Kernel:
-    """`more`: further executors, wrapped like the others. `at`: told the gate's steps."""
+    """`more`: further executors, wrapped like the others. `at`: told the gate's steps. `sandbox_of`: makes the sandbox, from its hook."""
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class Kernel:
         at: Callable[[str], None] | None = None,
         more: Mapping[str, Executor] | None = None,
         level: Level = Level.FULL,
+        sandbox_of: Callable[[OnSpawn], Sandbox] | None = None,
+        private_uids: bool = False,
     ) -> None:
         self.clock = clock or SystemClock()
         self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
@@ -54,7 +60,8 @@ class Kernel:
         self.audit = open_audit(self._audit_database, self.clock, entropy, key_file=folder / "audit.key", origin="test.example/audit")
         self.closed_orphans = self.audit.start(every_s=3600)
         opener, log = best_opener(), self.audit.log
-        self.workspaces = SqlWorkspaces(self.database, self.clock, log, DirectoryBackend(str(folder / "workspaces"), self.clock, opener))
+        backend = DirectoryBackend(str(folder / "workspaces"), self.clock, opener)
+        self.workspaces = SqlWorkspaces(self.database, self.clock, log, backend, private_uids=private_uids)
         self.workspaces.start()
         self.identity = open_identity(self.database, self.clock, entropy, log, folder / "keys", "test.example", 3600, self.workspaces)
         self.approvals = SqlApprovals(self.database, log, self.clock, entropy, ApprovalLimits())
@@ -73,6 +80,8 @@ class Kernel:
             lambda: level,
         )
         executors = self.journal.observed({**FileExecutors(self.workspaces, self.files).executors(), **(more or {})})
+        if sandbox_of is not None:
+            executors |= Commands(self.workspaces, sandbox_of(self.journal.spawned), hosts_of).executors()
         self.gate = Gate(self.rooms, GateSettings(), executors, self.clock, entropy, at)
 
     def entries(self, action: ActionId) -> Sequence[Entry]:

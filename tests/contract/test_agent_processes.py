@@ -17,6 +17,7 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.machine import processes as module
+from cohort.kernel.machine.priority import Priority, give
 from cohort.kernel.machine.process_rows import processes as table
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.model import Command, Place, StoppedBy
@@ -51,9 +52,9 @@ def over() -> set:
 
 
 @pytest.fixture
-def processes(spawner, database, over) -> Iterator[AgentProcesses]:
+def processes(spawner, sqlite_database, over) -> Iterator[AgentProcesses]:
     made = AgentProcesses(
-        Bubblewrap(parts(spawner)), database, SystemClock(), Entropy(), "here", over=lambda agent, session: session in over
+        Bubblewrap(parts(spawner)), sqlite_database, SystemClock(), Entropy(), "here", over=lambda agent, session: session in over
     )
     yield made
     made.close()
@@ -179,26 +180,37 @@ def test_a_session_that_ends_ends_its_processes_and_no_others(processes, here, o
     assert processes.find(AGENT, other.id).ended is not None
 
 
-def test_what_cannot_be_journalled_is_not_started_and_leaves_nothing(spawner, database, here):
+def test_commands_come_after_control_when_the_spawner_does(sqlite_database, here, spawner):
+    low = Spawner(begun=lambda pid: give(pid, Priority.LOW))
+    processes = AgentProcesses(Bubblewrap(parts(low)), sqlite_database, SystemClock(), Entropy(), "here")
+    view = processes.start(AGENT, here, LIMITS, Command(("nice",)))
+    processes.wait(AGENT, view.id, 20)
+    assert processes.output(AGENT, view.id, "stdout", 0, 10) == b"10\n"
+    processes.close()
+    low.close()
+
+
+def test_what_cannot_be_journalled_is_not_started_and_leaves_nothing(spawner, sqlite_database, here):
     def refuse(spawn):
         raise CohortError("AUDIT_UNAVAILABLE", "the journal cannot be written")
 
-    processes = AgentProcesses(Bubblewrap(replace(parts(spawner), on_spawn=refuse)), database, SystemClock(), Entropy(), "here")
+    processes = AgentProcesses(Bubblewrap(replace(parts(spawner), on_spawn=refuse)), sqlite_database, SystemClock(), Entropy(), "here")
     assert error_of(processes.start, AGENT, here, LIMITS, Command(("true",))).code == "AUDIT_UNAVAILABLE"
     assert processes.running(AGENT) == 0
     assert processes.list(AGENT) == []
     processes.close()
 
 
-def test_a_sandbox_that_fails_on_the_way_is_said_to_be_why_it_ended(spawner, database, here):
+def test_a_sandbox_that_fails_on_the_way_is_said_to_be_why_it_ended(spawner, sqlite_database, here):
     broken = replace(parts(spawner), binary="/usr/bin/no-bubblewrap-here")
-    processes = AgentProcesses(Bubblewrap(broken), database, SystemClock(), Entropy(), "here")
+    processes = AgentProcesses(Bubblewrap(broken), sqlite_database, SystemClock(), Entropy(), "here")
     view = processes.start(AGENT, here, LIMITS, Command(("true",)))
     assert processes.wait(AGENT, view.id, 20).ended.stopped_by is StoppedBy.SANDBOX
     processes.close()
 
 
-def test_how_it_ended_is_known_after_a_restart_and_its_output_is_not(processes, spawner, database, here):
+def test_how_it_ended_is_known_after_a_restart_and_its_output_is_not(spawner, database, here):
+    processes = AgentProcesses(Bubblewrap(parts(spawner)), database, SystemClock(), Entropy(), "here")
     view = processes.start(AGENT, here, LIMITS, shell("echo x; exit 5"))
     processes.wait(AGENT, view.id, 20)
     processes.close()
@@ -210,7 +222,7 @@ def test_how_it_ended_is_known_after_a_restart_and_its_output_is_not(processes, 
     assert "not kept" in error_of(again.output, AGENT, view.id, "stdout", 0, 1).message
 
 
-def test_only_the_newest_that_ended_are_kept(processes, here, database):
+def test_only_the_newest_that_ended_are_kept(processes, here, sqlite_database):
     views = [processes.start(AGENT, here, LIMITS, Command(("true",))) for _ in range(module.KEPT_PER_AGENT + 2)]
     for view in views:
         processes.wait(AGENT, view.id, 20)
@@ -222,7 +234,7 @@ def test_only_the_newest_that_ended_are_kept(processes, here, database):
             return True
 
     def all_written():
-        with database.read() as connection:
+        with sqlite_database.read() as connection:
             return all(row.ended_us is not None for row in connection.execute(select(table)))
 
     until(forgotten)

@@ -219,11 +219,48 @@ class TestWorkspaces:
         assert code_of(raised) == "WORKSPACE_UNKNOWN"
         assert list(tmp_path.glob("images/*")) == list(tmp_path.glob("workspaces/*")) == list(tmp_path.glob("mounts/*")) == []
 
+    def test_its_quota_can_be_changed(self, room: Room, place: Place, tmp_path: Path) -> None:
+        room.files.mkdir(place, "a", parents=True)
+        room.files.write(place, "a/b", b"x" * (1 << 20), mode=0o755)
+        os.link(f"{place.root}/a/b", f"{place.root}/c")
+        os.symlink("a/b", f"{place.root}/d")
+        os.mkfifo(f"{place.root}/e")
+        os.utime(f"{place.root}/a", ns=(1, 2))
+        usage = room.workspaces.resize(place.workspace, Limits(disk_bytes=16 << 20, files=500), "ann")
+        assert (usage.bytes_max, usage.files_max, usage.files_used) == (16 << 20, 500, 4)
+        assert usage.bytes_used == (1 << 20) + 4096
+        found = room.workspaces.place(place.workspace)
+        status = os.stat(f"{found.root}/a/b")
+        assert (status.st_mode & 0o777, status.st_uid, status.st_nlink) == (0o755, place.uid, 2)
+        assert os.readlink(f"{found.root}/d") == "a/b"
+        assert os.stat(f"{found.root}/a").st_mtime_ns == 2
+        room.files.write(found, "large", b"x" * (12 << 20))
+        assert len([*tmp_path.glob("images/*"), *tmp_path.glob("workspaces/*")]) == 1
+        with pytest.raises(CohortError) as raised:
+            room.workspaces.resize(place.workspace, SMALL, "ann")
+        assert code_of(raised) == "QUOTA_EXCEEDED"
+        room.files.delete(found, "large")
+        assert room.workspaces.resize(place.workspace, SMALL, "ann").bytes_max == SMALL.disk_bytes
+        assert room.audit.events() == ["created", "resized", "resized"]
+
+    def test_a_quota_that_cannot_be_recorded_is_not_changed(self, room: Room, place: Place, tmp_path: Path) -> None:
+        room.audit.failure = CohortError("AUDIT_UNAVAILABLE", "the log is full")
+        with pytest.raises(CohortError) as raised:
+            room.workspaces.resize(place.workspace, Limits(disk_bytes=16 << 20), "ann")
+        assert code_of(raised) == "AUDIT_UNAVAILABLE"
+        assert room.workspaces.place(place.workspace) == place
+        assert room.workspaces.usage(place.workspace).bytes_max == SMALL.disk_bytes
+        assert len([*tmp_path.glob("images/*"), *tmp_path.glob("workspaces/*")]) == 1
+
     def test_a_busy_one_is_not_removed(self, room: Room, place: Place) -> None:
         room.busy.add(place.workspace)
-        with pytest.raises(CohortError) as raised:
-            room.workspaces.remove(place.workspace, "ann", "")
-        assert code_of(raised) == "WORKSPACE_BUSY"
+        for act in (
+            lambda: room.workspaces.remove(place.workspace, "ann", ""),
+            lambda: room.workspaces.resize(place.workspace, Limits(), "ann"),
+        ):
+            with pytest.raises(CohortError) as raised:
+                act()
+            assert code_of(raised) == "WORKSPACE_BUSY"
         assert room.audit.events() == ["created"]
 
     def test_one_whose_directory_was_exchanged_is_not_handed_out(self, room: Room, place: Place, kind: str) -> None:

@@ -223,6 +223,12 @@ def test_untrusted_and_private_reading_together_make_egress_a_question(gates: Ga
     assert gates.log.of(asked.action_id)[-1].body["body"]["rules"] == ["invariant.taint"]
 
 
+def test_egress_hears_of_what_another_process_has_marked(gates: GateHouse) -> None:
+    assert gates.ask("http.request", url="https://known.example/").outcome is Outcome.DONE
+    gates.identities.mark(gates.identities.callers[TOKEN].session, Taint(private=True))
+    assert gates.ask("http.request", url="https://known.example/").outcome is Outcome.WAITING
+
+
 def test_the_mark_is_there_before_the_action_runs(gates: GateHouse) -> None:
     seen: list[Taint] = []
 

@@ -11,9 +11,9 @@ from cohort.base.errors import CohortError
 from cohort.kernel.actions import policy_text
 from cohort.kernel.actions.catalogue import ROWS
 from cohort.kernel.actions.policy import Policies
-from cohort.kernel.model import Autonomy, Outcome
+from cohort.kernel.model import Autonomy, Outcome, Taint
 from cohort.storage.database import Database
-from support_gate import OTHER, GateHouse
+from support_gate import OTHER, TOKEN, GateHouse
 
 
 def house(database: Database, clock: ManualClock, folder: Path, policy: str) -> GateHouse:
@@ -161,6 +161,16 @@ def test_an_approval_does_not_outlive_a_change_of_the_policy(sqlite_database: Da
     again = gates.ask("terminal.run", argv=["make"])
     assert again.outcome is Outcome.WAITING
     assert again.approval_id != asked.approval_id
+
+
+def test_a_policy_that_asks_what_the_session_has_read_hears_the_truth(
+    sqlite_database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    text = "forbid (principal, action, resource is File) when { context.untrusted };"
+    gates = house(sqlite_database, clock, tmp_path, text)
+    assert gates.ask("files.read", path="a").outcome is Outcome.DONE
+    gates.identities.mark(gates.identities.callers[TOKEN].session, Taint(untrusted=True))  # as another control process would
+    assert gates.ask("files.read", path="a").code == "POLICY_DENIED"
 
 
 def test_the_schema_knows_every_operation_of_the_table() -> None:

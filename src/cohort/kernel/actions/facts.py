@@ -64,9 +64,13 @@ def gather(action: Action, row: Row, caller: Caller, taint: Taint, level: Level)
     own = row.kind is not Kind.FILE or workspace_of(action) == caller.agent.workspace
     listed = row.kind is Kind.ORIGIN and origin_allowed(action.resource, caller.agent.egress)
     shell = row.kind is Kind.PROGRAM and is_shell(action.arguments)
-    egress = row.kind is Kind.ORIGIN or bool(action.arguments.get("network")) or row.kind is Kind.DEVICE
     guarded = () if row.read_only or row.kind is not Kind.FILE else _guarded(action)
-    return Facts(action, row, caller, taint, level, own, listed, shell, egress, guarded, risk_of(action, row, own, listed))
+    return Facts(action, row, caller, taint, level, own, listed, shell, leaves(action, row), guarded, risk_of(action, row, own, listed))
+
+
+def leaves(action: Action, row: Row) -> bool:
+    """Whether the action can send something out of the machine."""
+    return row.kind in (Kind.ORIGIN, Kind.DEVICE) or bool(action.arguments.get("network"))
 
 
 def _guarded(action: Action) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import ActionId, Entropy, new_id
+from cohort.base.ids import ActionId, AgentSessionId, Entropy, new_id
 from cohort.kernel.actions import catalogue, facts, invariants, parsing, records, results, rules
 from cohort.kernel.actions.clearance import Cleared, Executed, Executor, clear
 from cohort.kernel.actions.facts import Facts
@@ -26,6 +26,7 @@ from cohort.kernel.model import Action, ActionResult, Answer, ApprovalState, Cal
 from cohort.kernel.ports import AUDIENCE, Approvals, AuditLog, Grant, Identities, Question, Workspaces
 
 STEPS = ("parsed", "authenticated", "decided", "approved", "reserved", "marked", "claimed", "recorded", "executed", "ended")
+SESSIONS_KNOWN_MAX = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Gate:
         self._rooms = rooms
         self._settings = settings
         self._executors: dict[str, Executor] = {}
+        self._known_taints: dict[AgentSessionId, Taint] = {}
         self._clock = clock
         self._entropy = entropy
         self._at = at or _nowhere
@@ -201,14 +203,27 @@ class Gate:
 
     def _decide(self, attempt: _Attempt) -> tuple[Facts, Decision]:
         rooms, policy = self._rooms, self._rooms.policies.current()
-        taint = rooms.identities.taint(attempt.caller.session)
         row = attempt.parsed.row
+        taint = self._taint(attempt, asked=facts.leaves(attempt.action, row) or policy.asks_taint)
         found = facts.gather(attempt.action, row, attempt.caller, taint, rooms.level())
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
         held = invariants.check(found, self._settings.level_min)
         verdict = policy.judge(found)
         return found, rules.combine(found, held, verdict, policy.hash, approval_required=self._settings.approval_required)
+
+    def _taint(self, attempt: _Attempt, *, asked: bool) -> Taint:
+        """What the session has read. Where nothing of the decision turns on it, what this process last knew: a mark is never taken away."""
+        known = self._known_taints.get(attempt.caller.session)
+        if known is not None and not asked:
+            return known
+        return self._know(attempt.caller.session, self._rooms.identities.taint(attempt.caller.session))
+
+    def _know(self, session: AgentSessionId, taint: Taint) -> Taint:
+        if len(self._known_taints) >= SESSIONS_KNOWN_MAX:
+            self._known_taints.clear()
+        self._known_taints[session] = taint
+        return taint
 
     def _ask(self, attempt: _Attempt, found: Facts, decision: Decision) -> _Passed | ActionResult:
         """Step 6 where there is no grant yet: ask, wait as long as the request says, look again and consume."""
@@ -287,6 +302,7 @@ class Gate:
             new = replace(new, untrusted=True)
         if new.untrusted or new.private:
             self._rooms.identities.mark(found.caller.session, new)
+            self._know(found.caller.session, Taint(has.untrusted or new.untrusted, has.private or new.private))
 
     def _clear(self, attempt: _Attempt, passed: _Passed) -> Cleared:
         try:

@@ -36,6 +36,11 @@ class Policy:
     hash: str
     broken: str = ""
 
+    @property
+    def asks_taint(self) -> bool:
+        """Whether an answer can turn on what the session has read."""
+        return self.text is not None and self.text.asks_taint
+
     def judge(self, facts: Facts) -> Verdict:
         """The worst answer over every resource that the action touches."""
         if self.text is None:

@@ -17,6 +17,7 @@ from cohort.base.errors import CohortError
 POLICY_CHARS_MAX = 262_144
 POLICIES_MAX = 500
 OWN_PREFIX = "cohort."
+TAINT_WORDS = ('"untrusted"', '"private"')
 
 _PIECES = re.compile(r'//[^\n]*|"(?:[^"\\\n]|\\.)*"|;|[^;"/]+|.', re.DOTALL)
 _END = ";"
@@ -37,11 +38,15 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class PolicyText:
-    """Policies in Cedar's order: the n-th is what Cedar calls `policyN`. `canonical`: their JSON, without comments and layout."""
+    """Policies in Cedar's order: the n-th is what Cedar calls `policyN`. `canonical`: their JSON, without comments and layout.
+
+    `asks_taint`: whether one of them looks at what a session has read.
+    """
 
     statements: tuple[Statement, ...]
     canonical: tuple[Any, ...]
     parsed: cedarpy.PolicySet
+    asks_taint: bool
 
 
 def shipped() -> str:
@@ -80,7 +85,9 @@ def read(user: str = "", source: str = "policy") -> PolicyText:
     both = [text for text, _ in (*own, *theirs)]
     parsed = cedarpy.PolicySet.from_str("\n".join(both))
     _validate(theirs, source)
-    return PolicyText(tuple(statement for _, statement in (*own, *theirs)), tuple(_json(text) for text in both), parsed)
+    canonical = tuple(_json(text) for text in both)
+    said = json.dumps(canonical)
+    return PolicyText(tuple(statement for _, statement in (*own, *theirs)), canonical, parsed, any(word in said for word in TAINT_WORDS))
 
 
 def _statements(text: str, source: str, *, own: bool) -> list[tuple[str, Statement]]:

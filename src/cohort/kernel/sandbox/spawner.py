@@ -121,10 +121,14 @@ class Line:
 
 
 class Spawner:
-    """Starts the process when it is first needed, and again when it is gone; then everything it had started is gone too."""
+    """Starts the process when it is first needed, and again when it is gone; then everything it had started is gone too.
 
-    def __init__(self, python: str = sys.executable) -> None:
+    `begun` is called with its process id each time, before it has started anything: what it is given, everything it starts inherits.
+    """
+
+    def __init__(self, python: str = sys.executable, begun: Callable[[int], object] | None = None) -> None:
         self._python = python
+        self._begun = begun
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Line | None = None
@@ -145,6 +149,8 @@ class Spawner:
                 raise unavailable(f"the spawner cannot be started: {error}") from error
             finally:
                 theirs.close()
+            if self._begun is not None:
+                self._begun(self._process.pid)
             self._line = Line(ours)
             return self._line
 

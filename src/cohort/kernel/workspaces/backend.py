@@ -79,6 +79,10 @@ class Backend(Protocol):
         """Give a spare one its owner; from here on it is kept until `remove`. None: nobody else than this process's user. Repeatable."""
         ...
 
+    def release(self, directory: str) -> None:
+        """The opposite of assign: it is swept at the next start, unless it is assigned again."""
+        ...
+
     def made(self, directory: str) -> bool:
         """Whether it exists, spare or assigned."""
         ...

@@ -55,6 +55,7 @@ class DirectoryBackend:
         os.makedirs(self._root, 0o711, exist_ok=True)
         self._verified: dict[str, tuple[int, int]] = {}
         self._counts: dict[str, _Count] = {}
+        self._swept: set[str] = set()  # of what another process may have left; our own writes are not to be swept away
         self._lock = threading.Lock()
 
     def make(self, directory: str, size: Size) -> None:  # noqa: ARG002  nothing is set aside
@@ -78,13 +79,22 @@ class DirectoryBackend:
         except OSError as error:
             raise unavailable(directory, error, "Make sure that this user may write in the workspaces' directory.") from error
 
+    def release(self, directory: str) -> None:
+        try:
+            with suppress(FileNotFoundError):  # it is spare already
+                os.rename(self._base(directory), self._base(directory) + SPARE)
+        except OSError as error:
+            raise unavailable(directory, error, "Make sure that this user may write in the workspaces' directory.") from error
+
     def made(self, directory: str) -> bool:
         return any(os.path.exists(self._base(directory) + end) for end in ("", SPARE))
 
     def attach(self, directory: str, size: Size) -> str:  # noqa: ARG002  there is nothing to verify
         base = self._base(directory)
         try:
-            sweep_staging(base)
+            if directory not in self._swept:
+                sweep_staging(base)
+                self._swept.add(directory)
             self._verified[directory] = _identity(os.path.join(base, FILES_DIRECTORY))
         except OSError as error:
             raise unavailable(directory, error, "Restore it from a backup, or remove the agent's workspace.") from error
@@ -130,6 +140,7 @@ class DirectoryBackend:
 
     def remove(self, directory: str) -> None:
         self.detach(directory)
+        self._swept.discard(directory)
         for end in ("", SPARE, HALF_MADE):
             _delete_tree(self._base(directory) + end)
 

@@ -62,6 +62,7 @@ class ImageBackend:
         os.makedirs(self._images, 0o700, exist_ok=True)
         os.makedirs(self._mounts, 0o711, exist_ok=True)
         self._verified: dict[str, tuple[int, int, int]] = {}
+        self._swept: set[str] = set()  # of what another process may have left; our own writes are not to be swept away
         self._lock = threading.Lock()
 
     def make(self, directory: str, size: Size) -> None:
@@ -90,16 +91,25 @@ class ImageBackend:
         except OSError as error:
             raise _failed(directory, error) from error
 
+    def release(self, directory: str) -> None:
+        try:
+            with suppress(FileNotFoundError):  # it is spare already
+                os.rename(self._image(directory), self._image(directory, SPARE))
+        except OSError as error:
+            raise _failed(directory, error) from error
+
     def made(self, directory: str) -> bool:
         return any(os.path.exists(self._image(directory, end)) for end in (READY, SPARE))
 
     def attach(self, directory: str, size: Size) -> str:
-        image = self._image(directory)
+        image = self._image(directory, SPARE if os.path.exists(self._image(directory, SPARE)) else READY)
         with self._lock:
             try:
                 if directory not in loop_devices.mounts_under(self._mounts):
                     self._mount(directory, image)
+                if directory not in self._swept:
                     sweep_staging(self._point(directory))
+                    self._swept.add(directory)
                 self._verified[directory] = self._verify(directory, image, size)
             except OSError as error:
                 raise _failed(directory, error) from error
@@ -136,6 +146,7 @@ class ImageBackend:
 
     def remove(self, directory: str) -> None:
         self.detach(directory)
+        self._swept.discard(directory)
         for end in (READY, SPARE, HALF_MADE):
             with suppress(FileNotFoundError):
                 os.unlink(self._image(directory, end))

@@ -23,6 +23,8 @@ from cohort.base.ids import AgentId, Entropy, SnapshotId, WorkspaceId, new_id
 from cohort.kernel.model import Limits, Place, Record, RecordKind, Usage
 from cohort.kernel.ports import AuditLog
 from cohort.kernel.workspaces.backend import Backend, Size, Used, busy
+from cohort.kernel.workspaces.beneath import Opener, in_our_words
+from cohort.kernel.workspaces.copying import copy_tree
 from cohort.kernel.workspaces.pool import Pool, new_name
 from cohort.storage.database import Database
 from cohort.storage.schema import agents, workspaces
@@ -93,6 +95,7 @@ class SqlWorkspaces:
         *,
         busy: Busy = lambda _: False,
         pool: Pool | None = None,
+        opener: Opener,
         private_uids: bool = False,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
@@ -102,6 +105,7 @@ class SqlWorkspaces:
         self._backend = backend
         self._busy = busy
         self._pool = pool
+        self._opener = opener
         self._private_uids = private_uids
         self._entropy = entropy
         self._held: dict[WorkspaceId, _Held] = {}
@@ -114,9 +118,7 @@ class SqlWorkspaces:
                 self._finish(kept, "system") if kept.state == "creating" else self._finish_removal(kept)
             except CohortError as error:
                 _log.warning("the workspace %s is still %s: %s", kept.id, kept.state, error)
-        begun = {kept.directory for kept in self.listed(("creating", "removing"))}
-        for name in self._backend.spares() - begun:
-            self._backend.remove(name)
+        self._sweep()
         if self._pool is not None:
             self._pool.start()
 
@@ -187,6 +189,24 @@ class SqlWorkspaces:
             self._held.pop(workspace, None)
             self._finish_removal(kept)
 
+    def resize(self, workspace: WorkspaceId, limits: Limits, actor: str) -> Usage:
+        """Another quota. With a hard one everything is copied into a new image, so it takes as long as that.
+
+        Raises:
+            CohortError FIELD_INVALID: limits that no workspace can have.
+            CohortError QUOTA_EXCEEDED: what is there does not fit; nothing is changed.
+            CohortError WORKSPACE_BUSY: something runs there; nothing is changed.
+        """
+        size, kept = Size.of(limits), self.find(workspace)
+        with self.alone(workspace):
+            usage = self.usage(workspace)
+            if usage.bytes_used > size.bytes_max or usage.files_used > size.files_max:
+                message = f"{usage.bytes_used} bytes and {usage.files_used} files are used, more than the new quota"
+                raise CohortError("QUOTA_EXCEEDED", message, hint="Delete what is not needed first.")
+            if size != kept.size:
+                self._change_size(kept, size, actor)
+        return self.usage(workspace)
+
     @contextmanager
     def alone(self, workspace: WorkspaceId) -> Iterator[None]:
         """As `changing`, and nothing runs there. Errors: WORKSPACE_BUSY."""
@@ -238,6 +258,46 @@ class SqlWorkspaces:
     def set_restoring(self, workspace: WorkspaceId, target: str | None) -> None:
         """Note durably which snapshot is being put back; None: it is done."""
         self._set(workspace, restoring=target)
+
+    def _sweep(self) -> None:
+        """Remove what nobody was given; what a row names is that row's, however far the process got that was killed."""
+        rows = {kept.directory: kept for kept in self.listed(("creating", "ready", "removing"))}
+        for name in self._backend.spares():
+            kept = rows.get(name)
+            if kept is None:
+                self._backend.remove(name)
+            elif kept.state == "ready":
+                self._backend.assign(name, kept.uid if self._private_uids else None)
+
+    def _change_size(self, kept: Kept, size: Size, actor: str) -> None:
+        before = {"bytes_max": kept.size.bytes_max, "files_max": kept.size.files_max}
+        name = self._larger(kept, size) if self._backend.hard else kept.directory
+        try:
+            self.record(kept, "resized", actor, "", before=before, bytes_max=size.bytes_max, files_max=size.files_max)
+        except CohortError:
+            if name != kept.directory:
+                self._backend.remove(name)
+            raise
+        if name != kept.directory:
+            self._backend.release(kept.directory)
+        # Commit point. Before this line the old one is the workspace; after it, the new one; a start removes the other.
+        self._set(kept.id, directory=name, bytes_max=size.bytes_max, files_max=size.files_max)
+        if name != kept.directory:
+            self._backend.assign(name, kept.uid if self._private_uids else None)
+            self._backend.remove(kept.directory)
+        self._attached(kept.id)
+
+    def _larger(self, kept: Kept, size: Size) -> str:
+        """A copy with another quota, spare until a row names it."""
+        name = new_name(self._entropy)
+        self._backend.make(name, size)
+        try:
+            with in_our_words("the workspace"):
+                copy_tree(self.place(kept.id).root, self._backend.attach(name, size), self._opener)
+        except CohortError:
+            self._backend.remove(name)
+            raise
+        return name
 
     def _of_agent(self, agent: AgentId, connection: Connection | None = None) -> Kept | None:
         wanted = select(workspaces).where(workspaces.c.agent == agent, workspaces.c.state.in_(("creating", "ready")))
