@@ -50,18 +50,19 @@ class Kernel:
         level: Level = Level.FULL,
         sandbox_of: Callable[[OnSpawn], Sandbox] | None = None,
         private_uids: bool = False,
+        audit_folder: Path | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
         self.database.migrate()
-        self._audit_database = open_database(f"sqlite:///{folder / 'audit.db'}")
+        self._audit_database = open_database(f"sqlite:///{(audit_folder or folder) / 'audit.db'}")
         self._audit_database.migrate()
         entropy = secrets.token_bytes
         self.audit = open_audit(self._audit_database, self.clock, entropy, key_file=folder / "audit.key", origin="test.example/audit")
         self.closed_orphans = self.audit.start(every_s=3600)
         opener, log = best_opener(), self.audit.log
         backend = DirectoryBackend(str(folder / "workspaces"), self.clock, opener)
-        self.workspaces = SqlWorkspaces(self.database, self.clock, log, backend, private_uids=private_uids)
+        self.workspaces = SqlWorkspaces(self.database, self.clock, log, backend, opener=opener, private_uids=private_uids)
         self.workspaces.start()
         self.identity = open_identity(self.database, self.clock, entropy, log, folder / "keys", "test.example", 3600, self.workspaces)
         self.approvals = SqlApprovals(self.database, log, self.clock, entropy, ApprovalLimits())

@@ -134,7 +134,7 @@ class MemoryAudit:
         return {"entries": len(self.entries)}
 
     def anchor(self) -> Sequence[Mapping[str, Any]]:
-        return [{"anchor": "file:/elsewhere/checkpoints", "ok": True, "size": len(self.entries)}]
+        return [{"anchor": "file:/elsewhere/checkpoints", "sent": True, "size": len(self.entries)}]
 
     def note(self, text: str, actor: str) -> int:
         assert text
@@ -340,7 +340,17 @@ class MemoryApprovals:
         rule = None
         if sign.grant is not GrantScope.ONCE:
             rule = self._rule(found, sign)
-        self._audit.append("approval", {"approval": approval, "answer": "approved", "actor": sign.approver}, found.action.agent)
+        self._audit.append(
+            "approval",
+            {
+                "event": "answered",
+                "operation": found.action.operation,
+                "approval": approval,
+                "answer": "approved",
+                "approver": sign.approver,
+            },
+            found.action.agent,
+        )
         return self.put(
             replace(
                 found,
@@ -355,7 +365,11 @@ class MemoryApprovals:
 
     def deny(self, approval: ApprovalId, sign: Sign) -> Approval:
         found = self._pending(approval, sign)
-        self._audit.append("approval", {"approval": approval, "answer": "denied", "actor": sign.approver}, found.action.agent)
+        self._audit.append(
+            "approval",
+            {"event": "answered", "operation": found.action.operation, "approval": approval, "answer": "denied", "approver": sign.approver},
+            found.action.agent,
+        )
         return self.put(replace(found, state=ApprovalState.DENIED, approvers=(sign.approver,), decided_us=views.NOW_US, note=sign.note))
 
     def withdraw(self, approval: ApprovalId, caller: Caller) -> Approval:
@@ -547,17 +561,26 @@ class MemoryActions:
         approval = self._approvals.ask(action, plain, (action.resource,), request.why, caller.agent.name)
         if request.wait_s > 0 and self._approvals.wait(approval.id, request.wait_s).state is ApprovalState.APPROVED:
             return None if self._approvals.consume(action.digest) else self._refused(action, "APPROVAL_DENIED", "it was not approved")
-        index = self._audit.append("decision", {"operation": action.operation, "answer": "ask"}, action.agent, action.id)
+        index = self._audit.append(
+            "decision", {"operation": action.operation, "resource": action.resource, "answer": "ask"}, action.agent, action.id
+        )
         return ActionResult(
             action.id, action.digest, Outcome.WAITING, {}, "APPROVAL_NEEDED", "a person has to approve", "Wait.", approval.id, index
         )
 
     def _refused(self, action: Action, code: str, reason: str) -> ActionResult:
-        index = self._audit.append("decision", {"operation": action.operation, "answer": "deny", "code": code}, action.agent, action.id)
+        index = self._audit.append(
+            "decision",
+            {"operation": action.operation, "resource": action.resource, "answer": "deny", "code": code},
+            action.agent,
+            action.id,
+        )
         return ActionResult(action.id, action.digest, Outcome.REFUSED, {}, code, reason, "Ask for the scope.", None, index)
 
     def _done(self, action: Action, request: Request) -> ActionResult:
-        intent = self._audit.append("intent", {"operation": action.operation, "answer": "allow"}, action.agent, action.id)
+        intent = self._audit.append(
+            "intent", {"operation": action.operation, "resource": action.resource, "answer": "allow"}, action.agent, action.id
+        )
         values: Mapping[str, Any] = {"path": request.arguments.get("path"), "content": "hello\n"}
         if request.operation == "terminal.run":
             argv = request.arguments["argv"]
@@ -570,7 +593,7 @@ class MemoryActions:
                 "stderr_bytes": 7,
                 "stopped_by": None,
             }
-        index = self._audit.append("outcome", {"outcome": "done"}, action.agent, action.id)
+        index = self._audit.append("outcome", {"operation": action.operation, "outcome": "done"}, action.agent, action.id)
         return ActionResult(action.id, action.digest, Outcome.DONE, values, None, "", "", None, intent, index, Level.FULL, 2100)
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cohort.base.clock import SystemClock
 from cohort.base.ids import WorkspaceId
-from cohort.kernel.model import Limits, Place
+from cohort.kernel.model import Level, Limits, Place
+from cohort.kernel.ports import Sandbox
+from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.boxes import Parts
+from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.cgroups import Cgroups, find
+from cohort.kernel.sandbox.confined import confined
+from cohort.kernel.sandbox.limits import limited
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 
 PRIVATE_UID = 200_001
-LIMITS = Limits(command_s=20.0, memory_bytes=512 << 20)
+LIMITS = Limits(command_s=20.0, memory_bytes=256 << 20)
 BUBBLEWRAP = "/usr/bin/bwrap"
+_numbers = itertools.count()
 
 
 def missing_package(what: str) -> None:
@@ -41,7 +50,7 @@ def need_bubblewrap() -> None:
 
 
 @contextmanager
-def place(name: str = "ws_test", hard_quota: bool = False, read_only: tuple[str, ...] = ()) -> Iterator[Place]:
+def place(hard_quota: bool = False, read_only: tuple[str, ...] = ()) -> Iterator[Place]:
     """An empty workspace, owned by a private uid when these tests run as root."""
     top = Path(tempfile.mkdtemp(prefix="cohort-sandbox-"))
     top.chmod(0o755)
@@ -51,7 +60,7 @@ def place(name: str = "ws_test", hard_quota: bool = False, read_only: tuple[str,
     gid = PRIVATE_UID if os.geteuid() == 0 else os.getgid()
     os.chown(root, uid, gid)
     try:
-        yield Place(WorkspaceId(name), str(root), uid, gid, hard_quota, read_only)
+        yield Place(WorkspaceId(f"ws_test{next(_numbers)}"), str(root), uid, gid, hard_quota, read_only)
     finally:
         shutil.rmtree(top, ignore_errors=True)
 
@@ -76,3 +85,61 @@ class Journal(list[Spawn]):
 
 def parts(spawner: Spawner, journal: Journal | None = None) -> Parts:
     return Parts(spawner, SystemClock(), Journal() if journal is None else journal)
+
+
+def cold(parts: Parts) -> Sandbox:
+    return Bubblewrap(parts, warm=False)
+
+
+def warm(parts: Parts) -> Sandbox:
+    return Bubblewrap(parts)
+
+
+BACKENDS: dict[str, Callable[[Parts], Sandbox]] = {
+    "bubblewrap, cold": cold,
+    "bubblewrap, warm": warm,
+    "confined": confined,
+    "limits": limited,
+}
+
+
+def need(name: str) -> None:
+    """Skips a backend that this machine cannot run."""
+    if name.startswith("bubblewrap"):
+        need_bubblewrap()
+    if name == "confined" and landlock.abi() == 0:
+        pytest.skip("this kernel has no Landlock")
+
+
+@contextmanager
+def cgroups() -> Iterator[Cgroups]:
+    """Groups below a parent of their own, all gone at the end; skips where none can be made."""
+    found = find(parent=f"cohort-test-{os.getpid()}-{next(_numbers)}")
+    if found.hierarchy is None:
+        pytest.skip(f"no cgroups can be made here: {found.reason}")
+    made = Cgroups(found.hierarchy)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def full(spawner: Spawner) -> Iterator[Sandbox]:
+    """Bubblewrap with cgroups: level 4."""
+    need_bubblewrap()
+    with cgroups() as groups:
+        yield Bubblewrap(replace(parts(spawner), cgroups=groups), Level.FULL)
+
+
+def processes_with(marker: str) -> list[int]:
+    """Processes on this machine whose command line has `marker`; zombies have none."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                if marker.encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found

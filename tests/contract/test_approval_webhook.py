@@ -5,10 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from cohort.base.errors import CohortError, Retry
 from cohort.base.settings_kernel import WebhookSettings
@@ -32,6 +39,9 @@ class Receiver(ThreadingHTTPServer):
         self.received = []
         self.arrived = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
+
+    def handle_error(self, request, client_address):
+        """A client that goes away, because it does not trust this server."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -285,3 +295,41 @@ def test_a_name_without_an_address_or_a_resolver_that_fails_is_no_answer():
         raise socket.gaierror("no such name")
 
     assert error_of(post, place, {}, b"", False, fails).code == "EGRESS_FAILED"
+
+
+def self_signed(folder, name):
+    """A certificate for `name`, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / f"{name}.pem"
+    file.write_bytes(plain + made.public_bytes(Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize(("host", "status"), [("hook.test", 204), ("other.test", None)])
+def test_over_tls_the_certificate_has_to_be_the_hosts_though_its_address_is_dialled(receiver, tmp_path, monkeypatch, host, status):
+    certificate = self_signed(tmp_path, "hook.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True, do_handshake_on_connect=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # where OpenSSL looks for whom to trust
+    place = Address.parse(f"https://{host}:{receiver.server_port}/", True)
+    if status is None:
+        error = error_of(post, place, {}, b"{}", True, lambda host, port: ["127.0.0.1"])
+        assert (error.code, "certificate" in error.message.lower()) == ("EGRESS_FAILED", True)
+        assert receiver.received == []
+    else:
+        assert post(place, {}, b"{}", True, lambda host, port: ["127.0.0.1"]) == status

@@ -82,4 +82,4 @@ def test_the_end_is_told_exactly(spawner: Spawner, here: Place, argv: str, code:
 def test_every_execution_is_told_before_it_happens(spawner: Spawner, here: Place) -> None:
     journal = Journal()
     Bubblewrap(parts(spawner, journal)).run(here, LIMITS, Command(("true",), label="act_1"))
-    assert [(one.workspace, one.argv, one.label, one.backend) for one in journal] == [("ws_test", ("true",), "act_1", "bubblewrap")]
+    assert [(one.workspace, one.argv, one.label, one.backend) for one in journal] == [(here.workspace, ("true",), "act_1", "bubblewrap")]

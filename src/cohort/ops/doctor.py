@@ -14,6 +14,8 @@ from pathlib import Path
 
 from cohort.base.errors import CohortError
 from cohort.base.settings import Settings, resolve_reference
+from cohort.kernel.face import Containment
+from cohort.kernel.model import Level
 from cohort.ops.house import running
 from cohort.ops.installation import DISK_FREE_BYTES_MIN
 from cohort.ops.ports import check_free
@@ -65,12 +67,12 @@ PROGRAMS = (
     Program("Chromium", ("chromium", "chromium-browser", "google-chrome"), "all works but the dashboard's tests in a browser", "chromium"),
     Program("nginx", ("nginx",), "all works but the comparison with nginx in `make bench`", "nginx"),
     Program("wrk", ("wrk",), "all works but the load figures of `make bench`", "wrk"),
-    Program("bubblewrap", ("bwrap",), "all works today; sandboxed agents will need it", "bubblewrap"),
+    Program("bubblewrap", ("bwrap",), "agents' commands reach isolation level 2 at most", "bubblewrap"),
 )
 
 
-def examine(settings: Settings, environment: Mapping[str, str]) -> tuple[Check, ...]:
-    """Every check, in the order in which a person would mend things. Changes nothing."""
+def examine(settings: Settings, environment: Mapping[str, str], contained: Containment | None = None) -> tuple[Check, ...]:
+    """Every check, in the order in which a person would mend things. Changes nothing. `contained`: what the probe has shown here, if it ran."""
     checks: list[Callable[[], Sequence[Check]]] = [
         lambda: [_python()],
         lambda: [_speed("uvloop"), _speed("httptools")],
@@ -79,6 +81,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> tuple[Check, 
         lambda: [_database(settings, environment)],
         lambda: [_descriptors(), _clock()],
         lambda: [_program(program) for program in PROGRAMS],
+        lambda: [] if contained is None else containment(contained, settings.kernel.isolation_min),
         lambda: _upstream_keys(settings, environment),
     ]
     return tuple(check for group in checks for check in group())
@@ -205,6 +208,23 @@ def _program(program: Program) -> Check:
     if found:
         return good(program.name, found)
     return Check(program.name, Grade.MISSING, "not installed", program.without, f"apt-get install {program.package}")
+
+
+def containment(found: Containment, isolation_min: int) -> list[Check]:
+    """How well commands of agents are contained: the level that was shown by attack, what got through, and what would raise it."""
+    landlock = f"Landlock ABI {found.landlock}" if found.landlock else "no Landlock"
+    through = [row for row in found.rows if row.stopped is False]
+    tried = sum(row.stopped is not None for row in found.rows)
+    text = f"level {found.level.value} of {Level.FULL.value} by {found.backend}, {tried - len(through)} of {tried} attacks stopped; {found.kernel}, {landlock}"
+    if found.level >= Level.FULL:
+        return [good("containment", text)]
+    without = "; ".join(found.soft)
+    if found.level < isolation_min:
+        without = f"commands of agents are refused (isolation_min is {isolation_min}), all else works{': ' if without else ''}{without}"
+    fixes = found.fixes or ("docs/how-to/fix-containment.md",)
+    checks = [Check("containment", Grade.MISSING, text, without, fixes[0])]
+    checks += [Check("containment", Grade.MISSING, "as well", "", fix) for fix in fixes[1:]]
+    return checks + [Check(f"attack {row.name}", Grade.MISSING, row.detail) for row in through]
 
 
 def _upstream_keys(settings: Settings, environment: Mapping[str, str]) -> list[Check]:

@@ -153,6 +153,8 @@ def _approvals(metadata: MetaData) -> None:
         sqlite_where=text("state = 'pending'"),
         postgresql_where=text("state = 'pending'"),
     )
+    Index("ix_approvals_state_created_us", approvals.c.state, approvals.c.created_us)
+    Index("ix_approvals_session_created_us", approvals.c.session, approvals.c.created_us)
     Table(
         "approval_votes",
         metadata,

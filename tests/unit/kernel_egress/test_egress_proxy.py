@@ -15,6 +15,7 @@ import pytest
 
 from cohort.base.errors import CohortError
 from cohort.kernel.sandbox.egress import PORT, Proxy, Reason, Times, Verdict
+from cohort.kernel.sandbox.egress_door import Door
 from cohort.kernel.sandbox.egress_verdict import CONNECTIONS_MAX
 from support_egress import answering, ask, own_network, serving, tls_echo, tunnel
 from support_ordinary import as_ordinary_user
@@ -191,6 +192,26 @@ def test_our_own_network_is_never_taken_for_a_sandbox(proxies: list[Proxy]) -> N
     assert caught.value.code == "SANDBOX_UNAVAILABLE"
     with pytest.raises(CohortError):
         private(proxies).listen(2**31 - 1, [NEVER], BUDGET, nothing)
+
+
+def test_what_opens_listeners_outlives_the_thread_that_first_asked(proxies: list[Proxy]) -> None:
+    door, seen = Door(), []
+
+    def ask_from_a_thread_of_its_own() -> None:
+        with pytest.raises(CohortError):
+            door.open(os.getpid(), PORT)
+        assert door._process is not None
+        seen.append(door._process.pid)
+
+    try:
+        for _ in range(2):
+            thread = threading.Thread(target=ask_from_a_thread_of_its_own)
+            thread.start()
+            thread.join()
+        assert len(set(seen)) == 1
+        assert len(seen) == 2
+    finally:
+        door.close()
 
 
 INSIDE = """

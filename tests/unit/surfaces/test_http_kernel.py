@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.face import Sign
 from cohort.kernel.model import ApprovalState
 from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.hands import Hands
+from cohort.surfaces.http.repeats import Repeats
+from cohort.surfaces.http.routes_actions import Lanes
+from cohort.surfaces.http.routes_approvals import Waiters
 from support_delivery import ADMIN_KEY, APPROVER_KEY, AUDITOR_KEY, MANAGER_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
 from support_kernel import asked
 
@@ -43,8 +48,23 @@ def home() -> House:
     return house()
 
 
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    """One application for all tests: making one takes longer than most of them."""
+    return create_app(house().control)
+
+
 @pytest.fixture
-def client(home: House) -> Iterator[TestClient]:
+def client(app: FastAPI, home: House) -> Iterator[TestClient]:
+    app.state.control, app.state.hands, app.state.repeats = home.control, Hands(home.control.clock), Repeats(home.control.clock)
+    app.state.lanes, app.state.waiters = Lanes(), Waiters()
+    with TestClient(app, base_url="http://127.0.0.1:8710", raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def own(home: House) -> Iterator[TestClient]:
+    """An application of its own, for what it keeps from its beginning on: streams and metrics."""
     with TestClient(create_app(home.control), base_url="http://127.0.0.1:8710", raise_server_exceptions=False) as made:
         yield made
 
@@ -265,7 +285,7 @@ def test_the_log_is_verified_proven_exported_anchored_and_noted(client: TestClie
     exported = get(client, "/audit/export")
     with tarfile.open(fileobj=io.BytesIO(exported.content)) as tar:
         assert {"audit/checkpoint", "audit/entries.jsonl"} <= set(tar.getnames())
-    assert post(client, "/audit/anchor").json()["items"][0]["ok"] is True
+    assert post(client, "/audit/anchor").json()["items"][0]["sent"] is True
     noted = post(client, "/audit/notes", {"text": "rotated the keys"}, role="auditor")
     assert (noted.status_code, noted.json()["index"]) == (201, home.kernel.audit.size() - 1)
 
@@ -343,7 +363,8 @@ def test_the_same_idempotency_key_changes_once_and_only_for_the_same_request(cli
     assert home.kernel.actions.requests[-1].idempotency_key == "k1"
 
 
-def test_a_live_list_says_what_waits(client: TestClient, home: House) -> None:
+def test_a_live_list_says_what_waits(own: TestClient, home: House) -> None:
+    client = own
     first = asked(home.kernel)
     with client.stream("GET", "/api/v1/approvals/events", headers=by("viewer")) as stream:
         lines = stream.iter_lines()
@@ -356,7 +377,8 @@ def test_a_live_list_says_what_waits(client: TestClient, home: House) -> None:
         client.app.state.feed.close()  # type: ignore[attr-defined]
 
 
-def test_prometheus_reads_the_kernel_and_what_is_unknown_is_left_out(client: TestClient, home: House) -> None:
+def test_prometheus_reads_the_kernel_and_what_is_unknown_is_left_out(own: TestClient, home: House) -> None:
+    client = own
     asked(home.kernel)
     text = client.get("/metrics").text
     for line in ('cohort_agents{state="suspended"} 1.0', "cohort_approvals_pending 1.0", "cohort_isolation_level 3.0"):

@@ -1,7 +1,7 @@
 """The action table of the specification as data: every operation there is. What is not here is refused as unknown.
 
 The risk numbers are the table's words (low, medium, high, critical) placed inside their ranges so that they order operations as people
-would; `docs/decisions/0086-how-an-action-is-decided.md` says why each asks when it does.
+would; `docs/decisions/0085-how-an-action-is-decided.md` says why each asks when it does.
 """
 
 from __future__ import annotations

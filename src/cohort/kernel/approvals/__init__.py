@@ -8,6 +8,6 @@ For `compose`:
     webhook.start()                        # and webhook.stop() at the end; webhook.reply(headers, body) behind POST .../reply
     approvals.sweep()                      # every few seconds: what is past its time is recorded as expired
 
-`SqlApprovals` is both the port `Approvals` and the face `ApprovalDesk`. `database` must not be the SQLite file that holds the audit log:
-a record is appended while the change it is about is still open. `plain.describe` writes the words that approvers read.
+`SqlApprovals` is both the port `Approvals` and the face `ApprovalDesk`. A record is appended while the change it is about is still open, so
+on SQLite the audit log needs a file of its own; on Postgres it may share the database. `plain.describe` writes the words that approvers read.
 """

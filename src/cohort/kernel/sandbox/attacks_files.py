@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.kernel.sandbox.attacks_row import FILES_UP, NAMESPACED, Attack, Oracle
+from cohort.kernel.sandbox.attacks_row import FILES_UP, LIMITS_UP, NAMESPACED, Attack, Oracle
 
 HOME_SECRET = Attack(
     "home-secret",
@@ -104,7 +104,7 @@ for name in os.listdir('/proc'):
             pass
 """,
     Oracle.SECRET,
-    NAMESPACED,
+    FILES_UP,
 )
 DESCRIPTORS = Attack(
     "descriptors",
@@ -118,7 +118,7 @@ for number in range(3, 256):
         pass
 """,
     Oracle.SECRET,
-    FILES_UP,
+    LIMITS_UP,
 )
 KERNEL_KNOBS = Attack(
     "kernel-knobs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.kernel.sandbox.attacks_row import FULL_ONLY, NAMESPACED, Attack, Oracle
+from cohort.kernel.sandbox.attacks_row import FILES_UP, FULL_ONLY, LIMITS_UP, SOFTLY, Attack, Oracle
 
 _FILL = """
 def fill(folder, ceiling, known):
@@ -28,7 +28,7 @@ def fill(folder, ceiling, known):
 FORK_BOMB = Attack(
     "fork-bomb",
     "start more processes than it may, up to a ceiling",
-    "RLIMIT_NPROC, set inside the user namespace, and the cgroup's pids",
+    "RLIMIT_NPROC, set inside the user namespace, and the cgroup's pids; without one it counts all processes of the uid",
     """
 held, children = os.pipe(), []
 try:
@@ -47,7 +47,7 @@ for child in children:
     os.waitpid(child, 0)
 """,
     Oracle.REPORT,
-    NAMESPACED,
+    LIMITS_UP,
     alone=True,
 )
 MEMORY_BOMB = Attack(
@@ -80,6 +80,7 @@ for child in children:
     Oracle.STATE,
     FULL_ONLY,
     alone=True,
+    soft_at=SOFTLY,
 )
 WORKSPACE_FILL = Attack(
     "workspace-fill",
@@ -102,16 +103,16 @@ got(written)
 TMP_FILL = Attack(
     "tmp-fill",
     "fill /tmp",
-    "a sized file system of its own",
+    "a sized file system of its own; without one, it cannot be written to",
     _FILL + "got(fill(told['tmp'], told['tmp_bytes'], told['ours']))",
     Oracle.REPORT,
-    NAMESPACED,
+    FILES_UP,
     alone=True,
 )
 DEV_FILL = Attack(
     "dev-fill",
     "fill /dev and /dev/shm",
-    "/dev is read-only, /dev/shm a sized file system of its own",
+    "/dev is read-only, /dev/shm a sized file system of its own; without one, neither can be written to",
     _FILL
     + """
 for folder in told['dev']:
@@ -121,7 +122,7 @@ for folder in told['dev']:
         pass
 """,
     Oracle.REPORT,
-    NAMESPACED,
+    FILES_UP,
     alone=True,
 )
 INODE_FLOOD = Attack(

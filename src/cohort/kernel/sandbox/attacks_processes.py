@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.kernel.sandbox.attacks_row import FILES_UP, NAMESPACED, Attack, Oracle
+from cohort.kernel.sandbox.attacks_row import FILES_UP, LIMITS_UP, NAMESPACED, Attack, Oracle
 
 PTRACE = Attack(
     "ptrace",
@@ -53,7 +53,7 @@ for name in os.listdir('/proc'):
 ORPHAN = Attack(
     "orphan-daemon",
     "leave a process behind when the command ends",
-    "the pid namespace ends with the command, and everything in it",
+    "the pid namespace ends with the command; without one, whatever is left is adopted and killed",
     """
 if os.fork() == 0:
     os.setsid()
@@ -68,7 +68,7 @@ if os.fork() == 0:
 os.wait()
 """,
     Oracle.STATE,
-    NAMESPACED,
+    LIMITS_UP,
 )
 SYSV = Attack(
     "sysv-memory",

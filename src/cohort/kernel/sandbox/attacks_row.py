@@ -18,14 +18,16 @@ class Oracle(StrEnum):
 
 NAMESPACED = frozenset({Level.NAMESPACES, Level.FULL})
 FILES_UP = NAMESPACED | {Level.FILES}
+LIMITS_UP = FILES_UP | {Level.LIMITS}
 FULL_ONLY = frozenset({Level.FULL})
+SOFTLY = frozenset({Level.LIMITS, Level.FILES, Level.NAMESPACES})
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
     """`tries` and `stopped_by` in words. `program`: Python for the system's own interpreter; it finds its parameters in `told` and hands in what
-    it has got by `got(text)`. `stopped_at`: the levels whose claim includes this row. `alone`: it may harm what runs beside it in a sandbox.
-    `as_root`: without a sandbox it needs root's rights to succeed.
+    it has got by `got(text)`. `stopped_at`: the levels whose claim includes this row. `soft_at`: the levels that may stop it
+    or not, as it happens. `alone`: it may harm what runs beside it in a sandbox. `as_root`: without a sandbox it needs root's rights to succeed.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Attack:
     stopped_at: frozenset[Level]
     alone: bool = False
     as_root: bool = False
+    soft_at: frozenset[Level] = frozenset()

@@ -13,7 +13,7 @@ from typing import Any
 
 from cohort.base.clock import Clock
 from cohort.kernel.model import Command, Level, Limits, Place
-from cohort.kernel.sandbox import opening, profile, seccomp
+from cohort.kernel.sandbox import commands, opening, profile, seccomp
 from cohort.kernel.sandbox.cgroups import Cgroups, Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Watch
@@ -36,13 +36,15 @@ Files = tuple[tuple[str, int, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `binary`: bubblewrap's path."""
+    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `on_egress`: told the
+    command's label and what the proxy decided, from a thread of the proxy's; when it raises, nothing is dialled. `binary`: bubblewrap's path.
+    """
 
     spawner: Spawner
     clock: Clock
     on_spawn: OnSpawn
     proxy: Proxy | None = None
-    on_egress: Callable[[Any], None] = unobserved
+    on_egress: Callable[[str, Any], None] = unobserved
     cgroups: Cgroups | None = None
     binary: str = "/usr/bin/bwrap"
 
@@ -70,7 +72,6 @@ class Wanted:
     limits: Limits
     argv: tuple[str, ...]
     files: Files
-    variables: tuple[tuple[str, str], ...]
     protected: Identities
     timed: bool
 
@@ -87,12 +88,11 @@ def arguments(wanted: Wanted) -> list[str]:
         *("--proc", "/proc", "--dev", "/dev"),
         *("--perms", "1777", "--size", str(shm), "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--perms", "1777", "--size", str(tmp), "--tmpfs", "/tmp"),  # noqa: S108
-        *("--bind", root, profile.WORKSPACE),
-        *(part for name in _above(wanted.protected) for part in ("--bind", f"{root}/{name}", f"{profile.WORKSPACE}/{name}")),
-        *(part for name in wanted.protected for part in ("--ro-bind", f"{root}/{name}", f"{profile.WORKSPACE}/{name}")),
+        *("--bind", root, commands.WORKSPACE),
+        *(part for name in _above(wanted.protected) for part in ("--bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
+        *(part for name in wanted.protected for part in ("--ro-bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
         *(part for number, file in enumerate(wanted.files, DATA) for part in _file(number, *file[:2])),
         *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
-        *(part for name, value in wanted.variables for part in ("--setenv", name, value)),
         *("--seccomp", str(FILTER), "--info-fd", str(INFO)),
     ]
 
@@ -160,7 +160,7 @@ def check_protected(pid: int, protected: Identities) -> None:
     """
     for name, identity in protected.items():
         try:
-            fd = opening.look(f"/proc/{pid}/root{profile.WORKSPACE}", name)
+            fd = opening.look(f"/proc/{pid}/root{commands.WORKSPACE}", name)
         except OSError as error:
             raise unavailable(f"the protected path {name} cannot be looked at inside: {error}", "Try again.") from error
         try:

@@ -12,11 +12,12 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
 from cohort.kernel.ports import Running
-from cohort.kernel.sandbox import boxes, landlock, profile, stage_two
+from cohort.kernel.sandbox import boxes, commands, landlock, profile, stage_two
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.cgroups import Group
@@ -64,7 +65,7 @@ class Cold:
         return running
 
     def _begin(self, place: Place, limits: Limits, command: Command, time_s: float | None) -> Begun:
-        profile.check(command)
+        commands.check(command)
         image = stage_two.image(self._plan(limits, command))
         wanted = self._wanted(place, limits, command, image.file, time_s is not None)
         with ExitStack() as after:
@@ -107,16 +108,17 @@ class Cold:
     def _way_out(self, pid: int, limits: Limits, command: Command) -> Listener:
         if self._parts.proxy is None:
             raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
-        return self._parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, self._parts.on_egress)
+        return self._parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(self._parts.on_egress, command.label))
 
     def _plan(self, limits: Limits, command: Command) -> stage_two.Plan:
         return stage_two.Plan(
             rules=profile.rules(bool(command.hosts)),
             abi=self._abi,
             processes=profile.nproc(limits),
-            cwd=profile.folder(command),
-            paths=profile.candidates(command.argv[0], profile.variables(command)),
+            cwd=commands.folder(command),
+            paths=commands.candidates(command.argv[0], commands.variables(command)),
             name=command.argv[0],
+            variables=tuple(f"{name}={value}" for name, value in sorted(commands.variables(command).items())),
         )
 
     def _wanted(self, place: Place, limits: Limits, command: Command, stage: bytes, timed: bool) -> Wanted:
@@ -125,7 +127,6 @@ class Cold:
             limits=limits,
             argv=(STAGE_TWO, *command.argv),
             files=((STAGE_TWO, 0o555, stage), *boxes.etc_files(place)),
-            variables=tuple(sorted(profile.variables(command).items())),
             protected=boxes.protected_paths(place),
             timed=timed,
         )
@@ -180,7 +181,7 @@ class Bubblewrap:
         return self._level
 
     def run(self, place: Place, limits: Limits, command: Command) -> Completed:
-        profile.check(command)
+        commands.check(command)
         self._parts.journal(self.name, place, command)
         if self._use_warm and not command.hosts:
             done = self._warm.run(place, limits, command)
@@ -189,7 +190,7 @@ class Bubblewrap:
         return self._cold_one().run(place, limits, command)
 
     def start(self, place: Place, limits: Limits, command: Command) -> Running:
-        profile.check(command)
+        commands.check(command)
         self._parts.journal(self.name, place, command)
         return self._cold_one().start(place, limits, command)
 

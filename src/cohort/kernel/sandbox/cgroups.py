@@ -45,14 +45,14 @@ class Found:
     reason: str
 
 
-def find(mountinfo: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> Found:
-    """Look, and try: a folder that can be made and limited is the only proof."""
+def find(parent: str = PARENT, mountinfo: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> Found:
+    """Look, and try: a folder that can be made and limited is the only proof. `parent`: of all groups; one per installation."""
     try:
         mounts, groups = _mounts(mountinfo.read_text()), _groups(own.read_text())
     except OSError as error:
         return Found(None, f"no cgroups on this system: {error.strerror}")
-    first = _version_1(mounts, groups)
-    tried = [hierarchy for hierarchy in (first, _version_2(mounts, groups)) if hierarchy is not None]
+    both = (_version_1(mounts, groups, parent), _version_2(mounts, groups, parent))
+    tried = [hierarchy for hierarchy in both if hierarchy is not None]
     reasons = []
     for hierarchy in tried:
         reason = _refusal(hierarchy)
@@ -85,13 +85,13 @@ def _groups(text: str) -> dict[str, str]:
     return found
 
 
-def _version_1(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str]) -> Hierarchy | None:
+def _version_1(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str], parent: str) -> Hierarchy | None:
     if not all(name in mounts and name in groups for name in CONTROLLERS):
         return None
-    return Hierarchy(1, {name: _below(*mounts[name], groups[name]) / PARENT for name in CONTROLLERS})
+    return Hierarchy(1, {name: _below(*mounts[name], groups[name]) / parent for name in CONTROLLERS})
 
 
-def _version_2(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str]) -> Hierarchy | None:
+def _version_2(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str], parent: str) -> Hierarchy | None:
     if "2" not in mounts or "2" not in groups:
         return None
     folder = _below(*mounts["2"], groups["2"])
@@ -99,7 +99,7 @@ def _version_2(mounts: Mapping[str, tuple[str, Path]], groups: Mapping[str, str]
         offered = (folder / "cgroup.controllers").read_text().split()
     except OSError:
         return None
-    return Hierarchy(2, dict.fromkeys(CONTROLLERS, folder / PARENT)) if set(CONTROLLERS) <= set(offered) else None
+    return Hierarchy(2, dict.fromkeys(CONTROLLERS, folder / parent)) if set(CONTROLLERS) <= set(offered) else None
 
 
 def _below(root: str, place: Path, group: str) -> Path:
@@ -233,6 +233,16 @@ class Cgroups:
             group = self._groups.pop(workspace, None)
             if group is not None:
                 group.remove()
+
+    def close(self) -> None:
+        """Take all groups away, and their parent unless somebody else has groups there."""
+        with self._lock:
+            for group in self._groups.values():
+                group.remove()
+            self._groups.clear()
+            for folder in dict.fromkeys(self._hierarchy.folders.values()):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def _read(path: Path) -> str:

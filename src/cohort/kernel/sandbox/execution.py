@@ -147,6 +147,22 @@ class Execution:
             self._extra.add(chunk)
         return self._extra.data.startswith(word)
 
+    def hear_pid(self, wait_s: float) -> int | None:
+        """The number of the process that was started; None when it was not. Errors: SANDBOX_UNAVAILABLE: nothing came in time."""
+        poll = select.poll()
+        poll.register(self._pipes.told, select.POLLIN)
+        until_s = self._clock.monotonic_s() + wait_s
+        while b"\n" not in self._told.data:
+            left_s = until_s - self._clock.monotonic_s()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise unavailable(f"the spawner started nothing within {wait_s:g} s")
+            chunk = os.read(self._pipes.told, READ_BYTES)
+            if not chunk:
+                return None
+            self._told.add(chunk)
+        found = lines(bytes(self._told.data[: self._told.data.rindex(b"\n")])).get("pid")
+        return None if found is None else int(str(found))
+
     def finish(self) -> Completed:
         """Wait for its end, in time or by force.
 

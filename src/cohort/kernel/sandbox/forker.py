@@ -6,7 +6,7 @@ thread that forked it. It imports nothing of Cohort, because inside a sandbox th
 
 Protocol: descriptor 0 is a SOCK_SEQPACKET socket. A message is a JSON object, with descriptors beside it; end of file ends the program
 and everything it started. To start: `id`, `argv`, `env`, `cwd`, `fds` (the numbers the descriptors get, the first descriptor excepted:
-that one is told how it goes), and what else `_prepare` reads. To signal: `kill` (the id), `signal`, `group`. Told are lines of JSON:
+that one is told how it goes), and what else `_prepare` reads. To signal: `kill` (the id), `signal`. Told are lines of JSON:
 `{"pid": ..}`; at the end `{"status": .., "cpu_us": .., "memory_bytes": ..}`, the wait status; or `{"error": ..}`, when it was not started.
 
 Modes: `spawner` adopts what bubblewrap leaves behind and ends it before the end is told; `runner` kills every process of its pid
@@ -130,14 +130,11 @@ class Forker:
         self._children[pid] = Child(order, told)
 
     def _signal(self, order: dict[str, Any]) -> None:
-        """Only to a child that is not reaped yet, so its number cannot belong to anybody else."""
+        """Only to a child that is not reaped yet, so its number cannot belong to anybody else; with its session, once it has one."""
         for pid, child in self._children.items():
             if child.id == order["kill"]:
-                send = os.killpg if order.get("group") else os.kill
-                try:
-                    send(pid, order["signal"])
-                except ProcessLookupError:
-                    return
+                kill(-pid, order["signal"])
+                kill(pid, order["signal"])
 
     def _reap(self) -> None:
         while True:
@@ -153,6 +150,8 @@ class Forker:
         child = self._children.pop(pid, None)
         if child is not None:
             child.status = status
+            if sys.platform != "linux":
+                kill(-pid, signal.SIGKILL)  # where nothing can be adopted, its session is all that can be found
         else:
             child = self._adopted.pop(pid, None)
             if child is None:
@@ -212,7 +211,7 @@ def become(order: dict[str, Any], fds: list[int], control: int) -> None:
     try:
         os.close(control)
         if order.get("nanny"):
-            _mind(fds)
+            _mind()
         _prepare(order, fds)
     except BaseException as error:
         tell(told, {"error": f"{type(error).__name__}: {error}", "folder": isinstance(error, FolderError)})
@@ -220,7 +219,7 @@ def become(order: dict[str, Any], fds: list[int], control: int) -> None:
         os._exit(125)
 
 
-def _mind(fds: list[int]) -> None:
+def _mind() -> None:
     """Fork once more, and stay as the parent that ends all the program leaves behind; the program goes on, in the child."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.set_wakeup_fd(-1)
@@ -228,9 +227,9 @@ def _mind(fds: list[int]) -> None:
     pid = os.fork()
     if pid == 0:
         return
-    for fd in fds:
-        os.close(fd)
+    os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # also those that tell of others: their end must be seen
     _, status, _ = os.wait4(pid, 0)
+    kill(-pid, signal.SIGKILL)
     for _ in range(KILL_ROUNDS_MAX):
         for left in own_children():
             kill(left, signal.SIGKILL)

@@ -32,7 +32,7 @@ def look(root: str, path: str) -> int | None:
     """An O_PATH descriptor of `path` below `root`; None when there is nothing. Errors: as `identity`."""
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack("=QQQ", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, NO_MAGICLINKS | NO_SYMLINKS | BENEATH)
+        how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, NO_MAGICLINKS | NO_SYMLINKS | BENEATH)
         found = int(_libc.syscall(OPENAT2, top, os.fsencode(path), ctypes.c_char_p(how), ctypes.c_size_t(len(how))))
     finally:
         os.close(top)

@@ -98,15 +98,30 @@ def probe(sandbox: Sandbox, place: Place, around: Surroundings) -> Containment:
     return _finding(sandbox, shown, said, around)
 
 
+def nothing_shown(clock: Clock, why: str, hint: str) -> Containment:
+    """What is known where no sandbox could be tried at all: level 0."""
+    fixes = fixes_for(look(), Level.NONE)
+    return Containment(
+        "none", Level.NONE, clock.now_us(), (), (why,), (*([hint] if hint and not fixes else []), *fixes), _kernel(), landlock.abi()
+    )
+
+
+def _kernel() -> str:
+    return f"{platform.system()} {platform.release()}"
+
+
 def _attack(sandbox: Sandbox, place: Place, tried: Sequence[Attack], set_scene: Scene) -> dict[str, tuple[str, ...]]:
     """What each handed in. One that brings its own sandbox down has handed in nothing, but was tried."""
     found: dict[str, tuple[str, ...]] = {}
-    for group in ([attack for attack in tried if not attack.alone], *([attack] for attack in tried if attack.alone)):
-        request = attacks_driver.request(group, set_scene.told, ROW_WAIT_S)
-        done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label="probe"))
-        if done.stopped_by is not None:
-            found |= {attack.name: () for attack in group if attack.alone}
-        found |= attacks_driver.evidence(done.stdout)
+    try:
+        for group in ([attack for attack in tried if not attack.alone], *([attack] for attack in tried if attack.alone)):
+            request = attacks_driver.request(group, set_scene.told, ROW_WAIT_S)
+            done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label="probe"))
+            if done.stopped_by is not None:
+                found |= {attack.name: () for attack in group if attack.alone}
+            found |= attacks_driver.evidence(done.stdout)
+    finally:
+        sandbox.close(place)
     return found
 
 
@@ -128,8 +143,9 @@ def _finding(sandbox: Sandbox, shown: Shown, said: dict[str, tuple[str, ...]], a
     level = level_of(shown, sandbox.level)
     rows = tuple(_row(attack, shown, said) for attack in PROBED)
     if level < sandbox.level:
-        through = ", ".join(row.name for row in rows if row.stopped is False) or "nothing got through, but not all was shown"
-        _log.error("%s shows isolation level %d of %d: %s", sandbox.name, level, sandbox.level, through)
+        through = ", ".join(row.name for row in rows if row.stopped is False)
+        why = f"got through: {through}" if through else "; ".join(soft_limits(shown)) or "not every claim could be tried"
+        _log.error("%s shows isolation level %d of %d: %s", sandbox.name, level, sandbox.level, why)
     return Containment(
         backend=sandbox.name,
         level=level,
@@ -137,7 +153,7 @@ def _finding(sandbox: Sandbox, shown: Shown, said: dict[str, tuple[str, ...]], a
         rows=rows,
         soft=soft_limits(shown) if level >= Level.FILES else (),
         fixes=fixes_for(look(), level),
-        kernel=f"{platform.system()} {platform.release()}",
+        kernel=_kernel(),
         landlock=landlock.abi(),
     )
 

@@ -1,33 +1,23 @@
-"""What a sandbox looks like from inside, as values: variables, generated files, limits, and what Landlock allows. Shared by backends."""
+"""What a sandbox looks like from inside, as values: generated files, limits, and what Landlock allows. Shared by the backends of Linux."""
 
 from __future__ import annotations
 
 import math
 import os
-import posixpath
 import resource
-from collections.abc import Mapping
 
 from cohort.base.errors import CohortError
-from cohort.kernel.model import Command, Limits, Place
+from cohort.kernel.model import Limits, Place
 from cohort.kernel.sandbox import landlock
+from cohort.kernel.sandbox.commands import PROXY_PORT, WORKSPACE
 
-WORKSPACE = "/workspace"
-PATH = "/usr/local/bin:/usr/bin:/bin"
-VARIABLES = {"HOME": WORKSPACE, "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": "/tmp"}  # noqa: S108
-"""All that a command finds in its environment, beside what it was given."""
-PROXY_PORT = 3128
-PROXY_NAMES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-ARGUMENTS_MAX = 4096
 OPEN_FILES = 1024
 ADDRESS_SPACE_MIN = 64 << 30
 """Of one process. Memory is limited by the cgroup or the watchdog; this only keeps page tables within reason, as run-times reserve much."""
 TMP_BYTES, SHM_BYTES = 64 << 20, 64 << 20
 SHARE_OF_MEMORY = 4
 """The temporary file systems get at most this part of the memory limit each, because what is in them is memory."""
-MSGQUEUE = getattr(resource, "RLIMIT_MSGQUEUE", 12)
-NPROC = getattr(resource, "RLIMIT_NPROC", 6)
-FSIZE_FACTOR = 1
+MSGQUEUE, NPROC = 12, resource.RLIMIT_NPROC
 SUPERVISORS = 4
 """Processes of the sandbox itself, which count against its limit of processes."""
 
@@ -36,7 +26,7 @@ def rlimits(limits: Limits, timed: bool) -> tuple[tuple[int, int], ...]:
     """What holds for every process of a sandbox. The number of processes is not among them: see `nproc`."""
     found = [
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, limits.disk_bytes * FSIZE_FACTOR),
+        (resource.RLIMIT_FSIZE, limits.disk_bytes),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_AS, max(ADDRESS_SPACE_MIN, limits.memory_bytes * 8)),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -86,47 +76,6 @@ def etc(uid: int, gid: int) -> dict[str, str]:
         "group": f"root:x:0:\nagent:x:{gid}:\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     }
-
-
-def variables(command: Command) -> dict[str, str]:
-    """Everything in the environment of `command`. The proxy's address is not the command's to choose."""
-    found = dict(VARIABLES) | dict(command.env)
-    if command.hosts:
-        found |= dict.fromkeys(PROXY_NAMES, f"http://127.0.0.1:{PROXY_PORT}")
-    return found
-
-
-def folder(command: Command, root: str = WORKSPACE) -> str:
-    """Where the command starts, absolute.
-
-    Raises:
-        CohortError PATH_ESCAPES: not below the workspace.
-    """
-    joined = posixpath.normpath(posixpath.join(root, command.cwd))
-    if joined != root and not joined.startswith(root.rstrip("/") + "/"):
-        raise CohortError("PATH_ESCAPES", f"{command.cwd!r} is not in the workspace", field="cwd", hint="Name a folder of the workspace.")
-    return joined
-
-
-def candidates(program: str, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Where the program may be, in order, as a shell would look."""
-    if "/" in program:
-        return (program,)
-    return tuple(f"{part or '.'}/{program}" for part in environment.get("PATH", PATH).split(":"))[:64]
-
-
-def check(command: Command) -> None:
-    """Errors: ARGUMENT_INVALID."""
-    texts = [*command.argv, command.cwd, *command.env, *command.env.values()]
-    wrong = ""
-    if not command.argv or not command.argv[0]:
-        wrong = "there is no program to execute"
-    elif len(command.argv) > ARGUMENTS_MAX:
-        wrong = f"{len(command.argv)} arguments, more than {ARGUMENTS_MAX}"
-    elif any("\0" in one for one in texts) or any("=" in one or not one for one in command.env):
-        wrong = "a NUL character, or a variable without a proper name"
-    if wrong:
-        raise CohortError("ARGUMENT_INVALID", wrong, field="argv", hint="Give the program and its arguments as text.")
 
 
 def owner(place: Place) -> tuple[int, int] | None:

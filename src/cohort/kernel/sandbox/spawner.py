@@ -103,10 +103,10 @@ class Line:
             os.close(told_w)
         return id, told_r
 
-    def signal(self, id: int, number: int, group: bool = False) -> None:
+    def signal(self, id: int, number: int) -> None:
         """To what was started as `id`; nothing happens when it has ended, or the forker has."""
         try:
-            self._send(json.dumps({"kill": id, "signal": number, "group": group}).encode(), [])
+            self._send(json.dumps({"kill": id, "signal": number}).encode(), [])
         except OSError:
             return
 

@@ -1,7 +1,7 @@
 """The program between bubblewrap and a command in a cold sandbox: it limits, confines, executes, waits, and tells how it ended.
 
 An interpreter takes longer to start than the whole sandbox, and a compiled program would have to be shipped. So the kernel writes this
-one itself: a list of system calls, and 212 bytes of machine code that makes them one after the other. The list says, in this order:
+one itself: a list of system calls, and 209 bytes of machine code that makes them one after the other. The list says, in this order:
 not to be looked into; "set up"; to wait for one byte from the kernel, which looks at the sandbox meanwhile; to fork; and in the child,
 processes, folder, Landlock, "started", execute. The parent stays outside of the child's Landlock domain, waits, and writes wait status
 and resource usage to descriptor `TELL`. A call that fails ends everything before the command has begun, and its place in the list is
@@ -38,9 +38,8 @@ _RULESET, _OPENED = TELL + 1, TELL + 2
 """The lowest free descriptors, which is what the system gives; were they others, the next call would fail."""
 
 _CODE = bytes.fromhex(
-    "488b0c24"  # _start:  mov  rcx, [rsp]             the number of arguments
-    "4c8d6c2410"  #        lea  r13, [rsp+16]          arguments from the second on
-    "4c8d74cc10"  #        lea  r14, [rsp+rcx*8+16]    variables
+    "4c8d6c2410"  # _start: lea r13, [rsp+16]          arguments from the second on
+    "41be33221100"  #      mov  r14d, VARIABLES
     "bb44332211"  #        mov  ebx, LIST
     "488b03"  # next:      mov  rax, [rbx]             the call's number, or
     "4883f8ff"  #          cmp  rax, -1
@@ -106,7 +105,7 @@ _CODE = bytes.fromhex(
 class Plan:
     """What to do before the command. `rules`: Landlock's, None to go without; `cwd`: absolute; `processes`: at most, of the sandbox.
 
-    `paths`: where the program may be, tried in order.
+    `paths`: where the program may be, tried in order. `variables`: all of the command's environment, as `NAME=value`.
     """
 
     rules: landlock.Rules | None
@@ -115,6 +114,7 @@ class Plan:
     cwd: str
     paths: tuple[str, ...]
     name: str
+    variables: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,7 @@ class _Image:
     def __init__(self) -> None:
         self._text = bytearray(_CODE)
         self._list = bytearray()
+        self._variables = 0
         self.names: list[str] = []
 
     def data(self, content: bytes) -> int:
@@ -160,13 +161,15 @@ class _Image:
         self.names.append(name)
         self._list += _CALL.pack(number, *arguments, *([0] * (6 - len(arguments))), least)
 
-    def execute(self, paths: Sequence[int], words: int, length: int) -> None:
+    def execute(self, paths: Sequence[int], variables: Sequence[int], words: int, length: int) -> None:
+        self._variables = self.data(struct.pack(f"<{len(variables)}QQ", *variables, 0))
         self._list += struct.pack(f"<q{len(paths)}qqqq", _EXECUTE, *paths, 0, words, length)
 
     def finished(self) -> Image:
         body = bytes(self._text) + bytes(-len(self._text) % 8)
         at = _BASE + _HEADERS + len(body)
         body = body.replace(bytes.fromhex("bb44332211"), b"\xbb" + struct.pack("<I", at), 1)
+        body = body.replace(bytes.fromhex("41be33221100"), b"\x41\xbe" + struct.pack("<I", self._variables), 1)
         body = body.replace(bytes.fromhex("bf88776655"), b"\xbf" + struct.pack("<I", TELL), 1) + bytes(self._list)
         size = _HEADERS + len(body)
         identity = b"\x7fELF\x02\x01\x01" + bytes(9)
@@ -195,7 +198,7 @@ def image(plan: Plan) -> Image:
         _confine(made, plan.rules, plan.abi)
     made.call("started", _WRITE, TELL, made.data(STARTED), len(STARTED))
     words = f"cohort: {plan.name}: not found, or not executable\n".encode(errors="replace")
-    made.execute([made.text(path) for path in plan.paths], made.data(words), len(words))
+    made.execute([made.text(path) for path in plan.paths], [made.text(one) for one in plan.variables], made.data(words), len(words))
     return made.finished()
 
 

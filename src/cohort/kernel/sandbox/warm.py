@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.sandbox import boxes, landlock, profile
+from cohort.kernel.sandbox import boxes, commands, landlock, profile
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.ends import Ends
@@ -87,7 +87,8 @@ class Sandbox:
 class Warm:
     """The warm sandboxes of all workspaces. Safe to use from many threads."""
 
-    def __init__(self, parts: Parts, level: Level, active: Active) -> None:
+    def __init__(self, parts: Parts, level: Level, active: Active, sandboxes_max: int = WARM_MAX) -> None:
+        self._most = sandboxes_max
         self._parts = parts
         self._level = level
         self._active = active
@@ -136,7 +137,7 @@ class Warm:
             sandbox.end()
 
     def _take(self, key: Key) -> Sandbox | None:
-        """The workspace's sandbox, now busy, made if need be; None when it is busy already, or all `WARM_MAX` are."""
+        """The workspace's sandbox, now busy, made if need be; None when it is busy already, or as many as may be are."""
         workspace = str(key[0].workspace)
         with self._lock:
             known = self._up.get(workspace)
@@ -146,7 +147,7 @@ class Warm:
                 known.busy = True
                 return known
             leaving = [self._up.pop(workspace)] if known is not None else self._least_used()
-            if len(self._up) + len(self._starting) >= WARM_MAX:
+            if len(self._up) + len(self._starting) >= self._most:
                 return None
             self._starting.add(workspace)
         try:
@@ -163,7 +164,7 @@ class Warm:
     def _least_used(self) -> list[Sandbox]:
         """Make room for one more, if that can be; the lock is held."""
         idle = sorted((one.used_s, name) for name, one in self._up.items() if not one.busy)
-        full = len(self._up) + len(self._starting) >= WARM_MAX
+        full = len(self._up) + len(self._starting) >= self._most
         return [self._up.pop(idle[0][1])] if full and idle else []
 
     def _give_back(self, workspace: str, sandbox: Sandbox, whole: bool) -> None:
@@ -194,11 +195,11 @@ class Warm:
     def _execute(self, sandbox: Sandbox, place: Place, limits: Limits, command: Command) -> Completed:
         with ExitStack() as after:
             group = self._parts.enter(place, limits, after)
-            environment = profile.variables(command)
+            environment = commands.variables(command)
             order = Order(
                 argv=command.argv,
                 env=environment,
-                cwd=profile.folder(command),
+                cwd=commands.folder(command),
                 rlimits=((profile.NPROC, profile.nproc(limits)), profile.cpu_limit(limits)),
                 forgive=True,
                 tell=(boxes.TELL,),
@@ -219,7 +220,7 @@ class Warm:
     def _open(self, key: Key) -> Sandbox:
         """A new one. Errors: SANDBOX_UNAVAILABLE."""
         place, limits, protected = key
-        wanted = Wanted(place, limits, _argv(self._abi), (*_files(), *boxes.etc_files(place)), (), dict(protected), timed=False)
+        wanted = Wanted(place, limits, _argv(self._abi), (*_files(), *boxes.etc_files(place)), dict(protected), timed=False)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         outer = self._parts.spawner.line()
         with ExitStack() as after, Ends() as ends:

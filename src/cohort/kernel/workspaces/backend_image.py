@@ -82,7 +82,7 @@ class ImageBackend:
 
     def assign(self, directory: str, uid: int | None) -> None:
         try:
-            if directory not in loop_devices.mounts_under(self._mounts):
+            if not self._mounted(directory):
                 self._mount(directory, self._image(directory, SPARE))
             if uid is not None:
                 hand_over(self._point(directory), uid)
@@ -105,7 +105,7 @@ class ImageBackend:
         image = self._image(directory, SPARE if os.path.exists(self._image(directory, SPARE)) else READY)
         with self._lock:
             try:
-                if directory not in loop_devices.mounts_under(self._mounts):
+                if not self._mounted(directory):
                     self._mount(directory, image)
                 if directory not in self._swept:
                     sweep_staging(self._point(directory))
@@ -136,7 +136,7 @@ class ImageBackend:
     def detach(self, directory: str) -> None:
         self._verified.pop(directory, None)
         point = self._point(directory)
-        if directory in loop_devices.mounts_under(self._mounts):
+        if self._mounted(directory):
             try:
                 loop_devices.unmount(point)
             except OSError as error:
@@ -162,6 +162,13 @@ class ImageBackend:
     def _point(self, directory: str) -> str:
         return os.path.join(self._mounts, directory)
 
+    def _mounted(self, directory: str) -> bool:
+        """Whether anything is; `_verify` says what."""
+        try:
+            return os.stat(self._point(directory)).st_dev != os.stat(self._mounts).st_dev
+        except FileNotFoundError:
+            return False
+
     def _mount(self, directory: str, image: str) -> None:
         os.makedirs(self._point(directory), 0o711, exist_ok=True)
         device = loop_devices.bind(image)
@@ -172,7 +179,7 @@ class ImageBackend:
 
     def _verify(self, directory: str, image: str, size: Size) -> tuple[int, int, int]:
         """That what is mounted is our image with this quota and nothing else; what `check` then compares."""
-        mount = loop_devices.mounts_under(self._mounts).get(directory)
+        mount = loop_devices.mount_at(self._point(directory))
         file = os.stat(image)
         why = None
         if mount is None or os.stat(self._point(directory)).st_dev in (os.stat(self._mounts).st_dev, file.st_dev):

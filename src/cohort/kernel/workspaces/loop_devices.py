@@ -120,13 +120,30 @@ def unmount(point: str) -> None:
 def mounts_under(folder: str) -> dict[str, Mount]:
     """What is mounted directly in `folder`, by name; of several mounts on one point the uppermost."""
     found = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            mount = _parsed(line)
-            above, _, name = mount.point.rpartition("/")
-            if above == folder:
-                found[name] = mount
+    for line in _mountinfo().splitlines():
+        mount = _parsed(line)
+        above, _, name = mount.point.rpartition("/")
+        if above == folder:
+            found[name] = mount
     return found
+
+
+def mount_at(point: str) -> Mount | None:
+    """What is mounted at `point`, the uppermost; None when nothing is. Does not read the lines of other mounts."""
+    text, wanted = _mountinfo(), f" {_escaped(point)} "
+    place = text.rfind(wanted)
+    while place >= 0:
+        start = text.rfind("\n", 0, place) + 1
+        mount = _parsed(text[start:].partition("\n")[0])
+        if mount.point == point:
+            return mount
+        place = text.rfind(wanted, 0, start)
+    return None
+
+
+def _mountinfo() -> str:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        return lines.read()
 
 
 def _parsed(line: str) -> Mount:
@@ -136,9 +153,18 @@ def _parsed(line: str) -> Mount:
     return Mount(_plain(fields[4]), os.makedev(int(major), int(minor)), kind, _plain(source))
 
 
+_OCTAL = ((" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"), ("\\", "\\134"))
+
+
 def _plain(text: str) -> str:
-    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+    for character, octal in _OCTAL:
         text = text.replace(octal, character)
+    return text
+
+
+def _escaped(text: str) -> str:
+    for character, octal in reversed(_OCTAL):
+        text = text.replace(character, octal)
     return text
 
 

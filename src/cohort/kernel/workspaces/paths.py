@@ -62,6 +62,8 @@ def listed(name: str) -> tuple[str, bool]:
 
 
 def _check_characters(text: str, field: str) -> None:
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return
     for one in text:
         if one == "\\":
             raise _invalid(text, "it has a backslash", "Put `/` between parts; names with a backslash are not supported.", field)
@@ -77,7 +79,7 @@ def _check_parts(text: str, parts: list[str], field: str) -> None:
     if len(parts) > DEPTH_MAX:
         raise _invalid(text, f"it is {len(parts)} parts deep", f"Use at most {DEPTH_MAX} parts.", field)
     for part in parts:
-        if len(part.encode()) > NAME_BYTES_MAX:
+        if len(part) > NAME_BYTES_MAX or len(part.encode()) > NAME_BYTES_MAX:
             raise _invalid(text, f"a part has {len(part.encode())} bytes", f"Use at most {NAME_BYTES_MAX} bytes for a part.", field)
 
 

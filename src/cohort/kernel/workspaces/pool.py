@@ -13,6 +13,8 @@ from cohort.kernel.workspaces.backend import Backend, Size
 SPARES_MAX = 64
 PAUSE_S = 30.0
 """How long the thread waits after a failure before it tries again."""
+REFILL_PAUSE_S = 0.1
+"""How long the thread leaves the machine to the registration that took a spare."""
 NAME_BYTES = 12
 STOP_WAIT_S = 70.0  # longer than one mkfs may take
 
@@ -72,7 +74,7 @@ class Pool:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or len(self._ready) < self._count)
-                if self._stopping:
+                if self._changed.wait_for(lambda: self._stopping, REFILL_PAUSE_S):
                     return
             self._make_one()
 

@@ -43,7 +43,8 @@ _WHOLE = frozenset(FILES) | frozenset(DIRECTORIES)
 
 def folded(name: str) -> str:
     """What a file system that ignores case, compatibility forms, and dots and blanks at the end would make of a name."""
-    plain = unicodedata.normalize("NFKC", name).casefold().rstrip(" .")
+    plain = name.lower() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
+    plain = plain.rstrip(" .")
     return GIT if plain == "git~1" else plain  # its short name on FAT and NTFS
 
 

@@ -171,8 +171,13 @@ def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             name, data = "message", ""
 
 
-def _where(session: Session) -> tuple[str, str, bool, bool]:
-    """Control's address, the key for it, whether a supervisor of this data directory keeps it running, and whether the key is its own."""
+def address(session: Session) -> str:
+    """Control's address. Errors: FIELD_INVALID."""
+    return _found(session)[0]
+
+
+def _found(session: Session) -> tuple[str, str, bool, DataDir]:
+    """Control's address, this installation's own one, whether a supervisor of this data directory keeps it running, and the directory."""
     from cohort.ops.house import running
 
     settings = session.settings()
@@ -183,8 +188,14 @@ def _where(session: Session) -> tuple[str, str, bool, bool]:
         raise CohortError(
             "FIELD_INVALID", f"--url: not an address, found {url!r}", field="url", hint="Write it like http://127.0.0.1:8710."
         )
+    return url, own, now is not None and url == own, settings.data
+
+
+def _where(session: Session) -> tuple[str, str, bool, bool]:
+    """Control's address, the key for it, whether a supervisor of this data directory keeps it running, and whether the key is its own."""
+    url, own, local, data = _found(session)
     given = _given_key(session)
-    return url, given or _own_key(settings.data, url, own), now is not None and url == own, not given
+    return url, given or _own_key(data, url, own), local, not given
 
 
 def _given_key(session: Session) -> str:

@@ -170,7 +170,7 @@ def anchor(session: Session) -> int:
     if not page["items"]:
         session.say("no anchor is configured; see `kernel.anchors` in the configuration")
         return Exit.UNKNOWN
-    return Exit.DONE if all(item.get("ok", True) for item in page["items"]) else Exit.FAILED
+    return Exit.DONE if all(item.get("sent", False) for item in page["items"]) else Exit.FAILED
 
 
 @command.command("note", epilog=examples('cohort audit note "rotated the signing key after the drill"'))

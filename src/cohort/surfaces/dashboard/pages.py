@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cohort.base.errors import CohortError
 from cohort.delivery.model import RolloutView
-from cohort.surfaces.dashboard import actions, signin, streams
+from cohort.surfaces.dashboard import actions, actions_kernel, pages_kernel, signin, streams, streams_kernel
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
@@ -25,7 +25,15 @@ Cursor = Annotated[int | None, Query(ge=0, le=NUMBER_MAX)]
 def install_dashboard(app: FastAPI) -> None:
     """Adds the pages to `app`."""
     app.state.fault_page = fault_page
-    for part in (router, signin.router, actions.router, streams.router):
+    for part in (
+        router,
+        signin.router,
+        actions.router,
+        streams.router,
+        pages_kernel.router,
+        actions_kernel.router,
+        streams_kernel.router,
+    ):
         app.include_router(part)
 
 

@@ -15,14 +15,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from cohort import __version__
+from cohort.base.errors import CohortError
 from cohort.base.ids import short
 from cohort.delivery.model import State
-from cohort.surfaces.dashboard import buttons, charts, scales, wording
+from cohort.kernel.access import Right
+from cohort.kernel.model import AgentState, ApprovalState, Risk
+from cohort.surfaces.dashboard import agent_buttons, buttons, charts, scales, wording, wording_kernel
 from cohort.surfaces.http.callers import Caller
+from cohort.surfaces.http.ports import ControlFace
 
 HERE = Path(__file__).parent
 STATIC_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 RANKS = 20
+QUESTIONS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,20 @@ def environment() -> Environment:
     )
     for word in ("count", "number", "share", "rate", "millis", "money", "duration", "absolute", "machine_time", "event_words"):
         made.filters[word] = getattr(wording, word)
+    made.filters["bytes"] = wording_kernel.bytes_text
+    made.filters["coded"] = wording_kernel.coded
     made.filters["short"] = short
     made.filters["sparkline"] = charts.sparkline
     made.globals.update(
         wording=wording,
+        kw=wording_kernel,
+        Right=Right,
+        Risk=Risk,
+        AgentState=AgentState,
+        ApprovalState=ApprovalState,
+        agent_actions={**agent_buttons.AGENT_BUTTONS, **agent_buttons.WORKSPACE_BUTTONS},
+        agent_buttons=agent_buttons.agent_buttons,
+        workspace_buttons=agent_buttons.WORKSPACE_BUTTONS,
         State=State,
         static=_static_address,
         ranks=ranks,
@@ -73,9 +88,20 @@ def render(template: str, **values: Any) -> str:
 
 def page(request: Request, template: str, caller: Caller | None, status: int = 200, **values: Any) -> Response:
     """A whole page. `now_us` is the server's time, for every relative time on it."""
-    now_us = request.app.state.control.clock.now_us()
-    text = render(template, visitor=caller, path=request.url.path, product_version=__version__, **{"now_us": now_us} | values)
+    control = request.app.state.control
+    everywhere = {"now_us": control.clock.now_us(), "questions": questions(control) if caller is not None else 0}
+    text = render(template, visitor=caller, path=request.url.path, product_version=__version__, **everywhere | values)
     return HTMLResponse(text, status)
+
+
+def questions(control: ControlFace) -> int:
+    """How many wait for a person, for the badge; a page does not fail for it."""
+    if control.kernel is None:
+        return 0
+    try:
+        return len(control.kernel.approvals.list(ApprovalState.PENDING, QUESTIONS_MAX))
+    except CohortError:
+        return 0
 
 
 def ranks(pct: float) -> list[float]:

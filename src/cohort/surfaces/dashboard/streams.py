@@ -13,7 +13,7 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from cohort.surfaces.dashboard.rendering import render
+from cohort.surfaces.dashboard.rendering import questions, render
 from cohort.surfaces.http.callers import COOKIE, Caller, Face, Reader
 from cohort.surfaces.http.encoding import to_json
 from cohort.surfaces.http.live import HEARTBEAT_S, Feed, event, stream_response
@@ -33,17 +33,17 @@ Look = Callable[[], tuple[dict[str, str], bool]]
 
 @router.get("/live/services")
 async def live_services(request: Request, control: Face, caller: Reader) -> Response:
-    return _stream(request, control, caller, lambda: (services_fragments(control, caller), False))
+    return stream(request, control, caller, lambda: (services_fragments(control, caller), False))
 
 
 @router.get("/live/services/{name}")
 async def live_service(request: Request, name: str, control: Face, caller: Reader) -> Response:
-    return _stream(request, control, caller, lambda: (service_fragments(control, caller, name), False))
+    return stream(request, control, caller, lambda: (service_fragments(control, caller, name), False))
 
 
 @router.get("/live/rollouts/{rollout}")
 async def live_rollout(request: Request, rollout: str, control: Face, caller: Reader) -> Response:
-    return _stream(request, control, caller, lambda: rollout_fragments(control, caller, rollout))
+    return stream(request, control, caller, lambda: rollout_fragments(control, caller, rollout))
 
 
 def services_fragments(control: ControlFace, caller: Caller) -> dict[str, str]:
@@ -65,21 +65,29 @@ def rollout_fragments(control: ControlFace, caller: Caller, rollout: str) -> tup
     }, view.ended_us is not None and view.now_us - view.ended_us > SETTLES_US
 
 
-def _stream(request: Request, control: ControlFace, caller: Caller, look: Look) -> Response:
+def stream(request: Request, control: ControlFace, caller: Caller, look: Look) -> Response:
     cookie = request.cookies.get(COOKIE)
 
     def still_signed_in() -> bool:
         return caller.csrf is None or (cookie is not None and control.access.session(cookie) is not None)
 
     feed: Feed = request.app.state.feed
-    return stream_response(feed, _fragments(feed, look, still_signed_in))
+    return stream_response(feed, _fragments(feed, look, lambda: badge_fragment(control), still_signed_in))
 
 
-async def _fragments(feed: Feed, look: Look, still_signed_in: Callable[[], bool]) -> AsyncIterator[bytes]:
+def badge_fragment(control: ControlFace) -> dict[str, str]:
+    """How many questions wait for a person, on every live page."""
+    return {"badge": render("fragments/badge.html", questions=questions(control))}
+
+
+async def _fragments(
+    feed: Feed, look: Look, badge: Callable[[], dict[str, str]], still_signed_in: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     sent: dict[str, str] = {}
     while not feed.closed and await feed.ask(still_signed_in):
         turn = feed.turn
         fragments, final = await feed.ask(look)
+        fragments |= await feed.ask(badge)
         for piece in _changed(fragments, sent):
             yield piece
         if final:

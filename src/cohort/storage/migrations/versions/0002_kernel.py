@@ -132,6 +132,8 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_agent"), "approvals", ["agent"], unique=False)
+    op.create_index("ix_approvals_session_created_us", "approvals", ["session", "created_us"], unique=False)
+    op.create_index("ix_approvals_state_created_us", "approvals", ["state", "created_us"], unique=False)
     op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
     op.create_index(op.f("ix_approvals_created_us"), "approvals", ["created_us"], unique=False)
     op.create_index(

@@ -19,6 +19,7 @@
   function replace(id, html) {
     const place = document.getElementById(id);
     if (!place) return;
+    if (place.hasAttribute("data-keyed")) return merge(place, html);
     const active = place.contains(document.activeElement) ? document.activeElement : null;
     const kept = active && { id: active.id, href: active.getAttribute("href") };
     place.innerHTML = html;
@@ -34,6 +35,31 @@
     }
     tick();
     if (pointer && place.querySelector(".hit")) readOut(document.elementFromPoint(pointer.x, pointer.y));
+  }
+
+  // A list whose parts have keys: a part that has not changed stays as it is, with what was opened, written or proven in it.
+  function merge(place, html) {
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    const still = (markup) => markup.replace(/(<time[^>]*>)[^<]*/g, "$1");
+    const parts = new Map(Array.from(place.children, (part) => [part.dataset.key, part]));
+    let before = null;
+    for (const part of Array.from(fresh.content.children)) {
+      const markup = still(part.outerHTML), old = parts.get(part.dataset.key);
+      const kept = old && (sources.get(old) || markup) === markup ? old : part;
+      sources.set(kept, markup);
+      const next = before ? before.nextElementSibling : place.firstElementChild;
+      if (kept !== next) place.insertBefore(kept, next);
+      if (kept === old) parts.delete(part.dataset.key);
+      before = kept;
+    }
+    for (const gone of parts.values()) gone.remove();
+    tick();
+  }
+
+  const sources = new WeakMap();
+  for (const place of document.querySelectorAll("[data-keyed]")) {
+    for (const part of place.children) sources.set(part, part.outerHTML.replace(/(<time[^>]*>)[^<]*/g, "$1"));
   }
 
   let source = null;

@@ -1,0 +1,111 @@
+"""Level 4: bubblewrap with cgroups. Every flood has a ceiling of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cohort.kernel.model import Command, Level, Place, StoppedBy
+from cohort.kernel.ports import Sandbox
+from cohort.kernel.sandbox.cgroups import find
+from cohort.kernel.sandbox.spawner import Spawner
+from support_processes import until
+from support_sandbox import LIMITS, cgroups, full, place, processes_with
+
+PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
+HOLD_300_MB = "x = bytearray(300 << 20); print(len(x))"
+FILL_TMP = """
+import os
+fd, written = os.open('/tmp/x', os.O_CREAT | os.O_WRONLY), 0
+try:
+    for _ in range(300):
+        written += os.write(fd, b'x' * (1 << 20))
+except OSError as error:
+    print(written >> 20, error.strerror)
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    spawner = Spawner()
+    with full(spawner) as made:
+        yield made
+        spawner.close()
+
+
+@pytest.fixture
+def here(sandbox: Sandbox) -> Iterator[Place]:
+    with place(hard_quota=True) as made:
+        yield made
+        sandbox.close(made)
+
+
+def test_memory_over_the_limit_ends_the_command_at_once(sandbox: Sandbox, here: Place) -> None:
+    done = sandbox.run(here, replace(LIMITS, memory_bytes=128 << 20), Command((*PYTHON, HOLD_300_MB)))
+    assert (done.stopped_by, done.signal, done.stdout, done.level) == (StoppedBy.MEMORY, 9, b"", Level.FULL)
+    assert done.memory_bytes is not None
+    assert done.memory_bytes <= 128 << 20
+
+
+def test_memory_below_the_limit_is_measured(sandbox: Sandbox, here: Place) -> None:
+    done = sandbox.run(here, replace(LIMITS, memory_bytes=512 << 20), Command((*PYTHON, HOLD_300_MB)))
+    assert (done.exit_code, done.stopped_by) == (0, None)
+    assert done.memory_bytes is not None
+    assert 300 << 20 <= done.memory_bytes <= 512 << 20
+
+
+def test_temporary_files_are_sized(sandbox: Sandbox, here: Place) -> None:
+    done = sandbox.run(here, LIMITS, Command((*PYTHON, FILL_TMP)))
+    assert done.stdout.decode().strip() == "64 No space left on device"
+
+
+def test_the_level_is_what_the_workspace_allows(sandbox: Sandbox, here: Place) -> None:
+    assert sandbox.run(here, LIMITS, Command(("true",))).level is Level.FULL
+    assert sandbox.run(replace(here, hard_quota=False), LIMITS, Command(("true",))).level is Level.NAMESPACES
+
+
+def test_cores_are_limited(sandbox: Sandbox, here: Place) -> None:
+    """Two busy loops for 0.6 s on a fifth of a core: the processor time cannot be what the clock says."""
+    loop = "timeout .6 sh -c 'while :; do :; done' & timeout .6 sh -c 'while :; do :; done' & wait"
+    done = sandbox.run(here, replace(LIMITS, cpu_cores=0.2), Command(("sh", "-c", loop)))
+    assert 0 < done.cpu_us < 450_000
+
+
+def test_a_closed_workspace_leaves_no_group(here: Place, sandbox: Sandbox) -> None:
+    with cgroups() as groups:
+        group = groups.enter("ws_closing", LIMITS)
+        folders = [Path(join).parent for join in group.joins]
+        assert all(folder.is_dir() for folder in folders)
+        groups.leave(group)
+        groups.remove("ws_closing")
+        assert not any(folder.exists() for folder in folders)
+
+
+def test_processes_of_a_sandbox_are_in_its_group(sandbox: Sandbox, here: Place) -> None:
+    marker = f"cohort-group-{uuid.uuid4().hex}"
+    running = sandbox.start(here, LIMITS, Command(("sh", "-c", f"echo up; sleep 300; : {marker}")))
+    until(lambda: running.output("stdout", 0, 10) == b"up\n")
+    for pid in processes_with(marker):
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        assert len([group for group in groups if group.endswith(f"/{here.workspace}")]) >= 1, groups
+    assert running.stop().level is Level.FULL
+
+
+def test_where_no_group_can_be_made_it_is_said_why(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/user.slice\n")
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"30 20 0:26 / {tmp_path}/fs rw - cgroup2 cgroup2 rw\n")
+    assert find(mountinfo=mountinfo, own=own).reason == "memory, pids and cpu controllers are not mounted"
+    folder = tmp_path / "fs" / "user.slice"
+    folder.mkdir(parents=True)
+    (folder / "cgroup.controllers").write_text("cpu memory pids\n")
+    os.chmod(folder, 0o755)
+    found = find(mountinfo=mountinfo, own=own)
+    assert found.hierarchy is not None, "plain folders take any limit"
+    assert found.hierarchy.version == 2
