@@ -18,7 +18,7 @@ from cohort.kernel.actions.clearance import Cleared, Executed, Executor, clear
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.actions.keys import Keys
 from cohort.kernel.actions.parsing import Parsed
-from cohort.kernel.actions.policy import Policies
+from cohort.kernel.actions.policy import Policies, Policy
 from cohort.kernel.actions.quotas import Quotas, Reservation
 from cohort.kernel.approvals.plain import describe
 from cohort.kernel.face import Entry, Operation, Request
@@ -105,6 +105,24 @@ class Gate:
     def register(self, operation: str, executor: Executor) -> None:
         """Make `operation` of the table one that can be executed here. Errors: OPERATION_UNKNOWN."""
         self._executors[catalogue.find(operation).name] = executor
+
+    def note_policy(self, actor: str) -> str:
+        """Say in the log which policy is in force, broken or not; its hash. For the start. Errors: AUDIT_UNAVAILABLE."""
+        policy = self._rooms.policies.current()
+        self._log_policy(policy, actor)
+        return policy.hash
+
+    def reload_policy(self, actor: str) -> str:
+        """Read the policy file again; the hash of what is in force then. It is in the log before it is in force.
+
+        Raises:
+            CohortError POLICY_INVALID, AUDIT_UNAVAILABLE: what was in force stays in force.
+        """
+        return self._rooms.policies.reload(lambda policy: self._log_policy(policy, actor)).hash
+
+    def _log_policy(self, policy: Policy, actor: str) -> None:
+        own = [statement.id for statement in policy.text.statements if statement.own] if policy.text is not None else []
+        self._rooms.audit.append(records.policy(policy.hash, own, policy.broken, actor))
 
     def operations(self) -> Sequence[Operation]:
         return [row.operation(row.name in self._executors) for row in catalogue.ROWS.values()]
