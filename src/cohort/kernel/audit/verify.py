@@ -141,6 +141,8 @@ class _Scan:
             found = rows.entries(low, high)
             if (gap := diagnosis.gap(found, low, high)) is not None:
                 return gap
+            if (odd := next((row[0] for row in found if isinstance(row[1], str) or isinstance(row[2], str)), None)) is not None:
+                return Finding(odd, f"record {odd} was edited: it is kept as text, and this log writes bytes")
             leaves = [sha256(b"\x00" + row[1]).digest() for row in found]
             if leaves != [row[2] for row in found]:
                 return diagnosis.unequal(rows, found, leaves, self.frontier, self.head)
