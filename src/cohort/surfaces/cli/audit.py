@@ -151,7 +151,7 @@ def export(session: Session, folder: Path | None, tar_file: Path | None) -> int:
         session.data({"place": place, "files": files, "bytes": size})
     else:
         session.text(f"{place}: {files} files, {size} bytes")
-        session.say("README in it says how to verify it without Cohort.")
+        session.say("to verify it without Cohort: python3 verifier.py --help, in that folder")
     return Exit.DONE
 
 
