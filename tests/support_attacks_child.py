@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -16,10 +18,13 @@ from cohort.kernel.sandbox import attacks_driver, cgroups
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
 from cohort.kernel.sandbox.confined import confined
+from cohort.kernel.sandbox.egress import Proxy
 from cohort.kernel.sandbox.limits import limited
 from cohort.kernel.sandbox.spawner import Spawner
 
 WAIT_S = 60
+HOSTS = ("example.com:443",)
+"""Granted where there is a way out; nobody asks for it."""
 LIMITS = Limits(disk_bytes=16 << 20, files=1_000, memory_bytes=128 << 20, processes=32, command_s=20.0)
 READ_ONLY_BIND = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 AS_ROOT = ("unshare", "--mount", "--uts", "sh", "-c", READ_ONLY_BIND, "sh")
@@ -37,13 +42,16 @@ def uncontained(place: Place, request: dict[str, Any]) -> bytes:
     return done.stdout
 
 
-def backend(name: str) -> Sandbox:
-    """`bubblewrap`, cold or warm, with `full` under cgroups (`bubblewrap-cold`, `bubblewrap-warm`, `bubblewrap-cold-full`, ...); `confined`; `limits`."""
+def backend(name: str, after: contextlib.ExitStack) -> Sandbox:
+    """`bubblewrap-cold` or `-warm`, and with `-full` under cgroups, with `-egress` beside a proxy; `confined`; `limits`."""
     kind, *how = name.split("-")
-    hierarchy = cgroups.find().hierarchy if "full" in how else None
-    parts = Parts(
-        Spawner(sys.executable), SystemClock(), lambda spawn: None, cgroups=None if hierarchy is None else cgroups.Cgroups(hierarchy)
-    )
+    groups = None
+    if "full" in how:
+        hierarchy = cgroups.find(parent=f"cohort-test-{os.getpid()}").hierarchy
+        groups = None if hierarchy is None else after.enter_context(contextlib.closing(cgroups.Cgroups(hierarchy)))
+    proxy = after.enter_context(contextlib.closing(Proxy())) if "egress" in how else None
+    spawner = after.enter_context(contextlib.closing(Spawner(sys.executable)))
+    parts = Parts(spawner, SystemClock(), lambda spawn: None, proxy, cgroups=groups)
     match kind:
         case "bubblewrap":
             return Bubblewrap(parts, Level.FULL if "full" in how else Level.NAMESPACES, warm="warm" in how)
@@ -55,7 +63,8 @@ def backend(name: str) -> Sandbox:
 
 
 def contained(sandbox: Sandbox, place: Place, request: dict[str, Any]) -> Completed:
-    return sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request["request"].encode()))
+    hosts = HOSTS if request["egress"] else ()
+    return sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request["request"].encode(), hosts=hosts))
 
 
 def place_of(request: dict[str, Any]) -> Place:
@@ -78,13 +87,14 @@ def answer(sandbox: Sandbox | None, place: Place, request: dict[str, Any]) -> di
 
 
 def main(name: str) -> None:
-    sandbox = None if name == "none" else backend(name)
-    place: Place | None = None
-    for line in sys.stdin:
-        place = place_of(json.loads(line))
-        print(json.dumps(answer(sandbox, place, json.loads(line))), flush=True)
-    if sandbox is not None and place is not None:
-        sandbox.close(place)
+    with contextlib.ExitStack() as after:
+        sandbox = None if name == "none" else backend(name, after)
+        for line in sys.stdin:
+            request = json.loads(line) | {"egress": name.endswith("-egress")}
+            place = place_of(request)
+            print(json.dumps(answer(sandbox, place, request)), flush=True)
+            if sandbox is not None:
+                sandbox.close(place)
 
 
 main(json.loads(sys.argv[1])["backend"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,11 +58,11 @@ class Place:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def answer(self, verb: str, timeout_s: float = 10.0) -> str:
-        """Wait until something is asked, and answer it as a person; the approval's id."""
+    def answer(self, verb: str, after: Callable[[], bool] = lambda: True, timeout_s: float = 15.0) -> str:
+        """Wait until something is asked and `after` holds, and answer it as a person; the approval's id."""
         until_s = time.monotonic() + timeout_s
         while time.monotonic() < until_s:
-            for approval in self.kernel.approvals.list():
+            for approval in self.kernel.approvals.list() if after() else ():
                 if approval.state.value == "pending":
                     getattr(self.kernel.approvals, verb)(approval.id, Sign("maria", note="because"))
                     return approval.id

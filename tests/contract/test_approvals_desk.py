@@ -283,6 +283,7 @@ def test_a_command_grant_by_first_words_covers_those_words_and_the_same_surround
         (action(), {"resource": "git/**"}, "resource"),
         (action(), {"argv_prefix": ()}, "argv_prefix"),
         (action(), {"argv_prefix": ("git", "pull")}, "argv_prefix"),
+        (action(network=True), {"argv_prefix": ("git",)}, "argv_prefix"),
         (action(argv=["/bin/bash", "-c", "ls"], resource="/bin/bash"), {"argv_prefix": ("/bin/bash",)}, "argv_prefix"),
         (action(argv=["python3.11", "x.py"], resource="python3.11"), {"argv_prefix": ("python3.11",)}, "argv_prefix"),
         (writing("src/a.py"), {"argv_prefix": ("git",)}, "argv_prefix"),

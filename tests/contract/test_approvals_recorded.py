@@ -22,9 +22,9 @@ THREADS = 8
 
 
 @pytest.fixture
-def audit(database, url, tmp_path, clock) -> Iterator[AuditRoom]:
-    """In a file of its own, or on Postgres in the same database over connections of its own."""
-    beside = open_database(url if database.dialect == "postgresql" else f"sqlite:///{tmp_path / 'audit.db'}")
+def audit(database, tmp_path, clock) -> Iterator[AuditRoom]:
+    """In a file of its own, and on Postgres in the same database, over the same pool of connections."""
+    beside = database if database.dialect == "postgresql" else open_database(f"sqlite:///{tmp_path / 'audit.db'}")
     beside.migrate()
     room = open_audit(beside, clock, secrets.token_bytes, key_file=tmp_path / "audit.key", origin="test.example/audit")
     yield room

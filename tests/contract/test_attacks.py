@@ -56,6 +56,8 @@ CASES = (
     Case("bubblewrap-warm", Level.NAMESPACES, ordinary=True),
     Case("bubblewrap-cold-full", Level.FULL, hard=True),
     Case("bubblewrap-warm-full", Level.FULL, hard=True),
+    Case("bubblewrap-cold-egress", Level.NAMESPACES),
+    Case("bubblewrap-cold-egress", Level.NAMESPACES, ordinary=True),
     Case("confined", Level.FILES),
     Case("confined", Level.FILES, ordinary=True),
     Case("limits", Level.LIMITS),

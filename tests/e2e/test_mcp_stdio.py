@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,14 +80,8 @@ def test_a_question_is_shown_by_the_client_and_answered_by_a_person(place, tmp_p
         async with client(place, tmp_path, era, elicitation_callback=show) as found:
             return await found.call_tool("files_write", {"path": "a.txt", "content": "x"}, progress_callback=note)
 
-    def person():
-        until_s = time.monotonic() + 20
-        while not (seen and notes) and time.monotonic() < until_s:
-            time.sleep(0.01)
-        return place.answer("approve")
-
     with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(person)
+        answering = pool.submit(lambda: place.answer("approve", after=lambda: bool(seen and notes)))
         answer = anyio.run(talk)
         approval = answering.result()
     assert answer.structured_content["outcome"] == "done"

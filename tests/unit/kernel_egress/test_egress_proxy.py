@@ -15,6 +15,7 @@ import pytest
 
 from cohort.base.errors import CohortError
 from cohort.kernel.sandbox.egress import PORT, Proxy, Reason, Times, Verdict
+from cohort.kernel.sandbox.egress_door import Door
 from cohort.kernel.sandbox.egress_verdict import CONNECTIONS_MAX
 from support_egress import answering, ask, own_network, serving, tls_echo, tunnel
 from support_ordinary import as_ordinary_user
@@ -194,8 +195,6 @@ def test_our_own_network_is_never_taken_for_a_sandbox(proxies: list[Proxy]) -> N
 
 
 def test_what_opens_listeners_outlives_the_thread_that_first_asked(proxies: list[Proxy]) -> None:
-    from cohort.kernel.sandbox.egress_door import Door
-
     door, seen = Door(), []
 
     def ask_from_a_thread_of_its_own() -> None:

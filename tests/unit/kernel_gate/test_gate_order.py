@@ -199,6 +199,7 @@ def test_three_classes_ask_whatever_the_autonomy_and_the_settings_say(
 ) -> None:
     gates = GateHouse(sqlite_database, clock, tmp_path, settings=GateSettings(approval_required=False))
     gates.as_agent(autonomy=Autonomy.AGGRESSIVE)
+    gates.replace_executor("database.write", lambda _cleared: Executed({}))
     assert gates.ask("config.change", key="flags.x", value=True).outcome is Outcome.WAITING
     assert gates.ask("release.propose", service="s", manifest="m").outcome is Outcome.WAITING
     assert gates.ask("database.write", database="d", statement="DELETE FROM t").outcome is Outcome.WAITING
@@ -288,8 +289,9 @@ def test_a_sandbox_that_vanished_is_a_failure_with_its_code(gates: GateHouse) ->
 
 
 def test_what_nothing_here_can_execute_is_decided_recorded_and_not_executed(gates: GateHouse) -> None:
-    result = gates.ask("memory.read", query="x")
-    assert (result.outcome, result.code) == (Outcome.REFUSED, "OPERATION_UNSUPPORTED")
+    for result in (gates.ask("memory.read", query="x"), gates.ask("database.write", database="d", statement="s")):
+        assert (result.outcome, result.code) == (Outcome.REFUSED, "OPERATION_UNSUPPORTED")
+        assert gates.log.kinds(result.action_id) == ["decision"]
     listed = {operation.name: operation.available for operation in gates.gate.operations()}
     assert (listed["memory.read"], listed["files.read"]) == (False, True)
 
@@ -314,6 +316,9 @@ def test_payloads_go_beside_the_log_where_the_settings_keep_them(sqlite_database
     gates.log.failing = lambda record: kept.append(record)  # type: ignore[func-returns-value]
     gates.ask("files.read", path="a")
     assert kept[-1].private == {"result": '{"answer":"done"}'}
+    gates.answers = {"content": "x" * (2 << 20)}
+    assert gates.ask("files.read", path="a").outcome is Outcome.DONE
+    assert kept[-1].private == {}
 
 
 def test_the_largest_request_still_fits_a_record(gates: GateHouse) -> None:

@@ -165,9 +165,8 @@ def test_waiting_is_told_as_progress(place, era):
             return await found.call_tool("files_write", {"path": "a.txt", "content": "x"}, progress_callback=note)
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(place.answer, "approve")
+        pool.submit(lambda: place.answer("approve", after=lambda: bool(notes)))
         anyio.run(run)
-    assert notes
     assert "waiting for a person's approval at http://" in notes[0][2]
 
 

@@ -164,9 +164,6 @@ class Gate:
         if isinstance(passed, ActionResult):
             return passed
         self._at("approved")
-        if attempt.action.operation not in self._executors:
-            unsupported = CohortError("OPERATION_UNSUPPORTED", f"nothing here can execute {attempt.action.operation}")
-            return self._refuse(attempt, passed.facts, _denial(unsupported, attempt, "executor", passed.decision))
         try:
             reservation = self._reserve(passed)
         except CohortError as error:
@@ -181,6 +178,9 @@ class Gate:
             return looked
         found, decision = looked
         self._at("decided")
+        if attempt.action.operation not in self._executors:  # before a person is asked for what nobody can do
+            unsupported = CohortError("OPERATION_UNSUPPORTED", f"nothing here can execute {attempt.action.operation}")
+            return self._refuse(attempt, found, _denial(unsupported, attempt, "executor", decision))
         if decision.answer is Answer.ALLOW:
             return _Passed(found, decision, None)
         try:

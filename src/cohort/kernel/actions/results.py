@@ -12,6 +12,7 @@ from cohort.base.ids import ActionId, ApprovalId
 from cohort.kernel.actions import records
 from cohort.kernel.actions.clearance import Cleared, Executed
 from cohort.kernel.actions.keys import Kept
+from cohort.kernel.audit.entries import PAYLOAD_BYTES_MAX
 from cohort.kernel.face import Entry
 from cohort.kernel.model import Action, ActionResult, Answer, Decision, Level, Outcome, Record
 
@@ -60,9 +61,9 @@ def unrecorded(result: ActionResult, error: CohortError) -> ActionResult:
 
 
 def outcome_record(cleared: Cleared, executed: Executed, outcome: Outcome, duration_us: int, *, keep: bool) -> Record:
-    """`keep`: the whole result goes beside the log as an erasable payload."""
+    """`keep`: the whole result goes beside the log as an erasable payload, unless it is larger than one may be."""
     open_result = {name: value for name, value in executed.result.items() if name not in executed.secrets}
-    data = canonical_json(open_result)
+    data = canonical_json(open_result) if keep or executed.output_digest is None else b""
     usage = {"cpu_us": executed.cpu_us, "egress_bytes": executed.egress_bytes, **executed.usage}
     body = {
         "outcome": outcome.value,
@@ -75,7 +76,8 @@ def outcome_record(cleared: Cleared, executed: Executed, outcome: Outcome, durat
         "level": executed.level.value,
         "usage": usage,
     }
-    return records.ended(cleared.action, body, {"result": data.decode()} if keep else {})
+    kept = {"result": data.decode()} if keep and len(data) <= PAYLOAD_BYTES_MAX else {}
+    return records.ended(cleared.action, body, kept)
 
 
 def to_json(result: ActionResult, secrets: frozenset[str]) -> dict[str, Any]:

@@ -9,6 +9,5 @@ For `compose`:
     approvals.sweep()                      # every few seconds: what is past its time is recorded as expired
 
 `SqlApprovals` is both the port `Approvals` and the face `ApprovalDesk`. A record is appended while the change it is about is still open, so
-the audit log needs a `Database` object of its own: on SQLite another file, on Postgres a second `open_database` of the same URL will do.
-`plain.describe` writes the words that approvers read.
+on SQLite the audit log needs a file of its own; on Postgres it may share the database. `plain.describe` writes the words that approvers read.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,7 @@ from cohort.kernel.approvals.limits import ApprovalLimits
 from cohort.kernel.approvals.plain import TEXT_CHARS_MAX, TOUCHES_MAX, shown
 from cohort.kernel.approvals.waiting import Waiting
 from cohort.kernel.face import Sign
-from cohort.kernel.model import Action, Approval, ApprovalState, Caller, GrantRule
+from cohort.kernel.model import Action, Approval, ApprovalState, Caller, GrantRule, Record
 from cohort.kernel.ports import AuditLog, Grant, Listener, Question
 from cohort.storage.database import Database
 
@@ -59,6 +60,7 @@ class SqlApprovals:
         self._limits = settings
         self._waiting = Waiting()
         self._slots = threading.BoundedSemaphore(limits.CHANGES_AT_ONCE)
+        self._writers = ThreadPoolExecutor(limits.CHANGES_AT_ONCE, "approval records")
         self._latest_us = 0
 
     # --- what the gate asks ---
@@ -79,7 +81,7 @@ class SqlApprovals:
             rules.check_budget(asked, self._limits)
             approval = self._question(question, digest, now_us)
             rows.add(change.connection, approval)
-            self._audit.append(records.asked(approval))
+            self._append(records.asked(approval))
             change.told.append(approval)
             return approval
 
@@ -156,7 +158,7 @@ class SqlApprovals:
             if not rows.revoke_rule(change.connection, rule, now_us):
                 return found
             revoked = replace(found, revoked_us=now_us)
-            self._audit.append(records.rule_revoked(revoked, actor))
+            self._append(records.rule_revoked(revoked, actor))
             change.changed = True
             origin = rows.of_rule(change.connection, rule)
             if origin is not None and rules.as_of(origin, now_us).state is S.APPROVED:
@@ -231,7 +233,7 @@ class SqlApprovals:
         used = replace(found, state=S.CONSUMED)
         if not rows.move(change.connection, used, S.APPROVED, action.id):
             return None  # somebody else was faster
-        self._audit.append(records.consumed(used, action.id))
+        self._append(records.consumed(used, action.id))
         change.told.append(used)
         return Grant(used.id, None, used.approvers)
 
@@ -240,7 +242,7 @@ class SqlApprovals:
             if grants.matches(rule, action, task, now_us) and rows.use_rule(change.connection, rule, now_us):
                 left = None if rule.uses_left is None else rule.uses_left - 1
                 used = replace(rule, uses_left=left)
-                self._audit.append(records.rule_used(used, action))
+                self._append(records.rule_used(used, action))
                 change.changed = True
                 origin = rows.of_rule(change.connection, rule.id)
                 return Grant(None, used, origin.approvers if origin else (rule.created_by,))
@@ -260,7 +262,7 @@ class SqlApprovals:
                 raise CohortError("APPROVAL_DECIDED", f"{approval} was decided a moment ago", hint="Look at it.")
             if rule is not None:
                 rows.add_rule(change.connection, rule)
-            self._audit.append(records.answered(after, vote, note, rule))
+            self._append(records.answered(after, vote, note, rule))
             change.told.append(after)
             return after
 
@@ -295,7 +297,7 @@ class SqlApprovals:
         ended = replace(approval, state=state, decided_us=approval.decided_us if was is S.APPROVED else now_us)
         if not rows.move(change.connection, ended, was):
             raise CohortError("APPROVAL_DECIDED", f"{approval.id} was decided a moment ago", hint="Look at it.")
-        self._audit.append(records.ended(ended, why, by))
+        self._append(records.ended(ended, why, by))
         change.told.append(ended)
         return ended
 
@@ -307,6 +309,10 @@ class SqlApprovals:
                 return False
             self._end(change, current, S.EXPIRED, why, "kernel", now_us)
             return True
+
+    def _append(self, record: Record) -> None:
+        """From a thread of its own: this one has a transaction open, and the log may have to open another in the same database."""
+        self._writers.submit(self._audit.append, record).result()
 
     def _now_us(self) -> int:
         """The clock, never earlier than it was: one that is set back does not revive what has expired."""

@@ -186,6 +186,9 @@ def _checked_prefix(action: Action, prefix: tuple[str, ...] | None) -> tuple[str
     if action.arguments.get("shell") or _program(argv[0]) in INTERPRETERS:
         what = f"{argv[0][:100]!r} runs what it is given; its first words say nothing about what happens"
         raise _wrong("argv_prefix", what, "Approve this very command.")
+    if action.arguments.get("network"):
+        what = "with a way out to the network, what follows its first words decides what leaves"
+        raise _wrong("argv_prefix", what, "Approve this very command.")
     return prefix
 
 

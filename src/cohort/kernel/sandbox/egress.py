@@ -101,6 +101,8 @@ class _Engine:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_WAIT_S)
 
     async def resolve(self, target: Target) -> tuple[str, ...]:
+        if target.literal:
+            return look_up(target)
         return await self._loop.run_in_executor(self._resolvers, look_up, target)
 
     def teller(self, on_decision: OnDecision) -> Callable[[Verdict], Awaitable[None]]:

@@ -15,7 +15,7 @@ from cohort.surfaces.http.routes_tokens import MCP_PATH, TOKEN_PATH
 EARLY_S = 60.0
 """A token that ends sooner is replaced before it is used."""
 ANSWER_S = 30.0
-HINT = "Check the agent's name and key; `cohort agent new-key` makes a new one."
+HINT = "Check the agent's name and key; `cohort agent key` makes a new one."
 
 
 class Tokens(httpx2.Auth):
