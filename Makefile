@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`.
 
 ARGS ?=
-BENCH ?= $(filter gates gateway,$(basename $(notdir $(wildcard bench/*.py))))
+BENCH ?= $(filter-out %_rivals %_simulation,$(basename $(notdir $(wildcard bench/*.py))))
 PYTHON := .venv/bin/python
 
 .PHONY: help demo test check bench docs lock clean

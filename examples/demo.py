@@ -1,8 +1,8 @@
 """`make demo`: the whole product on this machine, no key needed.
 
 Two stand-in vendors, conversations by the official OpenAI client, and four rollouts: a better release, a harmful one, one that is slow
-at the tail, and one in the middle of an incident during which control is killed. It uses what anybody has: the `cohort` command and the
-HTTP API.
+at the tail, and one in the middle of an incident during which control is killed. Then a hostile agent tries to break out, and somebody
+edits the audit log. It uses what anybody has: the `cohort` command and the HTTP API.
 
     make demo                          # watch here and in the dashboard; Ctrl-C ends it
     make demo ARGS="--exit --json"     # run through, print one JSON object, exit non-zero if anything did not happen
@@ -24,6 +24,7 @@ from typing import Any
 
 from rehearsal import acts
 from rehearsal.clients import Clients
+from rehearsal.hostile import hostile
 from rehearsal.house import House
 from rehearsal.processes import Child, Failed, free_port, gone
 from rehearsal.releases import FIRST, SERVICE
@@ -53,6 +54,8 @@ REQUIRED = (
     "control_killed_no_request_failed",
     "control_restarted_and_went_on",
     "replay_identical",
+    "hostile_agent_contained",
+    "edited_log_found",
     "no_failure_but_drawn_ones",
     "within_three_minutes",
     "left_no_process",
@@ -86,7 +89,7 @@ class Demo:
         house = self._start_house(teller)
         stage = Stage(self._folder, house, upstreams, self.report, teller)
         clients = self._start_traffic(stage)
-        for part in (acts.better, acts.harmful, acts.slow_tail, acts.incident, acts.replay):
+        for part in (acts.better, acts.harmful, acts.slow_tail, acts.incident, acts.replay, hostile):
             part(stage, clients)
         self._sum_up(house, clients)
 

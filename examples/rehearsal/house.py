@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,36 @@ from rehearsal.processes import Child, Failed
 
 COMMAND_S_MAX = 30.0
 CALL_S_MAX = 5.0
+ACTION_S_MAX = 60.0
 UP_S_MAX = 30.0
 ASK_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API answered to a POST."""
+
+    path: str
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def refused(self) -> bool:
+        return self.status in (400, 401, 403, 404, 409, 413, 422, 429)
+
+    @property
+    def waiting(self) -> bool:
+        return self.status == 202
+
+    @property
+    def code(self) -> str:
+        return str(self.body.get("code") or self.body.get("outcome"))
+
+    def expect(self, status: int) -> dict[str, Any]:
+        """The body. Raises: Failed: it answered otherwise."""
+        if self.status != status:
+            raise Failed(f"POST {self.path} answered {self.status}: {json.dumps(self.body)[:500]}")
+        return self.body
 
 
 @dataclass(slots=True)
@@ -111,6 +140,25 @@ class House:
                 if time.monotonic() > deadline:
                     raise Failed(f"GET {path}: no answer within {within_s:g} s: {error}") from error
             time.sleep(ASK_AGAIN_S)
+
+    def post(self, path: str, body: dict[str, Any], token: str | None = None, form: bool = False) -> Answer:
+        """One POST of the API, whatever it answers; as the admin, or with an agent's `token`. `form`: as OAuth wants it."""
+        kind = "application/x-www-form-urlencoded" if form else "application/json"
+        data = urllib.parse.urlencode(body).encode() if form else json.dumps(body).encode()
+        headers = {"authorization": f"Bearer {token or self._key}", "content-type": kind}
+        request = urllib.request.Request(f"{self.control_url}/api/v1{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=ACTION_S_MAX) as answer:
+                return Answer(path, answer.status, json.load(answer))
+        except urllib.error.HTTPError as error:
+            return Answer(path, error.code, json.load(error))
+        except (OSError, ValueError) as error:
+            raise Failed(f"POST {path}: {error}") from error
+
+    def verify(self) -> dict[str, Any]:
+        """`cohort audit verify --json`, whatever its exit code."""
+        answer: dict[str, Any] = _parsed(self._run(("audit", "verify", "--json")).stdout, ("audit", "verify"))
+        return answer
 
     def rollout(self, rollout: str) -> dict[str, Any]:
         view: dict[str, Any] = self.get(f"/rollouts/{rollout}")

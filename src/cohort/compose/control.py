@@ -15,6 +15,8 @@ from typing import Any
 from cohort.base.clock import Clock, SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
+from cohort.compose.health import Health
+from cohort.compose.kernel import Kernel, build_kernel
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
@@ -34,15 +36,6 @@ GATEWAY_LATE_S = 10.0
 STOP_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """One part of readiness, in words for people."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
 @dataclass(slots=True)
 class Control:
     """The control process without its surfaces. `start` begins the controller's loop, `stop` ends it and closes what was opened."""
@@ -54,23 +47,26 @@ class Control:
     reconciler: Reconciler
     plane: HttpDataPlane
     access: Access
+    kernel: Kernel
     clock: Clock
     _stop: threading.Event
     _loop: threading.Thread
 
     def start(self) -> None:
+        self.kernel.start()
         self._loop.start()
 
     def stop(self) -> None:
         self._stop.set()
         if self._loop.is_alive():
             self._loop.join(STOP_S)
+        self.kernel.stop()
         self.plane.close()
         self.database.close()
 
     def health(self) -> list[Health]:
         """Readiness, part by part; answers within a second."""
-        return [self._database_health(), self._controller_health(), self._gateway_health(), self._outcomes_health()]
+        return [self._database_health(), self._controller_health(), self._gateway_health(), self._outcomes_health(), *self.kernel.health()]
 
     def _database_health(self) -> Health:
         try:
@@ -125,9 +121,10 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     reconciler = Reconciler(store, plane, _Routes(registry), clock)
     controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
+    kernel = build_kernel(config, database, clock, environ)
     stop = threading.Event()
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    return Control(database, registry, rollouts, controller, reconciler, plane, access, clock, stop, loop)
+    return Control(database, registry, rollouts, controller, reconciler, plane, access, kernel, clock, stop, loop)
 
 
 class _Routes:

@@ -23,9 +23,10 @@ from cohort.kernel.sandbox.probe import Surroundings, nothing_shown, probe
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
+from cohort.kernel.workspaces.workspaces import UID_LAST
 
-PROBE_UID = 200_000
-"""Whose workspace the probe's is where Cohort runs as root: nobody's, agents' own begin above."""
+PROBE_UID = UID_LAST + 1
+"""Whose workspace the probe's is where Cohort runs as root: no agent's."""
 PROBE_SIZE = Size(bytes_max=8 << 20, files_max=500)
 PROBE_NAME = "probe"
 PASSABLE = 0o711
@@ -33,6 +34,8 @@ PASSABLE = 0o711
 
 def choose_by_attack(parts: Parts, place: Place, folder: Path, clock: Clock, entropy: Entropy) -> tuple[Choice, Containment]:
     """The best sandbox here and what it has shown in `place`, which should be the probe's own. `folder`: see `probe.Surroundings`.
+
+    What hindered a better one is among the soft limits.
 
     Raises:
         CohortError LEVEL_TOO_LOW: none has shown anything.
@@ -45,7 +48,8 @@ def choose_by_attack(parts: Parts, place: Place, folder: Path, clock: Clock, ent
         return found[sandbox.name].level
 
     choice = choose(parts, attacked)
-    return choice, found[choice.sandbox.name]
+    shown = found[choice.sandbox.name]
+    return choice, replace(shown, soft=shown.soft + tuple(f"{one.backend}: {one.what}" for one in choice.obstacles))
 
 
 def probe_here() -> Containment:
@@ -59,9 +63,7 @@ def probe_here() -> Containment:
     parts = Parts(spawner, clock, _unobserved, cgroups=groups)
     try:
         with tempfile.TemporaryDirectory(prefix="cohort-probe-") as name, probe_place(Path(name)) as place:
-            choice, found = choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)
-            reasons = tuple(f"{one.backend}: {one.what}" for one in choice.obstacles)
-            return replace(found, soft=found.soft + reasons)
+            return choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)[1]
     except CohortError as error:
         return nothing_shown(clock, error.message, error.hint)
     finally:

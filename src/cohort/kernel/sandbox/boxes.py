@@ -36,13 +36,15 @@ Files = tuple[tuple[str, int, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `binary`: bubblewrap's path."""
+    """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `on_egress`: told the
+    command's label and what the proxy decided, from a thread of the proxy's; when it raises, nothing is dialled. `binary`: bubblewrap's path.
+    """
 
     spawner: Spawner
     clock: Clock
     on_spawn: OnSpawn
     proxy: Proxy | None = None
-    on_egress: Callable[[Any], None] = unobserved
+    on_egress: Callable[[str, Any], None] = unobserved
     cgroups: Cgroups | None = None
     binary: str = "/usr/bin/bwrap"
 

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
@@ -107,7 +108,7 @@ class Cold:
     def _way_out(self, pid: int, limits: Limits, command: Command) -> Listener:
         if self._parts.proxy is None:
             raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
-        return self._parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, self._parts.on_egress)
+        return self._parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(self._parts.on_egress, command.label))
 
     def _plan(self, limits: Limits, command: Command) -> stage_two.Plan:
         return stage_two.Plan(

@@ -20,6 +20,6 @@ class Proxy(Protocol):
         ...
 
 
-def unobserved(decision: Any) -> None:
+def unobserved(label: str, decision: Any) -> None:
     """For whoever does not want to hear of the proxy's decisions."""
-    del decision
+    del label, decision

@@ -1,0 +1,388 @@
+"""The kernel of the control process, put together: every room is handed the others, the clock and entropy here and nowhere below."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from cohort.base.clock import Clock
+from cohort.base.errors import CohortError
+from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, WorkspaceId
+from cohort.base.settings import resolve_reference
+from cohort.base.settings_kernel import WebhookSettings
+from cohort.compose.contained import Contained, Hooks, storage
+from cohort.compose.health import Health
+from cohort.kernel.actions.clearance import Executor
+from cohort.kernel.actions.executions import Executions
+from cohort.kernel.actions.executors.commands import Commands
+from cohort.kernel.actions.executors.files import FileExecutors
+from cohort.kernel.actions.executors.http import Requests
+from cohort.kernel.actions.executors.machine import delegate, system_read
+from cohort.kernel.actions.executors.processes import ProcessExecutors
+from cohort.kernel.actions.gate import Gate, GateSettings, Rooms
+from cohort.kernel.actions.keys import Keys
+from cohort.kernel.actions.policy import Policies
+from cohort.kernel.actions.quotas import Quotas
+from cohort.kernel.actions.reconciler import Reconciler, ReconcilerThread
+from cohort.kernel.approvals.desk_sql import SqlApprovals
+from cohort.kernel.approvals.limits import ApprovalLimits
+from cohort.kernel.approvals.webhook import ApprovalWebhook
+from cohort.kernel.audit.room import AuditRoom, open_audit
+from cohort.kernel.face import AuditQuery, Containment, Entry, KernelFace
+from cohort.kernel.identity import IdentityRoom, open_identity
+from cohort.kernel.machine.monitor import Monitor
+from cohort.kernel.machine.processes import AgentProcesses
+from cohort.kernel.machine.resources import Resources, capacity
+from cohort.kernel.model import Agent, AgentState, Level, Limits, Record, RecordKind
+from cohort.kernel.sandbox.egress import Verdict, hosts_of, resolve_public
+from cohort.kernel.workspaces.backend import Size
+from cohort.kernel.workspaces.beneath import best_opener
+from cohort.kernel.workspaces.desk import Desk
+from cohort.kernel.workspaces.files import Files
+from cohort.kernel.workspaces.pool import Pool
+from cohort.kernel.workspaces.snapshots import Snapshots
+from cohort.kernel.workspaces.workspaces import SqlWorkspaces
+from cohort.storage.database import Database, open_database
+from cohort.storage.schema import agent_sessions, agents
+
+AUDIENCE = "cohort"
+"""Whom agents' tokens are made for."""
+SPARES = 2
+"""Workspaces made ahead, so that a registration does not wait for a file system."""
+SWEEP_S = 2.0
+OVERCOMMIT = 16.0
+"""How many times over cores and memory are promised to agents, which are seldom busy at the same time."""
+ENTRIES_OF_AN_ACTION_MAX = 100
+STOP_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What everything else stands on. `own_log`: the audit log's database where it has one to itself. `told`: the configuration's `kernel`."""
+
+    told: Mapping[str, Any]
+    installation: str
+    data_dir: Path
+    database: Database
+    own_log: Database | None
+    clock: Clock
+    entropy: Entropy
+    audit: AuditRoom
+    executions: Executions
+
+    def entries(self, action: ActionId) -> Sequence[Entry]:
+        """An action's records, oldest first."""
+        return self.audit.desk.search(AuditQuery(action=action, limit=ENTRIES_OF_AN_ACTION_MAX))[::-1]
+
+    def close(self) -> None:
+        self.executions.close()
+        self.audit.stop()
+        if self.own_log is not None:
+            self.own_log.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Where agents' files are and where their commands run."""
+
+    contained: Contained
+    workspaces: SqlWorkspaces
+    desk: Desk
+    files: Files
+    processes: AgentProcesses
+    resources: Resources
+    monitor: Monitor
+
+    def create(self, agent: AgentId, limits: Limits) -> WorkspaceId:
+        """What identity asks when an agent is registered: its share of the machine, then its workspace."""
+        self.resources.reserve(agent, limits)
+        try:
+            return self.workspaces.create(agent, limits)
+        except CohortError:
+            self.resources.release(agent)
+            raise
+
+    def owner(self, workspace: str) -> str | None:
+        """Whose workspace it is; None when it is nobody's."""
+        try:
+            return self.workspaces.owner(WorkspaceId(workspace))
+        except CohortError as error:
+            if error.code != "WORKSPACE_UNKNOWN":
+                raise
+            return None
+
+    def start(self, known: Sequence[Agent]) -> None:
+        self.workspaces.start()
+        self.desk.start()
+        self.processes.recover()
+        self.resources.load(known)
+        self.monitor.start()
+
+    def stop(self) -> None:
+        self.processes.close()
+        self.contained.stop()
+        self.monitor.stop()
+        self.workspaces.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Who asks, and who answers."""
+
+    identity: IdentityRoom
+    approvals: SqlApprovals
+    webhook: ApprovalWebhook | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """The action gate, what it reserves and sends with, and what compares its doings with the log."""
+
+    gate: Gate
+    quotas: Quotas
+    requests: Requests
+    reconciler: Reconciler
+    comparing: ReconcilerThread
+
+    def stop(self) -> None:
+        self.requests.close()
+        self.quotas.close()
+        self.comparing.stop()
+
+
+class Kernel:
+    """The kernel without its surfaces. `start` before anything is asked of `face`; `stop` ends what agents run and closes what was opened."""
+
+    def __init__(self, ground: _Ground, machine: _Machine, people: _People, door: _Door) -> None:
+        self._ground = ground
+        self._machine = machine
+        self._people = people
+        self._door = door
+        self._stopping = threading.Event()
+        self._rounds: list[threading.Thread] = []
+        webhook = people.webhook
+        self.face = KernelFace(
+            agents=people.identity.agents,
+            tokens=people.identity.tokens,
+            actions=door.gate,
+            approvals=people.approvals,
+            audit=ground.audit.desk,
+            workspaces=machine.desk,
+            containment=machine.contained.found,
+            safety=door.reconciler.counts,
+            reply=webhook.reply if webhook is not None else None,
+            log_key=lambda: ground.audit.desk.vkey,
+        )
+
+    def register(self, operation: str, executor: Executor) -> None:
+        """Let a room above execute an operation of the table. Errors: OPERATION_UNKNOWN."""
+        self._door.gate.register(operation, executor)
+
+    def start(self) -> None:
+        """Recover what a former life left, then look after it all in threads. The probe runs beside: commands wait for its end."""
+        closed = self._ground.audit.start()
+        if closed:
+            _log.warning("%d actions were under way when control ended; their outcome is recorded as unknown", closed)
+        self._machine.start(self._people.identity.agents.list())
+        if self._people.webhook is not None:
+            self._people.webhook.start()
+        self._door.comparing.start()
+        for name, work in (("containment probe", self._probe), ("approvals", self._sweep)):
+            self._rounds.append(threading.Thread(target=work, name=name, daemon=True))
+            self._rounds[-1].start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._rounds:
+            thread.join(STOP_S)
+        if self._people.webhook is not None:
+            self._people.webhook.stop()
+        self._machine.stop()
+        self._door.stop()
+        self._ground.close()
+
+    def health(self) -> list[Health]:
+        """The audit log, without which no action runs, and what contains agents, without which no command does."""
+        trouble = self._ground.audit.log.trouble
+        log = Health("audit log", trouble is None, trouble.message if trouble else f"{self.face.audit.size()} records")
+        found = self._machine.contained.found()
+        said = f"level {found.level.value}, by {found.backend}" if found else self._machine.contained.trouble
+        return [log, Health("containment", True, said)]
+
+    def _probe(self) -> None:
+        found = self._machine.contained.choose()
+        try:
+            self._ground.audit.log.append(Record(RecordKind.LEVEL, _level_body(found, self._machine.contained.trouble)))
+        except CohortError as error:
+            _log.error("the isolation level could not be recorded: %s", error)
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(SWEEP_S):
+            try:
+                self._people.approvals.sweep()
+            except CohortError as error:
+                _log.warning("approvals past their time could not be ended: %s", error)
+            except Exception:  # the supervisor of this thread: the next round tries again
+                _log.exception("ending approvals past their time failed")
+
+
+def _level_body(found: Containment | None, trouble: str) -> dict[str, Any]:
+    if found is None:
+        return {"level": Level.NONE.value, "backend": "none", "trouble": trouble}
+    through = [row.name for row in found.rows if row.stopped is False]
+    untried = [row.name for row in found.rows if row.stopped is None]
+    return {
+        "level": found.level.value,
+        "backend": found.backend,
+        "kernel": found.kernel,
+        "landlock_abi": found.landlock,
+        "got_through": through,
+        "not_tried": untried,
+        "soft": list(found.soft),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """Whether whoever started a process may still have it run."""
+
+    database: Database
+    clock: Clock
+
+    def __call__(self, agent: AgentId, session: AgentSessionId | None) -> bool:
+        with self.database.read() as connection:
+            state = connection.execute(select(agents.c.state).where(agents.c.id == agent)).scalar()
+            if state != AgentState.ACTIVE:
+                return True
+            if session is None:
+                return False
+            found = select(agent_sessions.c.revoked_us, agent_sessions.c.expires_us).where(agent_sessions.c.id == session)
+            row = connection.execute(found).first()
+        return row is None or row.revoked_us is not None or row.expires_us <= self.clock.now_us()
+
+
+def build_kernel(
+    config: Mapping[str, Any], database: Database, clock: Clock, environ: Mapping[str, str], entropy: Entropy = secrets.token_bytes
+) -> Kernel:
+    """From control's configuration (`ops.configurations.control_config`) and its migrated database. Starts no thread but the log's.
+
+    Raises:
+        CohortError CONFIG_INVALID, DATABASE_UNAVAILABLE, WORKSPACE_UNAVAILABLE, DISK_FULL: nothing was started.
+    """
+    ground = _ground(config, database, clock, entropy)
+    machine = _machine(ground)
+    people = _people(ground, machine, environ)
+    return Kernel(ground, machine, people, _door(ground, machine, people))
+
+
+def _ground(config: Mapping[str, Any], database: Database, clock: Clock, entropy: Entropy) -> _Ground:
+    told: Mapping[str, Any] = config["kernel"]
+    installation, data_dir = str(config["installation"]), Path(str(config["data_dir"]))
+    own_log = open_database(str(told["audit_url"])) if told["audit_url"] else None
+    if own_log is not None:
+        own_log.migrate()
+    origin = f"{told['trust_domain']}/audit/{installation}"
+    key_file, anchors = Path(told["audit_key_file"]), tuple(told["anchors"])
+    audit = open_audit(own_log or database, clock, entropy, key_file=key_file, origin=origin, anchors=anchors)
+    executions = Executions(Path(told["executions"]), clock)
+    return _Ground(told, installation, data_dir, database, own_log, clock, entropy, audit, executions)
+
+
+def _machine(ground: _Ground) -> _Machine:
+    told, clock, entropy, database = ground.told, ground.clock, ground.entropy, ground.database
+    root, opener = Path(told["workspace_root"]), best_opener()
+    backend = storage(root, ground.installation, clock, opener)
+    hooks = Hooks(ground.executions.spawned, _reached(ground.executions))
+    contained = Contained(backend, ground.data_dir, hooks, clock, entropy, ground.installation)
+    usual = Size.of(Limits(disk_bytes=int(told["max_disk_mb"]) * 1_000_000, files=int(told["max_files"])))
+    workspaces = SqlWorkspaces(
+        database,
+        clock,
+        ground.audit.log,
+        backend,
+        opener=opener,
+        busy=contained.busy,
+        pool=Pool(backend, usual, SPARES, entropy),
+        private_uids=contained.private_uids,
+        entropy=entropy,
+    )
+    return _Machine(
+        contained,
+        workspaces,
+        Desk(workspaces, Snapshots(database, clock, opener, entropy)),
+        Files(workspaces, opener),
+        AgentProcesses(contained, database, clock, entropy, ground.installation, _Over(database, clock)),
+        Resources(capacity(root), OVERCOMMIT),
+        Monitor(clock, disks=(ground.data_dir, root)),
+    )
+
+
+def _people(ground: _Ground, machine: _Machine, environ: Mapping[str, str]) -> _People:
+    told, log = ground.told, ground.audit.log
+    keys, domain, life_s = Path(told["token_keys"]), str(told["trust_domain"]), int(told["identity_token_expiration_s"])
+    identity = open_identity(ground.database, ground.clock, ground.entropy, log, keys, domain, life_s, machine)
+    needed = ApprovalLimits(approvers_needed=int(told["approvers_needed"]))
+    approvals = SqlApprovals(ground.database, log, ground.clock, ground.entropy, needed)
+    if told["approval_webhook"] is None:
+        return _People(identity, approvals, None)
+    settings = WebhookSettings(**told["approval_webhook"])
+    webhook = ApprovalWebhook(settings, resolve_reference(settings.secret, environ), approvals, ground.clock)
+    approvals.listen(webhook.notify)
+    return _People(identity, approvals, webhook)
+
+
+def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
+    told = ground.told
+    least, asks = Level(int(told["isolation_min"])), bool(told["require_user_approval"])
+    policy_file = Path(told["policy_file"]) if told["policy_file"] else None
+    quotas, requests = Quotas(ground.database, ground.clock, machine.processes.running), Requests(resolve_public)
+    rooms = Rooms(
+        audit=ground.audit.log,
+        entries=ground.entries,
+        identities=people.identity.identities,
+        approvals=people.approvals,
+        workspaces=machine.workspaces,
+        policies=Policies(policy_file, {"isolation_min": least.value, "require_user_approval": asks}),
+        quotas=quotas,
+        keys=Keys(ground.database, ground.clock),
+        level=lambda: machine.contained.level,
+    )
+    gate = Gate(rooms, GateSettings(AUDIENCE, least, asks), _executors(ground, machine, people, requests), ground.clock, ground.entropy)
+    reconciler = Reconciler(ground.executions, ground.entries, machine.owner, ground.clock)
+    return _Door(gate, quotas, requests, reconciler, ReconcilerThread(reconciler))
+
+
+def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Requests) -> dict[str, Executor]:
+    """What spawns is journalled by the sandbox; everything else here."""
+    processes = dict(ProcessExecutors(machine.workspaces, machine.processes, hosts_of).executors())
+    spawning = {
+        **Commands(machine.workspaces, machine.contained, hosts_of).executors(),
+        "process.start": processes.pop("process.start"),
+    }
+    on_host = {
+        **FileExecutors(machine.workspaces, machine.files).executors(),
+        **requests.executors(),
+        **processes,
+        "system.read": system_read(machine.monitor),
+        "agent.delegate": delegate(people.identity.tokens, AUDIENCE),
+    }
+    return {**ground.executions.observed(on_host), **spawning}
+
+
+def _reached(executions: Executions) -> Callable[[str, Verdict], None]:
+    """Journals what the egress proxy lets through."""
+
+    def reached(label: str, verdict: Verdict) -> None:
+        if verdict.allowed and verdict.target is not None:
+            executions.reached(label, verdict.target)
+
+    return reached
