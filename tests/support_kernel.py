@@ -278,6 +278,13 @@ class MemoryTokens:
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str) -> TokenPair:
         raise CohortError("TOKEN_INVALID", "nothing is delegated here", hint="Mint a token.")
 
+    def sign_out(self, token: str) -> None:
+        assert isinstance(token, str)
+
+    def rotate(self, actor: str) -> str:
+        assert actor
+        return "k" * 43
+
     def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
         raise CohortError("TOKEN_INVALID", "no token is for this place", hint="Mint a token.")
 

@@ -127,6 +127,14 @@ class Tokens(Protocol):
         """Delegation: a token for `agent` with scopes inside those of `token`. Errors: SCOPE_REFUSED and those of `authenticate`."""
         ...
 
+    def sign_out(self, token: str) -> None:
+        """End the session of a token or refresh token, and every one delegated from it; nothing happens for one that is not in force."""
+        ...
+
+    def rotate(self, actor: str) -> str:
+        """Sign with a new key from now on; its id. Tokens of the key before stay good, those of an older one do not."""
+        ...
+
     def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
         """Who asks, for a place that has an audience of its own. Errors: as `Actions.perform`."""
         ...

@@ -27,7 +27,7 @@ def search(database: Database, query: AuditQuery) -> list[Entry]:
     conditions, values = _conditions(query, "sqlite" if database.dialect == "sqlite" else "postgresql")
     with database.read() as connection:
         rows = Rows(connection)
-        _, top = rows.extent() if query.before is None else (0, query.before)
+        top = rows.end() if query.before is None else query.before
         if query.text is None:
             return _found(rows, [*conditions, "idx < ?"], [*values, top], query.limit)
         found: list[Entry] = []

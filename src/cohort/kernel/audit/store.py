@@ -105,6 +105,11 @@ class Rows:
         found = self.one("SELECT count(*), coalesce(max(idx) + 1, 0) FROM audit_entries")
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
+    def end(self) -> int:
+        """The index after the last entry."""
+        found = self.one("SELECT coalesce(max(idx) + 1, 0) FROM audit_entries")
+        return int(found[0]) if found else 0
+
     def run(self, height: int, low: int, high: int) -> list[bytes]:
         """Kept hashes; fewer than asked for when some are missing."""
         if height == 0:
