@@ -285,6 +285,9 @@ class LosesAnswers:
     def __getattr__(self, name):
         return getattr(self._database, name)
 
+    def beside(self):
+        return self
+
     @contextmanager
     def write(self):
         if not self.losing:
@@ -293,13 +296,10 @@ class LosesAnswers:
             return
         self.losing = False
         lost = CohortError("OUTCOME_UNKNOWN", "no answer to a commit", retry=Retry.CHECK_FIRST)
-        try:
-            with self._database.write() as connection:
-                yield connection
-                if not self._happened:
-                    raise lost
-        finally:
-            pass
+        with self._database.write() as connection:
+            yield connection
+            if not self._happened:
+                raise lost
         raise lost
 
 
@@ -330,6 +330,32 @@ def test_a_busy_database_refuses_and_the_next_append_works(migrated_sqlite_url, 
     other.execute("ROLLBACK")
     other.close()
     assert room.log.append(record(0)).index == 0
+    database.close()
+
+
+def test_a_log_that_cannot_be_written_at_start_does_not_keep_control_from_starting(migrated_sqlite_url, tmp_path, clock):
+    database = open_database(migrated_sqlite_url, wait_s=0.05)
+    room = open_room(database, tmp_path, clock)
+    room.log.append(record(1))
+    with sqlite3.connect(migrated_sqlite_url.removeprefix("sqlite:///"), isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert room.start() == 0
+        other.execute("ROLLBACK")
+    other.close()
+    assert room.start() == 1
+    room.stop()
+    database.close()
+
+
+def test_on_postgres_a_record_is_written_inside_another_transaction_of_the_same_thread(postgres_url, tmp_path):
+    database = open_database(postgres_url)
+    room = open_room(database, tmp_path)
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO facts (name, value) VALUES ('x', '1')"))
+        assert room.log.append(record(1)).index == 0
+        assert room.desk.size() == 1
+        connection.rollback()
+    assert room.desk.size() == 1
     database.close()
 
 

@@ -78,6 +78,12 @@ class Database:
             # Commit point. Before this line no other connection sees the change; after it, all of them do.
             self._commit(connection)
 
+    def beside(self) -> Database:
+        """The same Postgres database, for transactions that run while the same thread is in one of this object's: they see and lock nothing of
+        each other's rows. On SQLite, where there is one writer, this object itself.
+        """
+        return Database(self._reading, self._writing, self._shown) if self.dialect == "postgresql" else self
+
     def lock(self, connection: Connection, name: str) -> None:
         """Hold `name` until the end of the transaction, against other writers that lock it; on SQLite a writer is alone already."""
         if self.dialect == "postgresql":

@@ -64,7 +64,7 @@ def witnessed(sqlite_database, tmp_path, clock, server, pin=True):
 
 def test_a_file_gets_a_line_for_each_checkpoint_and_the_log_a_receipt(room, tmp_path):
     results = room.desk.anchor()
-    assert [(one["sent"], one["size"]) for one in results] == [(True, 10)]
+    assert [(one["ok"], one["size"]) for one in results] == [(True, 10)]
     assert json.loads((tmp_path / "anchor").read_text())["note"].split("\n")[:2] == [ORIGIN, "10"]
     assert (tmp_path / "anchor").stat().st_mode & 0o777 == 0o600
     receipt = room.desk.search(AuditQuery(kind="checkpoint"))[0].body["body"]
@@ -80,26 +80,26 @@ def test_a_line_cut_off_by_a_crash_is_no_checkpoint_and_the_next_one_stands_alon
     with (tmp_path / "anchor").open("a") as file:
         file.write('{"at_us": 1, "no')
     assert room.desk.verify().anchored_size == 10
-    assert room.desk.anchor()[0]["sent"]
+    assert room.desk.anchor()[0]["ok"]
     assert room.desk.verify().anchored_size == 11
 
 
 def test_a_line_that_somebody_wrote_is_no_checkpoint_and_said(room, tmp_path):
     (tmp_path / "anchor").write_text("{}\n")
-    assert not room.desk.anchor()[0]["sent"]
+    assert not room.desk.anchor()[0]["ok"]
     assert "holds a line that is not a checkpoint" in room.desk.verify().anchors[0]
 
 
 def test_a_place_that_is_gone_is_trouble_and_not_in_the_way(sqlite_database, tmp_path, clock):
     room = open_room(sqlite_database, tmp_path, clock, [f"file:{tmp_path}/gone/anchor", "http://127.0.0.1:9"])
     fill(room, 3)
-    assert [one["sent"] for one in room.desk.anchor()] == [False, False]
+    assert [one["ok"] for one in room.desk.anchor()] == [False, False]
     assert len(room.desk.trouble) == 2
     answer = room.desk.verify()
     assert (answer.integrity, answer.anchored_size) == ("verified", 0)
     assert "cannot be reached" in answer.anchors[1]
     (tmp_path / "gone").mkdir()
-    assert room.desk.anchor()[0]["sent"]
+    assert room.desk.anchor()[0]["ok"]
     assert len(room.desk.trouble) == 1
 
 
@@ -142,10 +142,10 @@ def test_a_witness_cosigns_what_continues(room, sqlite_database, tmp_path, clock
 def test_a_witness_remembers_across_restarts_and_a_client_catches_up(room, sqlite_database, tmp_path, clock):
     with served(tmp_path / "witness", room.desk.vkey, clock) as server:
         port = server.server_address[1]
-        assert witnessed(sqlite_database, tmp_path, clock, server).desk.anchor()[0]["sent"]
+        assert witnessed(sqlite_database, tmp_path, clock, server).desk.anchor()[0]["ok"]
     with served(tmp_path / "witness", room.desk.vkey, clock, port) as server:
         fill(room, 20, 10)
-        assert witnessed(sqlite_database, tmp_path, clock, server).desk.anchor()[0]["sent"]
+        assert witnessed(sqlite_database, tmp_path, clock, server).desk.anchor()[0]["ok"]
         assert server.witness.checkpoint("0" * 64).status == 404
 
 
@@ -155,7 +155,7 @@ def test_a_witness_does_not_sign_for_a_log_it_does_not_know(sqlite_database, tmp
     stranger = open_witness(tmp_path / "other", "x", [], clock, secrets.token_bytes).vkey
     with served(tmp_path / "witness", stranger.replace("x+", "x+", 1), clock) as server:
         result = witnessed(sqlite_database, tmp_path, clock, server).desk.anchor()[0]
-    assert not result["sent"]
+    assert not result["ok"]
     assert "does not know this log" in result["detail"]
 
 
@@ -163,19 +163,19 @@ def test_somebody_in_the_witness_s_place_is_not_believed(room, sqlite_database, 
     with served(tmp_path / "impostor", room.desk.vkey, clock) as impostor:
         anchor = f"{url_of(impostor)}#{witness.witness.vkey}"
         result = open_room(sqlite_database, tmp_path, clock, [anchor]).desk.anchor()[0]
-    assert not result["sent"]
+    assert not result["ok"]
     assert "did not sign with its key" in result["detail"]
 
 
 def test_a_log_that_was_changed_and_signed_again_is_refused_by_the_witness_and_sealed(room, sqlite_database, tmp_path, clock, witness):
     room = witnessed(sqlite_database, tmp_path, clock, witness)
-    assert room.desk.anchor()[0]["sent"]
+    assert room.desk.anchor()[0]["ok"]
     change(
         sqlite_database, *[(f"DELETE FROM {table}", []) for table in ("audit_entries", "audit_nodes", "audit_checkpoints", "audit_anchors")]
     )
     forged = witnessed(sqlite_database, tmp_path, clock, witness)
     fill(forged, 30, 100)
-    assert not forged.desk.anchor()[0]["sent"]
+    assert not forged.desk.anchor()[0]["ok"]
     assert forged.log.trouble.code == "AUDIT_BROKEN"
     assert forged.desk.verify().integrity == "broken"
 
@@ -228,7 +228,7 @@ def test_the_witness_runs_by_itself_and_ends_when_told(room, tmp_path, sqlite_da
     with subprocess.Popen([*command, "--log", room.desk.vkey], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             address, key = re.fullmatch(r"listening on (\S+), key (\S+)\n", process.stdout.readline()).groups()
-            assert open_room(sqlite_database, tmp_path, clock, [f"http://{address}#{key}"]).desk.anchor()[0]["sent"]
+            assert open_room(sqlite_database, tmp_path, clock, [f"http://{address}#{key}"]).desk.anchor()[0]["ok"]
         finally:
             process.terminate()
         assert process.wait(10) == 0
@@ -240,7 +240,7 @@ def test_the_system_s_log_gets_one_message_with_the_whole_checkpoint(sqlite_data
         listener.settimeout(5)
         room = open_room(sqlite_database, tmp_path, ManualClock(), [f"syslog://127.0.0.1:{listener.getsockname()[1]}"])
         fill(room, 2)
-        assert room.desk.anchor()[0]["sent"]
+        assert room.desk.anchor()[0]["ok"]
         message = listener.recv(65536).decode()
     assert re.match(r"<109>1 2023-11-14T22:13:20\.000000Z \S+ cohort \d+ checkpoint - test\.example/audit \| 2 \| ", message)
     answer = room.desk.verify()

@@ -175,7 +175,7 @@ def test_a_database_rolled_back_is_seen_by_the_anchor(room, sqlite_database, tmp
         assert connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar() is not None
     old = all_entries(sqlite_database)
     fill(room, 50, SIZE)
-    assert room.desk.anchor()[0]["sent"]
+    assert room.desk.anchor()[0]["ok"]
     signer = room.log._signer
     rebuild(sqlite_database, old, signer)  # exactly what a restored backup holds: signed by the right key
     first, why = told(open_room(sqlite_database, tmp_path, anchors=[f"file:{tmp_path}/anchor"]))
@@ -190,7 +190,7 @@ def test_a_rolled_back_log_is_sealed_before_it_signs_anything_that_contradicts_t
     rebuild(sqlite_database, old, room.log._signer)
     again = open_room(sqlite_database, tmp_path, anchors=[f"file:{tmp_path}/anchor"])
     result = again.desk.anchor()[0]
-    assert not result["sent"]
+    assert not result["ok"]
     assert again.log.trouble.code == "AUDIT_BROKEN"
     with pytest.raises(Exception, match="650 records"):
         again.log.append(record(1))

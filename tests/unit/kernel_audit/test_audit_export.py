@@ -153,7 +153,7 @@ def test_every_tile_of_a_log_of_several_levels_is_written(sqlite_database, tmp_p
     said = room.desk.export(str(tmp_path / "out"))
     names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     bundles = {f"tile/{kind}/{name}" for kind in ("0", "entries") for name in ("000", "001", "002.p/88")}
-    assert names == bundles | {"tile/1/000.p/2", "checkpoint", "vkey", "verifier.py"}
+    assert names == bundles | {"tile/1/000.p/2", "checkpoint", "vkey", "verifier.py", "README"}
     assert said["tiles"] == 7
     assert run(tmp_path / "out" / "verifier.py", tmp_path / "out", "--key", room.desk.vkey)[0] == 0
 

@@ -131,6 +131,21 @@ def test_a_reload_with_an_error_keeps_what_was_in_force(tmp_path: Path) -> None:
     assert policies.current() is before
 
 
+def test_the_log_says_which_policy_is_in_force_before_it_is(sqlite_database: Database, clock: ManualClock, tmp_path: Path) -> None:
+    gates = house(sqlite_database, clock, tmp_path, '@id("a") forbid (principal, action == Action::"memory.read", resource);')
+    assert gates.gate.note_policy("control") == gates.policies.current().hash
+    (tmp_path / "policy.cedar").write_text('@id("b") forbid (principal, action == Action::"memory.read", resource);')
+    after = gates.gate.reload_policy("anna")
+    bodies = [entry.body["body"] for entry in gates.log.entries]
+    assert [(body["rules"], body["actor"]) for body in bodies] == [(["a"], "control"), (["b"], "anna")]
+    assert bodies[1]["hash"] == after == gates.policies.current().hash
+    (tmp_path / "policy.cedar").write_text("")
+    gates.log.failing = lambda _record: CohortError("AUDIT_UNAVAILABLE", "full")
+    with pytest.raises(CohortError):
+        gates.gate.reload_policy("anna")
+    assert gates.policies.current().hash == after
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"permit(" * 100_000])
 def test_a_policy_file_that_cannot_be_read_refuses_and_never_raises(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "policy.cedar"

@@ -9,10 +9,11 @@ To build it, `compose` hands in:
 - `Rooms(audit, entries, identities, approvals, workspaces, policies, quotas, keys, level)`: the rooms behind the gate. `entries(action)`:
   that action's records of the audit log, oldest first (`Audit.search` reversed). `level()`: the sandbox's probed level.
 - `GateSettings(audience, level_min, approval_required, keep_payloads)`.
-- `Gate(rooms, settings, executors, clock, entropy)`: `face.Actions`. `executors` from `executors/`: `FileExecutors(workspaces, files)`,
+- `Gate(rooms, settings, executors, clock, entropy)`: `face.Actions`. `executors` from `executors/`: `FileExecutors(workspaces, files, search)`,
   `Commands(workspaces, sandbox, hosts_of)`,
   `ProcessExecutors(workspaces, processes, hosts_of)`, `Requests(resolve_public)`, each with `.executors()`; `system_read(monitor)` for
   `system.read`, `delegate(tokens, audience)` for `agent.delegate`. Rooms above register theirs: `gate.register(operation, executor)`.
+  At the start `gate.note_policy("control")` says in the log which policy is in force; `gate.reload_policy(actor)` reads the file again.
 - `Executions(folder, clock)`: the journal of executions, a folder of its own in the data directory. Its `spawned` is the sandbox's `on_spawn`,
   its `reached(action, host)` is for the egress proxy's allowed connections, and `observed(executors)` wraps the executors on the host (all but
   those that spawn: `terminal.run`, `python.run`, `process.start`) before they are handed to the gate. `close()` at the end.

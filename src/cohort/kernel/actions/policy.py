@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,14 +146,15 @@ class Policies:
     def current(self) -> Policy:
         return self._current
 
-    def reload(self) -> Policy:
-        """Read the file again and put it in force.
+    def reload(self, before: Callable[[Policy], object] = lambda _policy: None) -> Policy:
+        """Read the file again and put it in force. `before`: told what will be in force, just before it is; when it raises, nothing changes.
 
         Raises:
             CohortError POLICY_INVALID: names the line; what was in force stays in force.
         """
         with self._lock:
             found = self._read()
+            before(found)
             # Commit point. Actions decided before this line were decided by the former policy, whose hash their records carry.
             self._current = found
             return found

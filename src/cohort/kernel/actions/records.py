@@ -15,6 +15,7 @@ TEXT_CHARS_MAX = 2000
 WORDS_MAX = 64
 SCOPES_MAX = 20
 REACH_MAX = 50
+RULES_MAX = 200
 ARGUMENTS_BYTES_MAX = 16_384
 RESULT_BYTES_MAX = 8192
 REASON_CHARS_MAX = 500
@@ -91,6 +92,19 @@ def unreadable(action: Action, caller: Caller, operation: str, code: str, reason
 
 def ended(action: Action, body: Mapping[str, Any], private: Mapping[str, str]) -> Record:
     return Record(RecordKind.OUTCOME, body, action.agent, action.session, action.id, private)
+
+
+def policy(hashed: str, rules: Sequence[str], broken: str, actor: str) -> Record:
+    """Which policy is in force from here on. `rules`: the ids of the user's own; `broken`: why there is none."""
+    body = {
+        "event": "policy",
+        "hash": hashed,
+        "rules": list(rules[:RULES_MAX]),
+        "count": len(rules),
+        "broken": broken[:REASON_CHARS_MAX],
+        "actor": actor,
+    }
+    return Record(RecordKind.POLICY, body)
 
 
 def grant_id(grant: Grant | None) -> str | None:

@@ -179,9 +179,9 @@ class Anchors:
             self._keep(place, head, sent)
         except CohortError as error:
             self._failing[place.name] = error.message
-            return {"anchor": place.name, "sent": False, "size": head.size, "detail": error.message}
+            return {"anchor": place.name, "ok": False, "size": head.size, "detail": error.message}
         self._failing.pop(place.name, None)
-        return {"anchor": place.name, "sent": True, "size": head.size, "detail": sent.detail}
+        return {"anchor": place.name, "ok": True, "size": head.size, "detail": sent.detail}
 
     def _refuse_contradiction(self, place: Anchor, head: Head) -> None:
         """Seal the log when this place holds something the log's own key has signed and the log does not continue."""

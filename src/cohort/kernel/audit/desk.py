@@ -93,12 +93,9 @@ class AuditDesk:
     def _full(self, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
         heard = self._parts.anchors.hear()
         report = verify.check(self._database, self._parts.verifier, heard.landmarks, progress)
-        with self._database.read() as connection:
-            intents = Rows(connection).open_intents(verify.OPEN_INTENTS_MAX)
-        actions = tuple(action for action, _ in intents)
         finding = report.finding or heard.finding
         if finding is None:
-            self._recheck.remember(report.frontier, actions)
+            self._recheck.remember(report.frontier, report.open_intents)
         empty = report.size == 0 and finding is None
         return {
             "integrity": NO_DATA if empty else BROKEN if finding else VERIFIED,
@@ -106,8 +103,8 @@ class AuditDesk:
             "root": report.root.hex() if report.root else None,
             "first_bad": finding.index if finding else None,
             "why": finding.why if finding else "",
-            "complete": not actions,
-            "open_intents": actions,
+            "complete": not report.open_intents,
+            "open_intents": report.open_intents,
             "anchored_size": report.anchored,
             "anchors": heard.lines,
         }
@@ -127,7 +124,7 @@ class AuditDesk:
         return tiles.export(self._database, self.checkpoint(), self.vkey, Path(folder))
 
     def anchor(self) -> Sequence[Mapping[str, Any]]:
-        """One result for each anchor: `anchor`, `sent`, `size`, `detail`. A failure is a result, not an error."""
+        """One result for each anchor: `anchor`, `ok`, `size`, `detail`. A failure is a result, not an error."""
         return self._parts.anchors.send()
 
     def note(self, text: str, actor: str) -> int:

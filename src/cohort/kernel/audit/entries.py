@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -46,6 +46,8 @@ NO_LEAF = bytes(32)
 _TIME_DIGITS = 20
 _PREVIOUS_DIGITS = 64
 _EXACT_INTEGER = 1 << 53
+_ALIKE = frozenset({str, bool, NoneType})
+"""What every encoder writes alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,8 @@ class Payload:
     subject: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An entry but for its time and its predecessor, which are known when it is its turn."""
+class Prepared(NamedTuple):
+    """An entry but for its time and its predecessor, which are known when it is its turn. A tuple because one is made for every record."""
 
     kind: str
     agent: str | None
@@ -87,18 +88,19 @@ def prepare(record: Record, entropy: Entropy) -> Prepared:
         CohortError RECORD_TOO_LARGE: the entry, or a payload.
         CohortError VALUE_NOT_CANONICAL, FIELD_INVALID: it cannot be written at all.
     """
-    for name in ("agent", "session", "action"):
-        _check_length(name, getattr(record, name), ID_CHARACTERS_MAX)
+    for value in (record.agent, record.session, record.action):
+        _check_length("id", value, ID_CHARACTERS_MAX)
     payloads = commit(record.private, record.subject, entropy) if record.private else ()
-    private = {payload.name: payload.commitment for payload in payloads}
+    private = canonical({payload.name: payload.commitment for payload in payloads}) if payloads else b"{}"
+    kind = record.kind.value
     prepared = Prepared(
-        kind=record.kind.value,
+        kind=kind,
         agent=record.agent,
         action=record.action,
         payloads=payloads,
         head=b'{"action":%b,"agent":%b,"at_us":' % (canonical(record.action), canonical(record.agent)),
-        middle=b',"body":%b,"kind":"%b","prev":"' % (canonical(record.body), record.kind.value.encode()),
-        tail=b'","private":%b,"session":%b,"v":%d}' % (canonical(private), canonical(record.session), ENTRY_VERSION),
+        middle=b',"body":%b,"kind":"%b","prev":"' % (canonical(dict(record.body)), kind.encode()),
+        tail=b'","private":%b,"session":%b,"v":%d}' % (private, canonical(record.session), ENTRY_VERSION),
     )
     if prepared.bytes_max > ENTRY_BYTES_MAX:
         raise _too_large(f"a record of {prepared.bytes_max} bytes; an entry holds {ENTRY_BYTES_MAX}")
@@ -126,23 +128,26 @@ def commitment(salt: bytes, data: bytes) -> str:
 
 def canonical(value: Any) -> bytes:
     """As `canonical_json`, quicker for what it nearly always is: strings, whole numbers and plain fractions."""
-    if _plain(value):
-        with suppress(TypeError):  # half of a surrogate pair; the slow way says so in our words
+    if type(value) in _ALIKE or _plain(value):
+        try:
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # half of a surrogate pair; the slow way says so in our words
+            return canonical_json(value)
     return canonical_json(value)
 
 
-def _plain(value: object) -> bool:
+def _plain(value: Any) -> bool:
     """Whether orjson and RFC 8785 agree on `value`: ASCII keys sort alike, and fractions of ordinary size are written alike."""
-    if value is None or isinstance(value, str | bool):
-        return True
-    if isinstance(value, dict) and type(value) is dict:
-        return all(type(key) is str and key.isascii() and _plain(one) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return type(value) in (list, tuple) and all(map(_plain, value))
-    if isinstance(value, float):
-        return type(value) is float and 1e-3 <= abs(value) < 1e15 and value % 1 != 0
-    return isinstance(value, int) and type(value) is int and -_EXACT_INTEGER < value < _EXACT_INTEGER
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and (type(one) in _ALIKE or _plain(one)) for key, one in value.items())
+    if kind is list or kind is tuple:
+        return all(type(one) in _ALIKE or _plain(one) for one in value)
+    if kind is int:
+        return bool(-_EXACT_INTEGER < value < _EXACT_INTEGER)
+    if kind is float:
+        return bool(1e-3 <= abs(value) < 1e15 and value % 1 != 0)
+    return kind in _ALIKE
 
 
 def parse(entry: bytes) -> dict[str, Any]:

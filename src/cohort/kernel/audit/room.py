@@ -37,11 +37,16 @@ class AuditRoom:
     def start(self, every_s: float = EVERY_S) -> int:
         """Close the actions that the last process left open, then anchor in the background; how many were closed.
 
-        Call it before any action is taken. A broken log is left as it is.
+        Call it before any action is taken. A broken log is left as it is, and one that cannot be written just now is closed at the next start.
         """
-        closed = 0 if self.log.trouble else recovery.close_orphans(self._database, self.log, self._clock)
         self.anchors.start(every_s)
-        return closed
+        if self.log.trouble is not None:
+            return 0
+        try:
+            return recovery.close_orphans(self._database, self.log, self._clock)
+        except CohortError as error:
+            _logger.warning("actions that the last process left open stay open: %s", error.message)
+            return 0
 
     def stop(self) -> None:
         """End the anchoring and take no more records."""
@@ -63,6 +68,7 @@ def open_audit(
         CohortError CONFIG_INVALID: an anchor cannot be used, or the key file.
         CohortError: those of `Database`.
     """
+    database = database.beside()  # what is decided in a transaction of the same database is recorded before that ends
     signer = _signer(database, key_file, origin, entropy)
     state = _state(database, signer)
     log = SqlAuditLog(database, clock, signer, entropy, state)

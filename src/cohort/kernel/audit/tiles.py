@@ -15,6 +15,17 @@ from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
 
 TILES_AT_ONCE = 64
+README = """The audit log of {origin}: {size} records.
+
+    python verifier.py . --key VKEY
+
+VKEY is the log's public key as you know it from elsewhere, such as the paper on which you wrote it down. The file `vkey` holds it too, but
+who could change this folder could change that file. The verifier needs Python 3.9 or newer and the package `cryptography`, nothing of Cohort.
+
+checkpoint     size and root of the log, signed (C2SP tlog-checkpoint)
+tile/entries/  the records, canonical JSON, each behind its length in two bytes (C2SP tlog-tiles)
+tile/0/ ...    the hashes of the tree (RFC 6962)
+"""
 VERIFIER = Path(__file__).with_name("verifier.py")
 
 
@@ -33,7 +44,8 @@ def export(database: Database, note: str, vkey: str | None, folder: Path) -> Map
         CohortError FIELD_INVALID: the folder is not empty.
         CohortError DISK_FULL: it cannot be written; the folder is then incomplete, without a checkpoint.
     """
-    size = parse_checkpoint(parse_note(note).text).size
+    checkpoint = parse_checkpoint(parse_note(note).text)
+    size = checkpoint.size
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -41,6 +53,7 @@ def export(database: Database, note: str, vkey: str | None, folder: Path) -> Map
             raise CohortError("FIELD_INVALID", what, field="folder", hint="Name a folder that is empty or does not exist.")
         tiles = _write_tiles(database, size, folder)
         _write(folder / "verifier.py", VERIFIER.read_bytes())
+        _write(folder / "README", README.format(origin=checkpoint.origin, size=size).encode())
         if vkey is not None:
             _write(folder / "vkey", f"{vkey}\n".encode())
         _write(folder / "checkpoint", note.encode())  # last: a folder with a checkpoint is whole

@@ -203,6 +203,9 @@ class WitnessServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
         self.witness = witness
 
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        _logger.warning("a request from %s failed", client_address, exc_info=True)
+
 
 def open_witness(folder: Path, name: str, logs: Sequence[str], clock: Clock, entropy: Entropy) -> Witness:
     """A witness with its memory and its key in `folder`; `logs` are the public keys of the logs it serves.

@@ -1,0 +1,137 @@
+"""Steps 3 to 6 of the gate: whether an action may be done. Scope, hard rules and policy are looked at; where a person is needed, asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cohort.base.errors import CohortError
+from cohort.base.ids import AgentSessionId
+from cohort.kernel.actions import facts, invariants, results, rules
+from cohort.kernel.actions.attempt import NOBODY, Attempt, GateSettings, Passed, Rooms, denial, record, refuse
+from cohort.kernel.actions.facts import Facts
+from cohort.kernel.approvals.plain import describe
+from cohort.kernel.model import ActionResult, Answer, ApprovalState, Decision, Taint
+from cohort.kernel.ports import Question
+
+SESSIONS_KNOWN_MAX = 10_000
+
+_ANSWERS = {
+    ApprovalState.DENIED: ("APPROVAL_DENIED", "a person refused it"),
+    ApprovalState.EXPIRED: ("APPROVAL_EXPIRED", "nobody answered in time"),
+    ApprovalState.WITHDRAWN: ("APPROVAL_DENIED", "the question was withdrawn"),
+    ApprovalState.CONSUMED: ("APPROVAL_DECIDED", "the approval was used already"),
+}
+
+
+class Deciding:
+    """Safe to use from many threads. `available`: whether anything here can execute an operation; `decided`: told when a decision is there."""
+
+    def __init__(self, rooms: Rooms, settings: GateSettings, available: Callable[[str], bool], decided: Callable[[], None]) -> None:
+        self._rooms = rooms
+        self._settings = settings
+        self._available = available
+        self._decided = decided
+        self._known_taints: dict[AgentSessionId, Taint] = {}
+
+    def passed(self, attempt: Attempt) -> Passed | ActionResult:
+        """Steps 3 to 6. An approval that arrives while this waits is followed by steps 2 to 5 again, once."""
+        looked = self._look(attempt)
+        if isinstance(looked, ActionResult):
+            return looked
+        found, decision = looked
+        self._decided()
+        if not self._available(attempt.action.operation):  # before a person is asked for what nobody can do
+            unsupported = CohortError("OPERATION_UNSUPPORTED", f"nothing here can execute {attempt.action.operation}")
+            return refuse(self._rooms, attempt, found, denial(unsupported, attempt, "executor", decision))
+        if decision.answer is Answer.ALLOW:
+            return Passed(found, decision, None)
+        try:
+            grant = self._rooms.approvals.consume(attempt.action, decision.policy_hash, attempt.caller.task)
+            if grant is not None:
+                return Passed(found, decision, grant)
+            return self._ask(attempt, found, decision)
+        except CohortError as error:
+            if error.code in NOBODY:
+                raise
+            return refuse(self._rooms, attempt, found, denial(error, attempt, "approval", decision))
+
+    def _look(self, attempt: Attempt) -> tuple[Facts, Decision] | ActionResult:
+        """Steps 3, 4 and 5: scope, invariants, policy."""
+        try:
+            found, decision = self._decide(attempt)
+        except CohortError as error:
+            return refuse(self._rooms, attempt, None, denial(error, attempt, "facts"))
+        return refuse(self._rooms, attempt, found, decision) if decision.answer is Answer.DENY else (found, decision)
+
+    def _decide(self, attempt: Attempt) -> tuple[Facts, Decision]:
+        rooms, policy = self._rooms, self._rooms.policies.current()
+        row = attempt.parsed.row
+        taint = self._taint(attempt, asked=facts.leaves(attempt.action, row) or policy.asks_taint)
+        found = facts.gather(attempt.action, row, attempt.caller, taint, rooms.level())
+        if not found.own:
+            rooms.workspaces.owner(facts.workspace_of(attempt.action))
+        held = invariants.check(found, self._settings.level_min)
+        verdict = policy.judge(found)
+        return found, rules.combine(found, held, verdict, policy.hash, approval_required=self._settings.approval_required)
+
+    def _taint(self, attempt: Attempt, *, asked: bool) -> Taint:
+        """What the session has read. Where nothing of the decision turns on it, what this process last knew: a mark is never taken away."""
+        known = self._known_taints.get(attempt.caller.session)
+        if known is not None and not asked:
+            return known
+        return self._know(attempt.caller.session, self._rooms.identities.taint(attempt.caller.session))
+
+    def _know(self, session: AgentSessionId, taint: Taint) -> Taint:
+        if len(self._known_taints) >= SESSIONS_KNOWN_MAX:
+            self._known_taints.clear()
+        self._known_taints[session] = taint
+        return taint
+
+    def _ask(self, attempt: Attempt, found: Facts, decision: Decision) -> Passed | ActionResult:
+        """Step 6 where there is no grant yet: ask, wait as long as the request says, look again and consume."""
+        approvals = self._rooms.approvals
+        approval = approvals.ask(self._question(attempt, decision))
+        waiting = record(self._rooms, attempt, found, decision)
+        if approval.state is ApprovalState.PENDING and attempt.request.wait_s > 0:
+            approval = approvals.wait(approval.id, attempt.request.wait_s)
+        if approval.state is ApprovalState.PENDING:
+            return results.waiting(attempt.action, attempt.digest, decision, approval.id, waiting)
+        if approval.state is not ApprovalState.APPROVED:
+            code, reason = _ANSWERS[approval.state]
+            said = f"{reason}{f': {approval.note}' if approval.note else ''}"
+            answer = CohortError(code, said, hint="Do something else, or ask again with a reason.")
+            refused = refuse(self._rooms, attempt, found, denial(answer, attempt, "approval", decision))
+            return replace(refused, approval_id=approval.id)
+        return self._again(attempt)
+
+    def _again(self, attempt: Attempt) -> Passed | ActionResult:
+        """Steps 2 to 5 afresh, and then the grant, which one caller gets."""
+        fresh = replace(attempt, caller=self._rooms.identities.again(attempt.caller))
+        looked = self._look(fresh)
+        if isinstance(looked, ActionResult):
+            return looked
+        found, decision = looked
+        if decision.answer is Answer.ALLOW:
+            return Passed(found, decision, None)
+        grant = self._rooms.approvals.consume(fresh.action, decision.policy_hash, fresh.caller.task)
+        if grant is not None:
+            return Passed(found, decision, grant)
+        used = CohortError("APPROVAL_DECIDED", "the approval was used by the same action asked for elsewhere, or the policy has changed")
+        return refuse(self._rooms, fresh, found, denial(used, fresh, "approval", decision))
+
+    def _question(self, attempt: Attempt, decision: Decision) -> Question:
+        agent = attempt.caller.agent
+        plain = describe(attempt.action, agent.name, agent.workspace)
+        why, task = attempt.request.why, attempt.caller.task
+        return Question(attempt.action, decision.policy_hash, decision.risk, plain.text, plain.touches, why, agent.name, task)
+
+    def mark(self, found: Facts) -> None:
+        """Mark the session with what it will have read once the action has run. Errors: those of `Identities.mark`."""
+        row, has = found.row, found.taint
+        new = Taint(row.untrusted and not has.untrusted, row.private and not has.private)
+        if found.action.arguments.get("network") and not has.untrusted:
+            new = replace(new, untrusted=True)
+        if new.untrusted or new.private:
+            self._rooms.identities.mark(found.caller.session, new)
+            self._know(found.caller.session, Taint(has.untrusted or new.untrusted, has.private or new.private))
