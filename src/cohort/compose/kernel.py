@@ -37,6 +37,7 @@ from cohort.kernel.approvals.webhook import ApprovalWebhook
 from cohort.kernel.audit.room import AuditRoom, open_audit
 from cohort.kernel.face import AuditQuery, Containment, Entry, KernelFace
 from cohort.kernel.identity import IdentityRoom, open_identity
+from cohort.kernel.machine.holding import holdings
 from cohort.kernel.machine.monitor import Monitor
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.machine.resources import Resources, capacity
@@ -181,6 +182,7 @@ class Kernel:
             containment=machine.contained.found,
             safety=door.reconciler.counts,
             reply=webhook.reply if webhook is not None else None,
+            limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
             log_key=lambda: ground.audit.desk.vkey,
         )
 
