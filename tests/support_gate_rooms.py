@@ -31,6 +31,7 @@ from cohort.kernel.scopes import SCOPES
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.files import Files
+from cohort.kernel.workspaces.search import Search
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import open_database
 
@@ -80,7 +81,9 @@ class Kernel:
             Keys(self.database, self.clock),
             lambda: level,
         )
-        executors = self.journal.observed({**FileExecutors(self.workspaces, self.files).executors(), **(more or {})})
+        executors = self.journal.observed(
+            {**FileExecutors(self.workspaces, self.files, Search(opener, self.clock)).executors(), **(more or {})}
+        )
         if sandbox_of is not None:
             executors |= Commands(self.workspaces, sandbox_of(self.journal.spawned), hosts_of).executors()
         self.gate = Gate(self.rooms, GateSettings(), executors, self.clock, entropy, at)
