@@ -42,6 +42,7 @@ from cohort.kernel.machine.monitor import Monitor
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.machine.resources import Resources, capacity
 from cohort.kernel.model import Agent, AgentState, Level, Limits, Record, RecordKind
+from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.sandbox.egress import Verdict, hosts_of, resolve_public
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.beneath import best_opener
@@ -54,8 +55,6 @@ from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import Database, open_database
 from cohort.storage.schema import agent_sessions, agents
 
-AUDIENCE = "cohort"
-"""Whom agents' tokens are made for."""
 SPARES = 2
 """Workspaces made ahead, so that a registration does not wait for a file system."""
 SWEEP_S = 2.0
