@@ -37,6 +37,7 @@ from cohort.kernel.face import (
     Verification,
     WorkspaceView,
 )
+from cohort.kernel.machine.holding import Mechanisms, holdings
 from cohort.kernel.model import (
     Action,
     ActionResult,
@@ -733,6 +734,7 @@ class Kernel:
             lambda: self.safety,
             self._reply,
             lambda: "cohort.local/audit+00000000+AAAA",
+            lambda agent: holdings(self.agents.find(agent).limits, Mechanisms("linux", namespaces=True, rlimits=True, watchdog=True)),
         )
 
     def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:

@@ -37,10 +37,12 @@ from cohort.kernel.approvals.webhook import ApprovalWebhook
 from cohort.kernel.audit.room import AuditRoom, open_audit
 from cohort.kernel.face import AuditQuery, Containment, Entry, KernelFace
 from cohort.kernel.identity import IdentityRoom, open_identity
+from cohort.kernel.machine.holding import holdings
 from cohort.kernel.machine.monitor import Monitor
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.machine.resources import Resources, capacity
 from cohort.kernel.model import Agent, AgentState, Level, Limits, Record, RecordKind
+from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.sandbox.egress import Verdict, hosts_of, resolve_public
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.beneath import best_opener
@@ -53,8 +55,6 @@ from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import Database, open_database
 from cohort.storage.schema import agent_sessions, agents
 
-AUDIENCE = "cohort"
-"""Whom agents' tokens are made for."""
 SPARES = 2
 """Workspaces made ahead, so that a registration does not wait for a file system."""
 SWEEP_S = 2.0
@@ -111,6 +111,12 @@ class _Machine:
         except CohortError:
             self.resources.release(agent)
             raise
+
+    def give_back(self, known: Sequence[Agent]) -> None:
+        """What revoked agents were promised is there for others."""
+        for agent in known:
+            if agent.state is AgentState.REVOKED:
+                self.resources.release(agent.id)
 
     def owner(self, workspace: str) -> str | None:
         """Whose workspace it is; None when it is nobody's."""
@@ -181,6 +187,7 @@ class Kernel:
             containment=machine.contained.found,
             safety=door.reconciler.counts,
             reply=webhook.reply if webhook is not None else None,
+            limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
             log_key=lambda: ground.audit.desk.vkey,
         )
 
@@ -237,6 +244,7 @@ class Kernel:
         while not self._stopping.wait(SWEEP_S):
             try:
                 self._people.approvals.sweep()
+                self._machine.give_back(self._people.identity.agents.list())
             except CohortError as error:
                 _log.warning("approvals past their time could not be ended: %s", error)
             except Exception:  # the supervisor of this thread: the next round tries again

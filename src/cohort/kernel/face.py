@@ -17,6 +17,7 @@ from cohort.kernel.model import (
     Change,
     GrantRule,
     GrantScope,
+    Holding,
     Level,
     Limits,
     Risk,
@@ -382,3 +383,5 @@ class KernelFace:
     """Takes a signed answer of the approval webhook: its headers and its bytes. None: no webhook is configured."""
     log_key: Callable[[], str | None] = lambda: None
     """The public key that signs the audit log's checkpoints, as a vkey (`NAME+KEYID+BASE64`); None when it is missing."""
+    limits: Callable[[str], Sequence[Holding]] = lambda _: ()
+    """Which limits of an agent (id or name) hold on this machine, and by what. Errors: AGENT_UNKNOWN."""

@@ -29,7 +29,16 @@ from support_kernel import OPERATIONS, Kernel, asked
 from support_server import serving
 
 WRITE = ("action", "run", "files.write", "path=report.csv", "content=a,b", "--agent", "scribe")
-LISTS = ["agent list", "workspace list", "action list", "approval list", "audit search", "agent sessions scribe", "workspace diff scribe"]
+LISTS = [
+    "agent list",
+    "workspace list",
+    "action list",
+    "approval list",
+    "audit search",
+    "agent sessions scribe",
+    "workspace diff scribe",
+    "agent limits scribe",
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from cohort.kernel.actions.executions import Cursor, Executions
 from cohort.kernel.actions.reconciler import Reconciler, ReconcilerThread
 from cohort.kernel.face import Entry, SafetyCounts
 from cohort.kernel.model import ActionResult, Autonomy, Level, Outcome, Record, RecordKind
+from cohort.kernel.sandbox.probe import LABEL as PROBE
 from cohort.kernel.sandbox.spawner import Spawn
 from cohort.storage.database import Database
 from support_gate import OTHER, OWN, GateHouse
@@ -88,6 +89,13 @@ def test_a_program_without_an_action_is_a_bypass(watched: Watched) -> None:
     assert "no intent" in counts.findings[0]
 
 
+def test_the_start_up_probe_is_nobodys_action_but_only_in_a_place_of_its_own(watched: Watched) -> None:
+    watched.spawn(PROBE, "python3", workspace="ws_" + "p" * 16)
+    assert watched.reconciler.compare().executions == 0
+    watched.spawn(PROBE, "python3")
+    assert breaches(watched.reconciler.compare()) == (1, 0, 0)
+
+
 def test_a_program_other_than_the_one_allowed_is_a_bypass(watched: Watched) -> None:
     for argv in (("rm", "-l"), ("ls", "-R")):
         watched.gates.replace_executor(
@@ -138,6 +146,23 @@ def test_using_more_than_the_limits_is_a_containment_violation(watched: Watched,
     watched.usage = usage
     watched.gates.ask("terminal.run", argv=["ls"])
     assert breaches(watched.reconciler.compare()) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("level", "usage"),
+    [(Level.NAMESPACES, {"memory_bytes": 600 << 20}), (Level.FULL, {"memory_bytes": 600 << 20, "stopped_by": "memory"})],
+)
+def test_a_soft_limit_passed_a_little_and_one_that_stopped_the_command_are_no_violations(
+    watched: Watched, level: Level, usage: dict[str, Any]
+) -> None:
+    def command(cleared: Cleared) -> Executed:
+        watched.spawn(cleared.action.id, "ls")
+        return Executed({}, level=level, usage=usage)
+
+    watched.gates.level = level
+    watched.gates.replace_executor("terminal.run", command)
+    watched.gates.ask("terminal.run", argv=["ls"])
+    assert breaches(watched.reconciler.compare()) == (0, 0, 0)
 
 
 def test_running_at_a_lower_level_than_promised_is_a_containment_violation(watched: Watched) -> None:
