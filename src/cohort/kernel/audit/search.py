@@ -77,8 +77,8 @@ def _conditions(query: AuditQuery, dialect: str) -> tuple[list[str], list[Any]]:
 
 
 def _found(rows: Rows, conditions: list[str], values: list[Any], limit: int, place: str = "idx") -> list[Entry]:
-    statement = f"SELECT idx, entry, leaf FROM audit_entries WHERE {' AND '.join(conditions)} ORDER BY {place} DESC LIMIT ?"  # noqa: S608
-    return [read(index, bytes(entry), bytes(leaf)) for index, entry, leaf in rows.all(statement, [*values, limit])]
+    statement = f"SELECT idx, {rows.as_bytes('entry')}, {rows.as_bytes('leaf')} FROM audit_entries WHERE {' AND '.join(conditions)} ORDER BY {place} DESC LIMIT ?"  # noqa: S608
+    return [read(index, entry, leaf) for index, entry, leaf in rows.all(statement, [*values, limit])]
 
 
 def read(index: int, entry: bytes, leaf: bytes) -> Entry:
