@@ -26,7 +26,8 @@ from cohort.kernel.sandbox.confined import confined
 from cohort.kernel.sandbox.limits import limited
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 
-PRIVATE_UID = 200_001
+PRIVATE_UID = 300_000 + os.getpid()
+"""Of this test process alone: without user namespaces the limit of processes counts all that a uid has on the machine."""
 LIMITS = Limits(command_s=20.0, memory_bytes=256 << 20)
 BUBBLEWRAP = "/usr/bin/bwrap"
 _numbers = itertools.count()
@@ -95,9 +96,15 @@ def warm(parts: Parts) -> Sandbox:
     return Bubblewrap(parts)
 
 
+def forked(parts: Parts) -> Sandbox:
+    """As on a machine for which there is no stage two."""
+    return Bubblewrap(parts, program=False)
+
+
 BACKENDS: dict[str, Callable[[Parts], Sandbox]] = {
     "bubblewrap, cold": cold,
     "bubblewrap, warm": warm,
+    "bubblewrap, forked": forked,
     "confined": confined,
     "limits": limited,
 }

@@ -18,10 +18,13 @@ from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.runners import Runners
 from cohort.kernel.sandbox.spawner import Spawner
-from cohort.kernel.sandbox.warm import IDLE_S, Warm
+from cohort.kernel.sandbox.warm import IDLE_S, WARM_MAX, Warm
 from support_processes import until
 from support_sandbox import LIMITS, Journal, need_bubblewrap, parts, place, processes_with, put
+
+NAME = "cat /tmp/name 2>/dev/null || tee /tmp/name < /proc/sys/kernel/random/uuid"
 
 
 class Watched(SystemClock):
@@ -34,6 +37,10 @@ class Watched(SystemClock):
         return super().monotonic_s() + self.pushed.monotonic_s()
 
 
+def made(parts: Parts, sandboxes_max: int = WARM_MAX) -> Warm:
+    return Warm(Runners(parts, Level.NAMESPACES), parts.clock, Active(), sandboxes_max)
+
+
 @pytest.fixture(scope="module")
 def spawner() -> Iterator[Spawner]:
     need_bubblewrap()
@@ -44,14 +51,14 @@ def spawner() -> Iterator[Spawner]:
 
 @pytest.fixture
 def warm(spawner: Spawner) -> Warm:
-    return Warm(parts(spawner), Level.NAMESPACES, Active())
+    return made(parts(spawner))
 
 
 @pytest.fixture
 def here(warm: Warm) -> Iterator[Place]:
-    with place() as made:
-        yield made
-        warm.close(str(made.workspace))
+    with place() as empty:
+        yield empty
+        warm.close(str(empty.workspace))
 
 
 def shell(warm: Warm, here: Place, text: str, limits: Limits = LIMITS) -> Completed:
@@ -61,8 +68,8 @@ def shell(warm: Warm, here: Place, text: str, limits: Limits = LIMITS) -> Comple
 
 
 def name_of(warm: Warm, here: Place) -> str:
-    """Another one for every sandbox: the identity of its network namespace."""
-    return shell(warm, here, "readlink /proc/self/ns/net").stdout.decode()
+    """Another one for every sandbox, kept in its /tmp."""
+    return shell(warm, here, NAME).stdout.decode()
 
 
 def test_one_sandbox_takes_one_command_after_the_other(warm: Warm, here: Place) -> None:
@@ -123,8 +130,8 @@ def test_after_a_command_that_had_to_be_stopped_a_new_sandbox_is_made(warm: Warm
 
 def test_other_limits_and_other_protected_paths_get_another_sandbox(warm: Warm, here: Place) -> None:
     first = name_of(warm, here)
-    assert shell(warm, here, "readlink /proc/self/ns/net", replace(LIMITS, command_s=5.0)).stdout.decode() == first
-    assert shell(warm, here, "readlink /proc/self/ns/net", replace(LIMITS, processes=20)).stdout.decode() != first
+    assert shell(warm, here, NAME, replace(LIMITS, command_s=5.0)).stdout.decode() == first
+    assert shell(warm, here, NAME, replace(LIMITS, processes=20)).stdout.decode() != first
     guarded = replace(here, read_only=(".envrc",))
     second = name_of(warm, guarded)
     put(here, ".envrc", "kept")
@@ -135,7 +142,7 @@ def test_other_limits_and_other_protected_paths_get_another_sandbox(warm: Warm, 
 
 def test_a_sandbox_that_is_not_used_ends(spawner: Spawner) -> None:
     clock = Watched()
-    warm = Warm(Parts(spawner, clock, Journal()), Level.NAMESPACES, Active())
+    warm = made(Parts(spawner, clock, Journal()))
     with place() as here:
         first = name_of(warm, here)
         warm.close_idle()
@@ -153,14 +160,14 @@ def test_a_sandbox_that_died_is_made_anew(warm: Warm, here: Place, spawner: Spaw
 
 
 def test_a_sandbox_that_cannot_be_set_up_says_why(spawner: Spawner) -> None:
-    warm = Warm(replace(parts(spawner), binary="/usr/bin/no-bubblewrap"), Level.NAMESPACES, Active())
+    warm = made(replace(parts(spawner), binary="/usr/bin/no-bubblewrap"))
     with place() as here, pytest.raises(CohortError) as caught:
         warm.run(here, LIMITS, Command(("true",)))
     assert caught.value.code == "SANDBOX_UNAVAILABLE"
 
 
 def test_there_are_never_more_than_the_limit(spawner: Spawner) -> None:
-    warm = Warm(parts(spawner), Level.NAMESPACES, Active(), sandboxes_max=2)
+    warm = made(parts(spawner), sandboxes_max=2)
     with place() as one, place() as two, place() as three:
         first, second = name_of(warm, one), name_of(warm, two)
         name_of(warm, three)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import resource
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -14,13 +14,11 @@ import pytest
 from cohort.kernel.sandbox import landlock, stage_two
 from cohort.kernel.sandbox.stage_two import GO, GO_AHEAD, SET_UP, TELL, Ending, Plan
 
-pytestmark = pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != stage_two.MACHINE, reason="machine code of Linux on x86_64"
-)
+pytestmark = pytest.mark.skipif(not stage_two.HERE, reason="machine code of Linux on x86_64")
 
 
 def plan(*paths: str, rules: landlock.Rules | None = None, cwd: str = "/", variables: tuple[str, ...] = ("A=1",)) -> Plan:
-    return Plan(rules, landlock.abi(), 1000, cwd, paths or ("/bin/sh",), "sh", variables)
+    return Plan(rules, landlock.abi(), ((resource.RLIMIT_NPROC, 1000),), cwd, paths or ("/bin/sh",), "sh", variables)
 
 
 def execute(tmp_path: Path, what: Plan, argv: Sequence[str], go: bytes = GO_AHEAD) -> tuple[Ending, bytes, bytes]:

@@ -128,16 +128,10 @@ def _rebuilt(database: Database, head: Head, verifier: Verifier) -> State:
     return state
 
 
-def merkle_leaf(data: bytes) -> bytes:
-    from cohort.kernel.audit.merkle import leaf_hash
-
-    return leaf_hash(data)
-
-
 def _entries(rows: Rows, size: int) -> Iterator[bytes]:
     for low in range(0, size, ROWS_AT_ONCE):
         for _, entry, _ in rows.entries(low, min(size, low + ROWS_AT_ONCE)):
-            yield bytes(entry)
+            yield entry
 
 
 class Writer(AuditLog, Protocol):

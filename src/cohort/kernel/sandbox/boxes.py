@@ -9,6 +9,7 @@ import select
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cohort.base.clock import Clock
@@ -19,7 +20,7 @@ from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Watch
 from cohort.kernel.sandbox.memory import Watchdog
 from cohort.kernel.sandbox.spawner import OnSpawn, Order, Spawn, Spawner, unavailable
-from cohort.kernel.sandbox.ways_out import Proxy, unobserved
+from cohort.kernel.sandbox.ways_out import Listener, Proxy, unobserved
 
 SETUP_WAIT_S = 10.0
 INFO_BYTES_MAX = 4096
@@ -200,6 +201,13 @@ def watch(group: Group | None, pid: int, limits: Limits) -> Watch:
         return Watch(over=dog.over, peak=dog.peak)
     before, alone = group.out_of_memory(), group.users == 1
     return Watch(stopped=lambda: group.out_of_memory() > before, peak=group.peak if alone else lambda: None)
+
+
+def way_out(parts: Parts, pid: int, limits: Limits, command: Command) -> Listener:
+    """The egress proxy's listener in the box of `pid`. Errors: SANDBOX_UNAVAILABLE."""
+    if parts.proxy is None:
+        raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
+    return parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(parts.on_egress, command.label))
 
 
 def level(shown: Level, place: Place, group: Group | None) -> Level:

@@ -8,11 +8,9 @@ either but the ends of pipes.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
@@ -23,10 +21,11 @@ from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Bounds, Execution, LongRunning, Pipes, Told, lines
+from cohort.kernel.sandbox.once import Once
 from cohort.kernel.sandbox.processes import children, descendants, signal_all
+from cohort.kernel.sandbox.runners import Runners
 from cohort.kernel.sandbox.spawner import unavailable
 from cohort.kernel.sandbox.warm import Warm
-from cohort.kernel.sandbox.ways_out import Listener
 
 STAGE_TWO = "/.cohort/stage-two"
 
@@ -94,7 +93,7 @@ class Cold:
                 boxes.check_protected(begun.pid, wanted.protected)
                 begun.execution.watch(boxes.watch(group, begun.pid, wanted.limits))
                 if command.hosts:
-                    begun.after.callback(self._way_out(begun.pid, wanted.limits, command).close)
+                    begun.after.callback(boxes.way_out(self._parts, begun.pid, wanted.limits, command).close)
                 os.write(ends.ours["go"], stage_two.GO_AHEAD)
         except (CohortError, OSError) as error:
             begun.after.close()
@@ -105,20 +104,15 @@ class Cold:
             os.close(ends.ours["info"])
             os.close(ends.ours["go"])
 
-    def _way_out(self, pid: int, limits: Limits, command: Command) -> Listener:
-        if self._parts.proxy is None:
-            raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
-        return self._parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(self._parts.on_egress, command.label))
-
     def _plan(self, limits: Limits, command: Command) -> stage_two.Plan:
         return stage_two.Plan(
             rules=profile.rules(bool(command.hosts)),
             abi=self._abi,
-            processes=profile.nproc(limits),
+            rlimits=(profile.nproc(limits),),
             cwd=commands.folder(command),
             paths=commands.candidates(command.argv[0], commands.variables(command)),
             name=command.argv[0],
-            variables=tuple(f"{name}={value}" for name, value in sorted(commands.variables(command).items())),
+            variables=commands.environment(command),
         )
 
     def _wanted(self, place: Place, limits: Limits, command: Command, stage: bytes, timed: bool) -> Wanted:
@@ -162,15 +156,19 @@ def _understanding(image: stage_two.Image, command: Command) -> Callable[[bytes,
 
 
 class Bubblewrap:
-    """`ports.Sandbox`. Levels 3 and 4. Commands without hosts run in the workspace's warm sandbox unless it is busy; all others cold."""
+    """`ports.Sandbox`. Levels 3 and 4. Commands without hosts run in the workspace's warm sandbox unless it is busy; all others cold.
 
-    def __init__(self, parts: Parts, level: Level = Level.NAMESPACES, warm: bool = True) -> None:
+    `program`: whether commands bring a stage two of machine code, or a runner forks for them.
+    """
+
+    def __init__(self, parts: Parts, level: Level = Level.NAMESPACES, warm: bool = True, program: bool = stage_two.HERE) -> None:
         self._parts = parts
         self._level = level
         self._active = Active()
-        self._warm = Warm(parts, level, self._active)
+        runners = Runners(parts, level, program)
+        self._warm = Warm(runners, parts.clock, self._active)
         self._use_warm = warm
-        self._cold = Cold(parts, level, self._active) if platform.machine() == stage_two.MACHINE else None
+        self._cold = Cold(parts, level, self._active) if program else Once(parts, runners, self._active)
 
     @property
     def name(self) -> str:
@@ -187,12 +185,12 @@ class Bubblewrap:
             done = self._warm.run(place, limits, command)
             if done is not None:
                 return done
-        return self._cold_one().run(place, limits, command)
+        return self._cold.run(place, limits, command)
 
     def start(self, place: Place, limits: Limits, command: Command) -> Running:
         commands.check(command)
         self._parts.journal(self.name, place, command)
-        return self._cold_one().start(place, limits, command)
+        return self._cold.start(place, limits, command)
 
     def close(self, place: Place) -> None:
         """Errors: PROCESS_FAILED: something does not end though it was killed."""
@@ -200,8 +198,3 @@ class Bubblewrap:
         self._warm.close(str(place.workspace))
         if self._parts.cgroups is not None:
             self._parts.cgroups.remove(str(place.workspace))
-
-    def _cold_one(self) -> Cold:
-        if self._cold is None:
-            raise unavailable(f"no stage two for {platform.machine()}", "Run one command at a time, without hosts.")
-        return self._cold

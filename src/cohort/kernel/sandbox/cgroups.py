@@ -185,7 +185,7 @@ class Group:
 
     def _write_limits(self, limits: Limits) -> None:
         memory, cpu = self._folders["memory"], self._folders["cpu"]
-        processes = SANDBOXES_TOGETHER * profile.nproc(limits)
+        processes = SANDBOXES_TOGETHER * (limits.processes + profile.SUPERVISORS)
         quota_us = max(1000, int(limits.cpu_cores * PERIOD_US))
         _write(self._folders["pids"] / "pids.max", str(processes))
         if self._version == 2:

@@ -26,6 +26,11 @@ def variables(command: Command) -> dict[str, str]:
     return found
 
 
+def environment(command: Command) -> tuple[str, ...]:
+    """The same as `NAME=value`."""
+    return tuple(f"{name}={value}" for name, value in sorted(variables(command).items()))
+
+
 def folder(command: Command, root: str = WORKSPACE) -> str:
     """Where the command starts, absolute.
 

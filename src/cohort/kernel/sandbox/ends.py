@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from types import TracebackType
+
+MFD_NOEXEC_SEAL, MFD_EXEC = 0x8, 0x10
+PROGRAM = -1
+"""Stands for the number of a program lent: it needs none, because it is executed before it could be used otherwise."""
 
 
 class Ends:
@@ -36,9 +41,18 @@ class Ends:
 
     def give(self, number: int, content: bytes) -> None:
         """`content`, to be read from `number` there."""
-        self.theirs[number] = fd = os.memfd_create("given", os.MFD_CLOEXEC)
-        os.write(fd, content)
-        os.lseek(fd, 0, os.SEEK_SET)
+        self.theirs[number] = fd = _memory(MFD_NOEXEC_SEAL)
+        _fill(fd, content)
+
+    def lend_program(self, content: bytes) -> int | None:
+        """A file in memory that can be executed; None where the system does not want any."""
+        try:
+            fd = _memory(MFD_EXEC)
+        except OSError:
+            return None
+        self.theirs[PROGRAM] = fd
+        _fill(fd, content)
+        return fd
 
     def nothing(self, number: int) -> None:
         """An empty input."""
@@ -47,6 +61,23 @@ class Ends:
     def close(self) -> None:
         _close(self.ours.values())
         self.ours = {}
+
+
+def _memory(flag: int) -> int:
+    """A file in memory; `flag` says whether it may be executed, which kernels before 6.3 do not ask."""
+    try:
+        return os.memfd_create("given", os.MFD_CLOEXEC | flag)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create("given", os.MFD_CLOEXEC)
+
+
+def _fill(fd: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
+    os.lseek(fd, 0, os.SEEK_SET)
 
 
 def _close(fds: Iterable[int]) -> None:

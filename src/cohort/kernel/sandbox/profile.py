@@ -37,12 +37,17 @@ def rlimits(limits: Limits, timed: bool) -> tuple[tuple[int, int], ...]:
 
 def cpu_limit(limits: Limits) -> tuple[int, int]:
     """RLIMIT_CPU of a command that has a time limit: what all its cores can do in that time."""
-    return resource.RLIMIT_CPU, math.ceil(limits.command_s * max(1.0, limits.cpu_cores)) + 1
+    wanted = math.ceil(limits.command_s * max(1.0, limits.cpu_cores)) + 1
+    return resource.RLIMIT_CPU, _at_most(resource.getrlimit(resource.RLIMIT_CPU)[1], wanted)
 
 
-def nproc(limits: Limits) -> int:
-    """RLIMIT_NPROC; counts per sandbox only when it is set inside the new user namespace."""
-    return limits.processes + SUPERVISORS
+def nproc(limits: Limits) -> tuple[int, int]:
+    """RLIMIT_NPROC; counts per sandbox only when it is set inside the new user namespace. Never above this process's own hard limit."""
+    return NPROC, _at_most(resource.getrlimit(NPROC)[1], limits.processes + SUPERVISORS)
+
+
+def _at_most(hard: int, wanted: int) -> int:
+    return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
 
 
 def sized(limits: Limits) -> tuple[int, int]:

@@ -25,5 +25,5 @@ def main() -> None:
         ruleset = landlock.ruleset(landlock.Rules(files, said["connect_ports"], said["bind_ports"], said["scoped"]), abi)
     control = forker.take_control(runner=True)
     os.write(READY, b"SET UP\0\0")
-    os.close(READY)
+    os.dup2(0, READY, inheritable=False)
     forker.Forker(control, runner=True, landlock=ruleset).run()

@@ -64,6 +64,7 @@ class Order:
     tell: tuple[int, ...] = ()
 
     def message(self, id: int, numbers: list[int]) -> dict[str, Any]:
+        """As the forker reads it. The number -1 among `numbers` stands for a program to execute instead of `argv[0]`."""
         said: dict[str, Any] = {"id": id, "argv": list(self.argv), "env": dict(self.env), "cwd": self.cwd, "fds": numbers}
         if self.owner is not None:
             said["uid"], said["gid"] = self.owner
@@ -77,6 +78,7 @@ class Line:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._end.settimeout(SEND_WAIT_S)
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
 
@@ -140,7 +142,6 @@ class Spawner:
                 return self._line
             self._forget()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.settimeout(SEND_WAIT_S)
             argv = [self._python, "-I", "-S", str(FORKER)]
             try:
                 self._process = subprocess.Popen(argv, stdin=theirs.fileno(), env=dict[str, str](), cwd="/", start_new_session=True)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cohort.kernel.sandbox import landlock
 
 MACHINE = "x86_64"
+HERE = sys.platform == "linux" and platform.machine() == MACHINE
 TELL, GO = 3, 4
 """The descriptors it tells and waits on; it leaves none but 0, 1 and 2 to the command."""
 SET_UP, GO_AHEAD, STARTED = b"SET UP\0\0", b"G", b"STARTED\0"
@@ -33,9 +36,9 @@ _CALL = struct.Struct("<q6qq")
 """Number, six arguments, the least that counts as success."""
 _EXECUTE, _SPLIT = -1, -2
 _PRCTL, _FCNTL, _CHDIR, _OPENAT, _CLOSE, _WRITE, _PRLIMIT, _SPLICE = 157, 72, 80, 257, 3, 1, 302, 275
-_SET_DUMPABLE, _SET_NO_NEW_PRIVS, _F_SETFD, _FD_CLOEXEC, _AT_FDCWD, _NPROC = 4, 38, 2, 1, -100, 6
+_SET_DUMPABLE, _SET_NO_NEW_PRIVS, _F_SETFD, _FD_CLOEXEC, _AT_FDCWD = 4, 38, 2, 1, -100
 _RULESET, _OPENED = TELL + 1, TELL + 2
-"""The lowest free descriptors, which is what the system gives; were they others, the next call would fail."""
+"""The lowest free descriptors, which is what the system gives. Were they others, the next call would fail: nothing is open from here on."""
 
 _CODE = bytes.fromhex(
     "4c8d6c2410"  # _start: lea r13, [rsp+16]          arguments from the second on
@@ -103,18 +106,20 @@ _CODE = bytes.fromhex(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do before the command. `rules`: Landlock's, None to go without; `cwd`: absolute; `processes`: at most, of the sandbox.
+    """What to do before the command. `rules`: Landlock's, None to go without; `cwd`: absolute; `rlimits`: pairs of resource and value.
 
-    `paths`: where the program may be, tried in order. `variables`: all of the command's environment, as `NAME=value`.
+    `paths`: where the program may be, tried in order. `variables`: all of the command's environment, as `NAME=value`. `alone`: it is
+    the sandbox's own supervisor, as above; otherwise, in a warm sandbox, it goes straight on to what the child does.
     """
 
     rules: landlock.Rules | None
     abi: int
-    processes: int
+    rlimits: tuple[tuple[int, int], ...]
     cwd: str
     paths: tuple[str, ...]
     name: str
     variables: tuple[str, ...]
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +190,12 @@ _HEADERS = _HEADER.size + 2 * _PROGRAM_HEADER.size
 def image(plan: Plan) -> Image:
     """The executable for `plan`."""
     made = _Image()
-    made.call("dumpable", _PRCTL, _SET_DUMPABLE, 0)
-    made.call("set up", _WRITE, TELL, made.data(SET_UP), len(SET_UP))
-    made.call("permission to begin", _SPLICE, GO, 0, TELL, 0, len(GO_AHEAD), 0, least=len(GO_AHEAD))
-    made.call("permission to begin", _CLOSE, GO)
-    made.call("fork", _SPLIT)
+    if plan.alone:
+        _supervise(made)
     made.call("no new privileges", _PRCTL, _SET_NO_NEW_PRIVS, 1)
     made.call("teller", _FCNTL, TELL, _F_SETFD, _FD_CLOEXEC)
-    made.call("processes", _PRLIMIT, 0, _NPROC, made.data(struct.pack("<QQ", plan.processes, plan.processes)), 0)
+    for kind, value in plan.rlimits:
+        made.call("limits", _PRLIMIT, 0, kind, made.data(struct.pack("<QQ", value, value)), 0)
     made.call("folder", _CHDIR, made.text(plan.cwd))
     if plan.rules is not None and plan.abi:
         _confine(made, plan.rules, plan.abi)
@@ -200,6 +203,14 @@ def image(plan: Plan) -> Image:
     words = f"cohort: {plan.name}: not found, or not executable\n".encode(errors="replace")
     made.execute([made.text(path) for path in plan.paths], [made.text(one) for one in plan.variables], made.data(words), len(words))
     return made.finished()
+
+
+def _supervise(made: _Image) -> None:
+    made.call("dumpable", _PRCTL, _SET_DUMPABLE, 0)
+    made.call("set up", _WRITE, TELL, made.data(SET_UP), len(SET_UP))
+    made.call("permission to begin", _SPLICE, GO, 0, TELL, 0, len(GO_AHEAD), 0, least=len(GO_AHEAD))
+    made.call("permission to begin", _CLOSE, GO)
+    made.call("fork", _SPLIT)
 
 
 def _confine(made: _Image, rules: landlock.Rules, abi: int) -> None:
