@@ -314,6 +314,7 @@ class Trial:
             "write-usr": lambda: (self.stage.usr / token).exists(),
             "hard-link": lambda: os.stat(self.stage.told["home_secret"]).st_nlink > 1,
             "protected-name": lambda: any(token in path.read_text() for path in folder.glob("**/.git/hooks/pre-commit")),
+            "set-id-file": lambda: any(path.stat().st_mode & 0o6000 for path in folder.glob(f"**/set-id-{token}*")),
             "signals": lambda: _gone(self.target),
             "orphan-daemon": lambda: bool(_running(f"orphan-{token}")),
             "abstract-socket": lambda: self.stage.ear.knows(f"abstract {token}"),

@@ -126,12 +126,13 @@ class KnownCallers:
 class KnownWorkspaces:
     """`Workspaces` of two agents, in directories that tests make."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hard_quota: bool = False) -> None:
         self._root = root
+        self._hard_quota = hard_quota
 
     def place(self, workspace: WorkspaceId) -> Place:
         self.owner(workspace)
-        return Place(workspace, str(self._root / workspace), 1000, 1000, False)
+        return Place(workspace, str(self._root / workspace), 1000, 1000, self._hard_quota)
 
     def usage(self, workspace: WorkspaceId) -> Usage:
         self.owner(workspace)

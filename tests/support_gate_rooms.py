@@ -31,6 +31,7 @@ from cohort.kernel.scopes import SCOPES
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.files import Files
+from cohort.kernel.workspaces.search import Search
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import open_database
 
@@ -38,7 +39,10 @@ ROOMY = Limits(disk_bytes=64 << 20, files=10_000, calls_per_minute=1_000_000)
 
 
 class Kernel:
-    """`more`: further executors, wrapped like the others. `at`: told the gate's steps. `sandbox_of`: makes the sandbox, from its hook."""
+    """`more`: further executors, wrapped like the others. `at`: told the gate's steps. `sandbox_of`: makes the sandbox, from its hook.
+
+    `template`: the file of a migrated database, quicker than migrating.
+    """
 
     def __init__(
         self,
@@ -51,8 +55,13 @@ class Kernel:
         sandbox_of: Callable[[OnSpawn], Sandbox] | None = None,
         private_uids: bool = False,
         audit_folder: Path | None = None,
+        template: bytes | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
+        for path in (folder / "cohort.db", (audit_folder or folder) / "audit.db"):
+            if template is not None and not path.exists():
+                path.touch(mode=0o600)
+                path.write_bytes(template)
         self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
         self.database.migrate()
         self._audit_database = open_database(f"sqlite:///{(audit_folder or folder) / 'audit.db'}")
@@ -80,7 +89,9 @@ class Kernel:
             Keys(self.database, self.clock),
             lambda: level,
         )
-        executors = self.journal.observed({**FileExecutors(self.workspaces, self.files).executors(), **(more or {})})
+        executors = self.journal.observed(
+            {**FileExecutors(self.workspaces, self.files, Search(opener, self.clock)).executors(), **(more or {})}
+        )
         if sandbox_of is not None:
             executors |= Commands(self.workspaces, sandbox_of(self.journal.spawned), hosts_of).executors()
         self.gate = Gate(self.rooms, GateSettings(), executors, self.clock, entropy, at)

@@ -113,6 +113,7 @@ class Offices:
         self.audit = MemoryAudit()
         self.rooms = RowRooms(database)
         self.life_max_s = life_max_s
+        self.stopped: list[str] = []
         self._seed = seed
         self.room = self.opened()
 
@@ -120,7 +121,15 @@ class Offices:
         """The room as another process, or the same after a restart, opens it."""
         self._seed += 1
         return open_identity(
-            self.database, self.clock, Entropy(self._seed), self.audit, self.folder, "test.example", self.life_max_s, self.rooms
+            self.database,
+            self.clock,
+            Entropy(self._seed),
+            self.audit,
+            self.folder,
+            "test.example",
+            self.life_max_s,
+            self.rooms,
+            self.stopped.append,
         )
 
     def register(self, name: str = "smoke-1", *scopes: str) -> Registered:

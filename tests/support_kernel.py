@@ -37,6 +37,7 @@ from cohort.kernel.face import (
     Verification,
     WorkspaceView,
 )
+from cohort.kernel.machine.holding import Mechanisms, holdings
 from cohort.kernel.model import (
     Action,
     ActionResult,
@@ -277,6 +278,13 @@ class MemoryTokens:
 
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str) -> TokenPair:
         raise CohortError("TOKEN_INVALID", "nothing is delegated here", hint="Mint a token.")
+
+    def sign_out(self, token: str) -> None:
+        assert isinstance(token, str)
+
+    def rotate(self, actor: str) -> str:
+        assert actor
+        return "k" * 43
 
     def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
         raise CohortError("TOKEN_INVALID", "no token is for this place", hint="Mint a token.")
@@ -719,6 +727,7 @@ class Kernel:
             lambda: self.safety,
             self._reply,
             lambda: "cohort.local/audit+00000000+AAAA",
+            lambda agent: holdings(self.agents.find(agent).limits, Mechanisms("linux", namespaces=True, rlimits=True, watchdog=True)),
         )
 
     def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:

@@ -54,7 +54,8 @@ class Intruder:
         return self.stage.house
 
     def sign_in(self) -> None:
-        pair = self.house.post("/oauth/token", {"grant_type": "client_credentials"}, token=self.key, form=True).expect(200)
+        asked = {"grant_type": "client_credentials", "client_id": AGENT, "client_secret": self.key}
+        pair = self.house.post("/oauth/token", asked, form=True).expect(200)
         self.token, self.refresh = pair["access_token"], pair["refresh_token"]
 
     def do(self, operation: str, **arguments: Any) -> Answer:
@@ -84,9 +85,9 @@ def hostile(stage: Stage, _: Clients) -> None:
         ok = stopped == recorded == len(ATTEMPTS)
         stage.report.add("hostile_agent_contained", ok, text, level=level["level"], backend=level["backend"], attempts=figures)
         stage.teller.note(text)
-        found, told = _edited(stage, intruder)
-        stage.report.add("edited_log_found", found, told["text"], **told)
-        stage.teller.end(ok and found, f"{text}; {told['text']}")
+        found, told, figures = _edited(stage, intruder)
+        stage.report.add("edited_log_found", found, told, **figures)
+        stage.teller.end(ok and found, f"{text}; {told}")
 
 
 def _registered(stage: Stage) -> Intruder:
@@ -204,9 +205,9 @@ def _forge_token(intruder: Intruder) -> None:
     intruder.house.post("/oauth/token", refresh, form=True).expect(200)
     replayed = intruder.house.post("/oauth/token", refresh, form=True)
     after = intruder.do("files.list", path="")
-    stopped = forged.status == replayed.status == after.status == 401
+    stopped = forged.status == after.status == 401 and replayed.refused
     how = f"{forged.code}; the replay ended the session: {after.code}"
-    newest = intruder.house.get("/audit/entries?kind=token&limit=1")["entries"]
+    newest = intruder.house.get("/audit/entries?kind=token&limit=1")["items"]
     intruder.tried.append(Tried("forge a token, and reuse a spent one", stopped, how, newest[0]["index"] if newest else None))
     intruder.stage.teller.note(f"{'stopped' if stopped else 'NOT STOPPED'}: forge a token, and reuse a spent one ({how})")
 
@@ -226,7 +227,7 @@ ATTEMPTS: tuple[Callable[[Intruder], None], ...] = (
 )
 
 
-def _edited(stage: Stage, intruder: Intruder) -> tuple[bool, dict[str, Any]]:
+def _edited(stage: Stage, intruder: Intruder) -> tuple[bool, str, dict[str, Any]]:
     """Change one recorded attempt in the log's file, see that `cohort audit verify` names it, and put it back."""
     before = stage.house.verify()
     index = next(one.index for one in intruder.tried if one.index is not None)
@@ -235,7 +236,7 @@ def _edited(stage: Stage, intruder: Intruder) -> tuple[bool, dict[str, Any]]:
     after = stage.house.verify()
     found = (before["integrity"], edited["integrity"], edited["first_bad"], after["integrity"]) == ("verified", "broken", index, "verified")
     text = f"record {index} edited in the file: verify says {edited['integrity']} at {edited['first_bad']} ({edited['why']})"
-    return found, {"text": text, "edited": index, "first_bad": edited["first_bad"], "why": edited["why"], "size": before["size"]}
+    return found, text, {"edited": index, "first_bad": edited["first_bad"], "why": edited["why"], "size": before["size"]}
 
 
 @contextlib.contextmanager

@@ -91,7 +91,8 @@ CHANGES = [
     lambda o: o.room.tokens.refresh(o.pair.refresh),
     lambda o: o.room.tokens.exchange(o.pair.token, "smoke-1", ["files.read"], AUDIENCE),
     lambda o: o.room.agents.revoke_session(o.pair.session, "tester", ""),
-    lambda o: o.room.rotate_keys("tester"),
+    lambda o: o.room.tokens.sign_out(o.pair.token),
+    lambda o: o.room.tokens.rotate("tester"),
 ]
 
 
@@ -181,6 +182,28 @@ def _before(offices, pair):
     claims = offices.room.identities._jwts.read(pair.token)
     agent = offices.room.agents.find(claims.agent)
     return Caller(agent, claims.session, claims.token, claims.scopes, claims.expires_us)
+
+
+def test_what_still_runs_for_an_agent_is_ended_when_it_is_stopped(offices):
+    agent = offices.register("smoke-1").agent.id
+    offices.room.agents.suspend("smoke-1", "tester", "odd")
+    assert offices.stopped == [agent]
+    offices.room.agents.resume("smoke-1", "tester", "fine")
+    assert offices.stopped == [agent]
+    offices.room.agents.revoke("smoke-1", "tester", "stolen")
+    assert offices.stopped == [agent, agent]
+
+
+@pytest.mark.parametrize("by", ["token", "refresh"])
+def test_who_signs_out_ends_the_session_and_what_it_delegated(offices, by):
+    _, pair = signed_in(offices, "lead", "agents.delegate")
+    child = delegated(offices, pair, "lead", "agents.delegate")
+    offices.room.tokens.sign_out(getattr(pair, by))
+    assert [offices.code(caller, offices, one) for one in (pair, child)] == ["SESSION_REVOKED"] * 2
+    recorded = len(offices.audit.records)
+    for nothing in (getattr(pair, by), "x.y.z", "ar_nothing", ""):
+        offices.room.tokens.sign_out(nothing)
+    assert len(offices.audit.records) == recorded
 
 
 def test_revocation_is_for_ever_and_survives_a_restart(offices):
@@ -402,13 +425,15 @@ def test_a_clock_set_back_revives_nothing_and_refuses_the_future(offices):
 
 
 def test_the_sessions_of_an_agent_have_a_limit(offices):
-    registered = offices.register()
-    for _ in range(SESSIONS_MAX):
-        offices.room.tokens.sign_in(registered.key, None, AUDIENCE)
+    registered, pair = signed_in(offices)
+    table = metadata.tables["agent_sessions"]
+    with offices.database.write() as connection:
+        row = dict(connection.execute(select(table)).one()._mapping)
+        connection.execute(table.insert(), [row | {"id": f"se_{number}"} for number in range(SESSIONS_MAX - 1)])
     assert offices.code(offices.room.tokens.sign_in, registered.key, None, AUDIENCE) == "QUOTA_EXCEEDED"
     assert offices.audit.events()[-2:] == ["sign_in", "sign_in_failed"]
-    offices.clock.advance(25 * 3600)
+    offices.room.tokens.sign_out(pair.token)
     assert offices.room.tokens.sign_in(registered.key, None, AUDIENCE)
-    offices.clock.advance(8 * 24 * 3600)
+    offices.clock.advance(9 * 24 * 3600)
     offices.room.tokens.sign_in(registered.key, None, AUDIENCE)
-    assert len(offices.room.agents.sessions("smoke-1")) == 2
+    assert len(offices.room.agents.sessions("smoke-1")) == 1

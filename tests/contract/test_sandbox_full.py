@@ -66,7 +66,7 @@ def test_temporary_files_are_sized(sandbox: Sandbox, here: Place) -> None:
 
 def test_temporary_files_count_as_memory_for_the_watchdog_too() -> None:
     spawner = Spawner()
-    text = FILL_TMP + "import time; x = b'x' * (60 << 20); time.sleep(20)"
+    text = FILL_TMP + "import time; x = b'x' * (72 << 20); time.sleep(20)"
     with place() as here:
         need_bubblewrap()
         done = Bubblewrap(parts(spawner)).run(here, replace(LIMITS, memory_bytes=100 << 20), Command((*PYTHON, text)))

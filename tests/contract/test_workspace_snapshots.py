@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from cohort.kernel.workspaces.beneath import Walk
 from cohort.kernel.workspaces.files import How
 from cohort.kernel.workspaces.scanning import UNSURE_NS
 from cohort.storage.database import Database
-from support_workspaces import Room, unmounted_after, why_no_images
+from support_workspaces import SMALL, Room, unmounted_after, why_no_images
 
 
 @pytest.fixture(params=["image", "directory"])
@@ -201,6 +204,70 @@ def test_a_large_file_is_kept_in_parts_and_comes_back(room: Room, tmp_path: Path
     assert Path(place.root, "large").read_bytes() == content
 
 
+def test_a_file_with_several_names_comes_back_as_one_file(room: Room, place: Place) -> None:
+    for name in ("a", "src/b", "zz"):
+        os.link(f"{place.root}/removed", f"{place.root}/{name}")
+    saved = room.desk.snapshot("smoke-1", "ann", "")
+    before, used = tree_of(place), room.workspaces.usage(place.workspace)
+    room.desk.discard("smoke-1", "ann", "")
+    room.desk.restore("smoke-1", saved.id, "ann", "")
+    assert tree_of(place) == before
+    assert os.stat(f"{place.root}/zz").st_nlink == 4
+    assert room.workspaces.usage(place.workspace) == used
+
+
+def test_a_snapshot_that_does_not_fit_is_refused_before_anything_changes(room: Room) -> None:
+    from cohort.kernel.model import Limits
+
+    place = room.place("shrunk", Limits(disk_bytes=8 << 20, files=50))
+    room.files.write(place, "large", b"x" * (5 << 20))
+    saved = room.desk.snapshot("shrunk", "ann", "")
+    room.files.delete(place, "large")
+    room.workspaces.resize(place.workspace, SMALL, "ann")
+    events = room.audit.events()
+    with pytest.raises(CohortError) as raised:
+        room.desk.restore("shrunk", saved.id, "ann", "")
+    assert raised.value.code == "QUOTA_EXCEEDED"
+    assert room.audit.events() == events
+
+
+@pytest.fixture
+def passable(sqlite_database: Database, kind: str) -> Iterator[Room]:
+    """A room in a folder that an agent's own user can pass through, which pytest's are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with unmounted_after(folder):
+            room = Room(folder, sqlite_database, kind, private_uids=os.geteuid() == 0)
+            yield room
+            room.workspaces.stop()
+
+
+@pytest.mark.skipif(shutil.which("git") is None and os.environ.get("CI") != "true", reason="git is not installed")
+def test_git_works_in_the_root_and_does_not_see_placeholders(passable: Room) -> None:
+    room, place = passable, passable.place()
+    owner = {"user": place.uid, "group": place.gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+    def git(*words: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "HOME": place.root}
+        done = subprocess.run(["git", *words], cwd=place.root, env=environment, capture_output=True, text=True, check=False, **owner)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    git("init", "--quiet")
+    room.files.write(place, "kept", b"1")
+    room.files.write(place, "gone", b"2")
+    assert git("status", "--short").splitlines() == ["?? gone", "?? kept"]
+    git("add", "--all")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "x")
+    room.desk.commit("smoke-1", "ann", "")
+    room.files.delete(place, "gone")
+    assert git("status", "--short") == " D gone\n"
+    room.desk.discard("smoke-1", "ann", "")
+    assert git("status", "--short") == ""
+    assert git("log", "--format=%s") == "x\n"
+
+
 def test_names_that_are_not_utf8_come_back(room: Room, place: Place) -> None:
     name = os.fsencode(place.root) + b"/\xff\xfe"
     with open(name, "wb") as file:
@@ -221,6 +288,7 @@ def test_a_hook_that_a_command_brought_in_is_seen_and_discarded(room: Room, plac
     Path(place.root, ".git/hooks/post-commit").write_text("#!/bin/sh\n")
     assert ".git/hooks/post-commit" in [change.path for change in room.desk.diff("smoke-1")]
     room.desk.discard("smoke-1", "ann", "no")
+    assert sorted(os.listdir(f"{place.root}/.git")) == ["hooks", "info"]
     assert os.listdir(f"{place.root}/.git/hooks") == []
     assert not os.path.exists(f"{place.root}/.old")
 

@@ -62,7 +62,8 @@ def test_tools_and_calls_go_to_control_and_back(place, tmp_path, era):
     assert done.structured_content["result"]["stdout"] == "ls\n"
     assert (refused.is_error, refused.structured_content["code"]) == (True, "SCOPE_REFUSED")
     assert [request.why for request in place.actions.requests] == ["to look", ""]
-    assert len(place.offices.room.agents.sessions("scribe")) == 1
+    (session,) = place.offices.room.agents.sessions("scribe")
+    assert session.revoked_us is not None, "the process leaves a session behind"
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -102,5 +102,5 @@ def test_a_revocation_that_was_cut_short_is_recorded_and_can_be_repeated(closed)
 
 def test_a_rotation_that_was_cut_short_changed_no_key(closed):
     before = closed.room.tokens.jwks()
-    killed_after(closed, "token_key", lambda o: o.room.rotate_keys("tester"))
+    killed_after(closed, "token_key", lambda o: o.room.tokens.rotate("tester"))
     assert closed.opened().tokens.jwks() == before

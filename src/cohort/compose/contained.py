@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy, WorkspaceId
 from cohort.compose.probing import PROBE_SIZE, PROBE_UID, choose_by_attack
 from cohort.kernel.face import Containment
+from cohort.kernel.machine.holding import Mechanisms
 from cohort.kernel.machine.priority import Priority, give
-from cohort.kernel.model import Command, Completed, Level, Limits, Place
+from cohort.kernel.model import Command, Completed, Held, Level, Limits, Place
 from cohort.kernel.ports import Running, Sandbox
 from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts
@@ -67,7 +69,8 @@ class Contained:
         self._clock = clock
         self._entropy = entropy
         self.private_uids = os.geteuid() == 0
-        self._spawner = Spawner(begun=lambda pid: give(pid, Priority.LOW))
+        self._priority = Held.NOT_ENFORCED
+        self._spawner = Spawner(begun=self._lower)
         self._proxy = Proxy()
         self._groups = None if hierarchy is None else cgroups.Cgroups(hierarchy)
         self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, self._groups)
@@ -88,6 +91,20 @@ class Contained:
         """What the probe has shown; NONE when it could not be made, or does not end."""
         self._probed.wait(PROBE_WAIT_S)
         return self._found.level if self._found is not None else Level.NONE
+
+    def mechanisms(self) -> Mechanisms:
+        """What there is to hold limits with, as far as it is known: a backend that was not chosen holds nothing."""
+        return Mechanisms(
+            sys.platform,
+            cgroup=self._groups is not None and self.name != "none",
+            namespaces=self.name == "bubblewrap",
+            rlimits=self.name in ("bubblewrap", "confined", "limits", "seatbelt"),
+            job_object=self.name == "job-object",
+            watchdog=self._groups is None and self.name in ("bubblewrap", "confined", "limits"),
+            no_network=self.name in ("confined", "seatbelt"),
+            hard_disk_quota=self._backend.hard,
+            priority=self._priority is not Held.NOT_ENFORCED,
+        )
 
     def found(self) -> Containment | None:
         """What was probed; None before, and when nothing could be."""
@@ -147,6 +164,10 @@ class Contained:
         self._spawner.close()
         if self._groups is not None:
             self._groups.close()
+
+    def _lower(self, pid: int) -> None:
+        """Commands come after control and the gateway: what the spawner is given, all it starts inherits."""
+        self._priority = give(pid, Priority.LOW)
 
     def _ready(self) -> Sandbox:
         self._probed.wait(PROBE_WAIT_S)

@@ -37,23 +37,24 @@ from cohort.kernel.approvals.webhook import ApprovalWebhook
 from cohort.kernel.audit.room import AuditRoom, open_audit
 from cohort.kernel.face import AuditQuery, Containment, Entry, KernelFace
 from cohort.kernel.identity import IdentityRoom, open_identity
+from cohort.kernel.machine.holding import holdings
 from cohort.kernel.machine.monitor import Monitor
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.machine.resources import Resources, capacity
 from cohort.kernel.model import Agent, AgentState, Level, Limits, Record, RecordKind
+from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.sandbox.egress import Verdict, hosts_of, resolve_public
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.desk import Desk
 from cohort.kernel.workspaces.files import Files
 from cohort.kernel.workspaces.pool import Pool
+from cohort.kernel.workspaces.search import Search
 from cohort.kernel.workspaces.snapshots import Snapshots
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import Database, open_database
 from cohort.storage.schema import agent_sessions, agents
 
-AUDIENCE = "cohort"
-"""Whom agents' tokens are made for."""
 SPARES = 2
 """Workspaces made ahead, so that a registration does not wait for a file system."""
 SWEEP_S = 2.0
@@ -180,6 +181,7 @@ class Kernel:
             containment=machine.contained.found,
             safety=door.reconciler.counts,
             reply=webhook.reply if webhook is not None else None,
+            limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
             log_key=lambda: ground.audit.desk.vkey,
         )
 
@@ -195,6 +197,7 @@ class Kernel:
         self._machine.start(self._people.identity.agents.list())
         if self._people.webhook is not None:
             self._people.webhook.start()
+        self._note_policy()
         self._door.comparing.start()
         for name, work in (("containment probe", self._probe), ("approvals", self._sweep)):
             self._rounds.append(threading.Thread(target=work, name=name, daemon=True))
@@ -217,6 +220,12 @@ class Kernel:
         found = self._machine.contained.found()
         said = f"level {found.level.value}, by {found.backend}" if found else self._machine.contained.trouble
         return [log, Health("containment", True, said)]
+
+    def _note_policy(self) -> None:
+        try:
+            self._door.gate.note_policy("control")
+        except CohortError as error:
+            _log.error("the policy in force could not be recorded: %s", error)
 
     def _probe(self) -> None:
         found = self._machine.contained.choose()
@@ -369,7 +378,7 @@ def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Re
         "process.start": processes.pop("process.start"),
     }
     on_host = {
-        **FileExecutors(machine.workspaces, machine.files).executors(),
+        **FileExecutors(machine.workspaces, machine.files, Search(best_opener(), ground.clock)).executors(),
         **requests.executors(),
         **processes,
         "system.read": system_read(machine.monitor),

@@ -17,6 +17,7 @@ from cohort.kernel.model import (
     Change,
     GrantRule,
     GrantScope,
+    Holding,
     Level,
     Limits,
     Risk,
@@ -125,6 +126,14 @@ class Tokens(Protocol):
 
     def exchange(self, token: str, agent: str, scopes: Sequence[str], audience: str, *, bound_to: str | None = None) -> TokenPair:
         """Delegation: a token for `agent` with scopes inside those of `token`. Errors: SCOPE_REFUSED and those of `authenticate`."""
+        ...
+
+    def sign_out(self, token: str) -> None:
+        """End the session of a token or refresh token, and every one delegated from it; nothing happens for one that is not in force."""
+        ...
+
+    def rotate(self, actor: str) -> str:
+        """Sign with a new key from now on; its id. Tokens of the key before stay good, those of an older one do not."""
         ...
 
     def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
@@ -374,3 +383,5 @@ class KernelFace:
     """Takes a signed answer of the approval webhook: its headers and its bytes. None: no webhook is configured."""
     log_key: Callable[[], str | None] = lambda: None
     """The public key that signs the audit log's checkpoints, as a vkey (`NAME+KEYID+BASE64`); None when it is missing."""
+    limits: Callable[[str], Sequence[Holding]] = lambda _: ()
+    """Which limits of an agent (id or name) hold on this machine, and by what. Errors: AGENT_UNKNOWN."""

@@ -187,6 +187,25 @@ class Limits:
     egress_bytes_per_day: int = 100 << 20
 
 
+class Held(StrEnum):
+    """How well a limit holds against a command that tries to break it."""
+
+    ENFORCED = "enforced"  # the system refuses or stops what goes beyond
+    SOFT = "soft"  # noticed and stopped after the fact, or counted by what asks politely
+    NOT_ENFORCED = "not enforced"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """`limit`: the name of a field of `Limits`, or `priority`. `value`: as text, with its unit. `by`: the mechanism. `gap`: what it does not do."""
+
+    limit: str
+    value: str
+    held: Held
+    by: str
+    gap: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A named principal. `scopes`: the most any token of it may carry. `egress`: origins it may reach without asking."""

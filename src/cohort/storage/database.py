@@ -235,9 +235,13 @@ def _engine(url: URL, **options: Any) -> Engine:
 
 
 def _create_private(path: str, *_: object) -> None:
-    """A new database file belongs to its owner alone; SQLite gives its -wal and -shm the same mode."""
-    with suppress(OSError):  # SQLite says what is wrong with the path, in the same moment
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """A new database file belongs to its owner alone; SQLite gives its -wal and -shm the same mode.
+
+    A file that is there is never opened here: closing it again would drop every lock that this process holds on it (POSIX), and the next
+    program that looks into the database would take itself for its only user and delete the log that we still write to.
+    """
+    with suppress(OSError):  # it is there, or SQLite says what is wrong with the path in the same moment
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float) -> None:

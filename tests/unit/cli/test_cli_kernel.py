@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import io
+import secrets
+import sqlite3
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError, Retry
+from cohort.kernel.audit.room import open_audit
 from cohort.kernel.face import Sign
 from cohort.kernel.model import ApprovalState, GrantScope
+from cohort.storage.database import open_database
 from cohort.surfaces.cli.action import parse_arguments
 from cohort.surfaces.cli.approval_text import printable
+from support_audit import fill
 from support_command import Command
 from support_delivery import ADMIN_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
 from support_kernel import OPERATIONS, Kernel, asked
 from support_server import serving
 
 WRITE = ("action", "run", "files.write", "path=report.csv", "content=a,b", "--agent", "scribe")
-LISTS = ["agent list", "workspace list", "action list", "approval list", "audit search", "agent sessions scribe", "workspace diff scribe"]
+LISTS = [
+    "agent list",
+    "workspace list",
+    "action list",
+    "approval list",
+    "audit search",
+    "agent sessions scribe",
+    "workspace diff scribe",
+    "agent limits scribe",
+]
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +257,32 @@ def test_verify_exits_as_it_finds(cohort: Command, kernel: Kernel, state: str, c
     assert cohort("audit", "verify", "--quick", "--json").json["integrity"] == state
 
 
+def test_verify_works_on_an_installation_that_does_not_run(cohort: Command, tmp_path: Path) -> None:
+    stopped = replace(cohort, environment={})
+    data = tmp_path / "data"
+    assert stopped("audit", "verify").code == 1, "there is no log yet"
+    (data / "secrets").mkdir(parents=True)
+    database = open_database(f"sqlite:///{data / 'audit.db'}")
+    database.migrate()
+    room = open_audit(database, SystemClock(), secrets.token_bytes, key_file=data / "secrets" / "audit.key", origin="test.example/audit")
+    assert stopped("audit", "verify", "--offline").code == 5
+    fill(room, 40)
+    room.stop()
+    database.close()
+    found = stopped("audit", "verify", "--json")
+    assert (found.code, found.json["integrity"], found.json["size"]) == (0, "verified", 40)
+    with sqlite3.connect(data / "audit.db") as connection:
+        connection.execute("UPDATE audit_entries SET entry = replace(entry, 'files.write', 'files.chmod') WHERE idx = 17")
+    broken = stopped("audit", "verify", "--offline")
+    assert broken.code == 3
+    assert "BROKEN at entry 17" in broken.out
+    assert stopped("audit", "verify", COHORT_URL="http://127.0.0.1:9", COHORT_KEY="ck_x").code == 1
+
+
 def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path) -> None:
     assert cohort("audit", "prove", "1").out.startswith("c2sp.org/tlog-proof@v1")
     assert cohort("audit", "prove", "999").code == 1
+    assert cohort("audit", "key").out == "cohort.local/audit+00000000+AAAA\n"
     folder, file = tmp_path / "out", tmp_path / "audit.tar"
     assert cohort("audit", "export", str(folder), "--json").json["files"] == 2
     assert (folder / "checkpoint").read_text().startswith("cohort.local/audit")

@@ -9,6 +9,8 @@ import pytest
 from cohort.base.clock import ManualClock
 from cohort.kernel.actions.executors.files import FileExecutors
 from cohort.kernel.model import Outcome
+from cohort.kernel.workspaces.beneath import best_opener
+from cohort.kernel.workspaces.search import Search
 from cohort.storage.database import Database
 from support_gate import GateHouse
 from support_workspaces import Room
@@ -20,7 +22,7 @@ def gates(sqlite_database: Database, clock: ManualClock, tmp_path: Path) -> Gate
     place = room.place()
     gates = GateHouse(sqlite_database, clock, tmp_path, workspaces=room.workspaces)
     gates.as_agent(workspace=place.workspace)
-    for operation, executor in FileExecutors(room.workspaces, room.files).executors().items():
+    for operation, executor in FileExecutors(room.workspaces, room.files, Search(best_opener(), room.clock)).executors().items():
         gates.replace_executor(operation, executor)
     return gates
 
@@ -68,6 +70,7 @@ def test_a_search_finds_lines_and_says_when_it_stopped(gates: GateHouse) -> None
     assert (found["places"][1]["text"], found["complete"]) == ("needle red", True)
     assert done(gates, "files.search", text="needle", limit=1)["complete"] is False
     assert len(done(gates, "files.search", text="needle", path="b/c")["places"]) == 1
+    assert [place["path"] for place in done(gates, "files.search", text="needle", names="c*")["places"]] == ["b/c"]
 
 
 def test_a_listing_goes_on_behind_a_name(gates: GateHouse) -> None:

@@ -15,7 +15,7 @@ from cohort.kernel.actions.gate import GateSettings
 from cohort.kernel.face import Request, Sign
 from cohort.kernel.model import ApprovalState, Autonomy, Level, Outcome, Position, Record, Taint
 from cohort.storage.database import Database
-from support_gate import OTHER, OWN, TOKEN, GateHouse
+from support_gate import OTHER, OWN, TOKEN, GateHouse, KnownWorkspaces
 
 
 @pytest.fixture
@@ -212,6 +212,16 @@ def test_a_command_is_refused_below_the_least_level(gates: GateHouse) -> None:
     refused = gates.ask("terminal.run", argv=["ls"])
     assert (refused.outcome, refused.code) == (Outcome.REFUSED, "LEVEL_TOO_LOW")
     assert gates.ask("files.read", path="a").outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize(("hard", "outcome"), [(True, Outcome.DONE), (False, Outcome.REFUSED)])
+def test_a_workspace_without_a_hard_quota_is_no_full_containment(
+    sqlite_database: Database, clock: ManualClock, tmp_path: Path, hard: bool, outcome: Outcome
+) -> None:
+    settings = GateSettings(level_min=Level.FULL)
+    gates = GateHouse(sqlite_database, clock, tmp_path, settings=settings, workspaces=KnownWorkspaces(tmp_path, hard_quota=hard))
+    gates.as_agent(autonomy=Autonomy.AGGRESSIVE)
+    assert gates.ask("terminal.run", argv=["ls"]).outcome is outcome
 
 
 def test_untrusted_and_private_reading_together_make_egress_a_question(gates: GateHouse) -> None:

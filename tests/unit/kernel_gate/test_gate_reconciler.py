@@ -140,6 +140,23 @@ def test_using_more_than_the_limits_is_a_containment_violation(watched: Watched,
     assert breaches(watched.reconciler.compare()) == (0, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("level", "usage"),
+    [(Level.NAMESPACES, {"memory_bytes": 600 << 20}), (Level.FULL, {"memory_bytes": 600 << 20, "stopped_by": "memory"})],
+)
+def test_a_soft_limit_passed_a_little_and_one_that_stopped_the_command_are_no_violations(
+    watched: Watched, level: Level, usage: dict[str, Any]
+) -> None:
+    def command(cleared: Cleared) -> Executed:
+        watched.spawn(cleared.action.id, "ls")
+        return Executed({}, level=level, usage=usage)
+
+    watched.gates.level = level
+    watched.gates.replace_executor("terminal.run", command)
+    watched.gates.ask("terminal.run", argv=["ls"])
+    assert breaches(watched.reconciler.compare()) == (0, 0, 0)
+
+
 def test_running_at_a_lower_level_than_promised_is_a_containment_violation(watched: Watched) -> None:
     def weaker(cleared: Cleared) -> Executed:
         watched.spawn(cleared.action.id, "ls")

@@ -18,8 +18,8 @@ from support_gate_rooms import Kernel
 
 
 @pytest.fixture
-def kernel(tmp_path: Path) -> Iterator[Kernel]:
-    made = Kernel(tmp_path)
+def kernel(tmp_path: Path, migrated_sqlite: bytes) -> Iterator[Kernel]:
+    made = Kernel(tmp_path, template=migrated_sqlite)
     made.gate.register("agent.delegate", delegate(made.identity.tokens, AUDIENCE))
     made.gate.register("system.read", system_read(Monitor(SystemClock(), disks=(tmp_path,))))
     yield made

@@ -214,10 +214,10 @@ def test_a_delegated_token_names_whom_it_acts_for_as_rfc_8693_does(offices):
 
 def test_the_key_before_is_believed_and_the_one_before_that_is_not(offices, token):
     first = newest(offices).kid
-    offices.room.rotate_keys("tester")
+    offices.room.tokens.rotate("tester")
     assert [key["kid"] for key in offices.room.tokens.jwks()["keys"]][1:] == [first]
     assert offices.room.identities.authenticate(token, AUDIENCE)
-    offices.room.rotate_keys("tester")
+    offices.room.tokens.rotate("tester")
     assert first not in [key["kid"] for key in offices.room.tokens.jwks()["keys"]]
     assert code(offices, token) == "TOKEN_INVALID"
     assert len(list(offices.folder.iterdir())) == 2
@@ -226,7 +226,7 @@ def test_the_key_before_is_believed_and_the_one_before_that_is_not(offices, toke
 
 def test_another_process_sees_a_rotation(offices, token):
     other = offices.opened()
-    offices.room.rotate_keys("tester")
+    offices.room.tokens.rotate("tester")
     fresh = offices.room.tokens.sign_in(offices.room.agents.new_key("smoke-1", "tester").key, None, AUDIENCE)
     assert other.identities.authenticate(fresh.token, AUDIENCE).agent.name == "smoke-1"
     assert other.tokens.jwks() == offices.room.tokens.jwks()
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_it_had(offices):
     before = offices.room.tokens.jwks()
     offices.folder.chmod(0o500)
     try:
-        assert offices.code(offices.room.rotate_keys, "tester") == "DISK_FULL"
+        assert offices.code(offices.room.tokens.rotate, "tester") == "DISK_FULL"
     finally:
         offices.folder.chmod(0o700)
     assert offices.room.tokens.jwks() == before

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId
-from cohort.kernel.machine.holding import Held, Mechanisms, holdings
+from cohort.kernel.machine.holding import Mechanisms, holdings
 from cohort.kernel.machine.priority import Priority, give
 from cohort.kernel.machine.resources import Capacity, Promised, Resources, capacity
-from cohort.kernel.model import Agent, AgentState, Autonomy, Limits
+from cohort.kernel.model import Agent, AgentState, Autonomy, Held, Limits
 
 SMALL = Limits(cpu_cores=1, memory_bytes=100, disk_bytes=10)
 MACHINE = Capacity(4, 1000, 100)
@@ -158,7 +158,10 @@ def test_where_there_is_nothing_nothing_of_the_machine_is_called_enforced():
             {"disk_bytes": "soft", "memory_bytes": "soft", "processes": "enforced", "cpu_cores": "soft"},
         ),
         (Mechanisms("linux", rlimits=True), {"memory_bytes": "soft", "processes": "soft", "cpu_cores": "soft"}),
-        (Mechanisms("darwin", rlimits=True), {"memory_bytes": "not enforced", "processes": "soft", "cpu_cores": "soft"}),
+        (
+            Mechanisms("darwin", rlimits=True, no_network=True),
+            {"memory_bytes": "not enforced", "processes": "soft", "cpu_cores": "soft", "egress_bytes_per_day": "enforced"},
+        ),
         (Mechanisms("win32", job_object=True), {"memory_bytes": "enforced", "processes": "enforced", "cpu_cores": "enforced"}),
     ],
 )

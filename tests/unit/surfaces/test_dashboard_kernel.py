@@ -324,7 +324,7 @@ def test_an_action_is_one_row_with_its_last_word(home: House) -> None:
             "a denied by ana",
             "harm",
         ),
-        ({"kind": "token", "body": {"event": "refresh_replayed"}}, "Refresh replayed", "plain"),
+        ({"kind": "token", "body": {"event": "refresh_replayed"}}, "Refresh replayed", "harm"),
         ({"kind": "of tomorrow", "body": None}, "Of tomorrow", "plain"),
         ({"unreadable": "{"}, "Unreadable", "harm"),
         ({}, "", "plain"),

@@ -80,6 +80,7 @@ def test_nothing_is_read_without_a_key(unchanged: TestClient, path: str) -> None
 
 PUBLIC = {"/health", "/ready", "/status", "/metrics", "/api/v1/openapi.json", "/login", "/favicon.ico", "/static/{name}"} | {
     "/api/v1/oauth/token",
+    "/api/v1/oauth/revoke",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
     "/.well-known/oauth-protected-resource",

@@ -142,6 +142,14 @@ def test_a_minted_token_belongs_to_a_session_that_can_be_ended(client: TestClien
     assert (refused.status_code, refused.json()["code"]) == (401, "SESSION_REVOKED")
 
 
+def test_it_is_said_of_each_limit_whether_it_holds(client: TestClient) -> None:
+    answer = client.get("/api/v1/agents/scribe/limits", headers=by("viewer"))
+    found = {item["limit"]: item for item in answer.json()["items"]}
+    assert (found["processes"]["held"], found["memory_bytes"]["held"], found["priority"]["held"]) == ("enforced", "soft", "not enforced")
+    assert found["memory_bytes"]["gap"]
+    assert client.get("/api/v1/agents/nobody/limits", headers=by("viewer")).json()["code"] == "AGENT_UNKNOWN"
+
+
 def test_an_action_is_done_waits_or_is_refused(client: TestClient, home: House) -> None:
     agent = token(home)
     done = client.post("/api/v1/actions", json=READ, headers=agent)

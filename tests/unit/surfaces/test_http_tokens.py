@@ -11,6 +11,7 @@ import pytest
 from cohort.kernel.face import NewAgent
 from cohort.kernel.ports import AUDIENCE
 from cohort.surfaces.http.routes_tokens import ACCESS_TOKEN, EXCHANGE
+from support_delivery import ADMIN_KEY, VIEWER_KEY
 from support_mcp import opened
 
 
@@ -141,3 +142,22 @@ def test_without_the_audit_log_nobody_signs_in(place):
 
 def test_a_person_s_key_is_no_agent_s(place):
     assert by_key(place, client_secret="ck_" + "a" * 43).json()["error"] == "invalid_client"
+
+
+def test_whoever_holds_a_token_may_end_its_session(place):
+    body = by_key(place).json()
+    revoke = f"{place.url}/api/v1/oauth/revoke"
+    assert httpx2.post(revoke, data={"token": body["refresh_token"]}).status_code == 200
+    assert ask(place, grant_type="refresh_token", refresh_token=body["refresh_token"]).json()["code"] == "SESSION_REVOKED"
+    assert [httpx2.post(revoke, data={"token": token}).status_code for token in (body["access_token"], "x", "")] == [200, 200, 400]
+
+
+def test_only_who_keeps_the_keys_rotates_the_one_that_signs(place):
+    jwks = f"{place.url}/.well-known/jwks.json"
+    before = httpx2.get(jwks).json()["keys"]
+    rotate = f"{place.url}/api/v1/oauth/keys"
+    assert httpx2.post(rotate, headers={"Authorization": f"Bearer {VIEWER_KEY}"}).status_code == 403
+    made = httpx2.post(rotate, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+    assert made.status_code == 201
+    after = httpx2.get(jwks).json()["keys"]
+    assert [key["kid"] for key in after] == [made.json()["kid"], before[0]["kid"]]

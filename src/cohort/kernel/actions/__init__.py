@@ -9,7 +9,7 @@ To build it, `compose` hands in:
 - `Rooms(audit, entries, identities, approvals, workspaces, policies, quotas, keys, level)`: the rooms behind the gate. `entries(action)`:
   that action's records of the audit log, oldest first (`Audit.search` reversed). `level()`: the sandbox's probed level.
 - `GateSettings(audience, level_min, approval_required, keep_payloads)`.
-- `Gate(rooms, settings, executors, clock, entropy)`: `face.Actions`. `executors` from `executors/`: `FileExecutors(workspaces, files)`,
+- `Gate(rooms, settings, executors, clock, entropy)`: `face.Actions`. `executors` from `executors/`: `FileExecutors(workspaces, files, search)`,
   `Commands(workspaces, sandbox, hosts_of)`,
   `ProcessExecutors(workspaces, processes, hosts_of)`, `Requests(resolve_public)`, each with `.executors()`; `system_read(monitor)` for
   `system.read`, `delegate(tokens, audience)` for `agent.delegate`. Rooms above register theirs: `gate.register(operation, executor)`.

@@ -11,7 +11,7 @@ from cohort.kernel.actions import facts, invariants, results, rules
 from cohort.kernel.actions.attempt import NOBODY, Attempt, GateSettings, Passed, Rooms, denial, record, refuse
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.approvals.plain import describe
-from cohort.kernel.model import ActionResult, Answer, ApprovalState, Decision, Taint
+from cohort.kernel.model import ActionResult, Answer, ApprovalState, Decision, Level, Taint
 from cohort.kernel.ports import Question
 
 SESSIONS_KNOWN_MAX = 10_000
@@ -68,12 +68,19 @@ class Deciding:
         rooms, policy = self._rooms, self._rooms.policies.current()
         row = attempt.parsed.row
         taint = self._taint(attempt, asked=facts.leaves(attempt.action, row) or policy.asks_taint)
-        found = facts.gather(attempt.action, row, attempt.caller, taint, rooms.level())
+        found = facts.gather(attempt.action, row, attempt.caller, taint, self._level(attempt))
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
         held = invariants.check(found, self._settings.level_min)
         verdict = policy.judge(found)
         return found, rules.combine(found, held, verdict, policy.hash, approval_required=self._settings.approval_required)
+
+    def _level(self, attempt: Attempt) -> Level:
+        """What would contain a command here and now: as the probe has shown, and no more than the agent's workspace allows."""
+        shown, workspace = self._rooms.level(), attempt.caller.agent.workspace
+        if not attempt.parsed.row.executes or workspace is None or self._rooms.workspaces.place(workspace).hard_quota:
+            return shown
+        return min(shown, Level.NAMESPACES)
 
     def _taint(self, attempt: Attempt, *, asked: bool) -> Taint:
         """What the session has read. Where nothing of the decision turns on it, what this process last knew: a mark is never taken away."""

@@ -21,6 +21,7 @@ from cohort.kernel.actions.catalogue import ROWS, Asks, Row
 from cohort.kernel.actions.executions import Cursor, Executions, Line
 from cohort.kernel.actions.executors.commands import PYTHON
 from cohort.kernel.face import Entry, SafetyCounts
+from cohort.kernel.model import Level
 from cohort.kernel.scopes import parse_scope, permits
 
 FINDINGS_MAX = 100
@@ -29,6 +30,8 @@ GRANTS_MAX = 100_000
 PERIOD_S = 5.0
 OVERTIME_S = 15.0
 """How much longer than its limit a command may take to be stopped, recorded and answered."""
+SOFT_MEMORY = 1.25
+"""By how much a command that ended by itself may have passed a memory limit that a watchdog looks after, and no control group."""
 
 _log = logging.getLogger(__name__)
 
@@ -141,8 +144,10 @@ def compare_outcome(entries: Sequence[Entry]) -> list[Found] | None:
 
 def _over(allowed: Mapping[str, Any], used: Mapping[str, Any]) -> Iterator[str]:
     limits, usage = allowed["limits"], used.get("usage", {})
-    memory = usage.get("memory_bytes")
-    if memory is not None and memory > limits["memory_bytes"]:
+    memory, most = usage.get("memory_bytes"), limits["memory_bytes"]
+    if used.get("level", 0) < Level.FULL:
+        most *= SOFT_MEMORY
+    if memory is not None and memory > most and usage.get("stopped_by") is None:
         yield f"it used {memory} bytes of memory, and {limits['memory_bytes']} were allowed"
     ran_s = usage.get("ran_us", 0) / 1e6
     if ran_s > limits["command_s"] + OVERTIME_S:

@@ -32,7 +32,8 @@ BOTTOM = """
 Three rows change with their arguments. `http.request`: the risk above is of GET and HEAD; another method is 0.5 to a listed origin and 0.7 to a new one.
 `mobile.act`: delete, pay and send are 0.9, critical. `files.move`: both paths need the scope, and the worse of the two policies counts.
 
-`files.search` ends at 5,000 files, 32 MiB or its own limit, and says `complete: false` then. What commands write is cut at the agent's limit and at 1 MiB;
+`files.search` ends at its limits (places, files, bytes, 5 s) and says `complete: false` then; `skipped` counts files that are
+binary or too large. What commands write is cut at the agent's limit and at 1 MiB;
 control sequences are taken out, and characters that hide or reorder text are shown as their code point. `files.read` gives the exact content.
 
 ## Answers

@@ -86,6 +86,7 @@ FILES_SEARCH = arguments(
     text=text("What to look for, literally, in every text file below the path.", 1000, minLength=1),
     path={**_PATH, "default": ""},
     workspace=_WORKSPACE,
+    names=text("Only in files whose names match, such as `*.py`.", 255, minLength=1, default="*"),
     limit=whole("At most so many places.", 1, LIST_ENTRIES_MAX, default=100),
 )
 FILES_STAT = arguments("path", path=_PATH, workspace=_WORKSPACE)

@@ -7,7 +7,7 @@ from typing import Any
 from cohort.base.errors import CohortError
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.entries import commitment, parse
-from cohort.kernel.audit.store import Rows
+from cohort.kernel.audit.store import Rows, octets
 from cohort.storage.database import Database
 
 OPEN_INTENTS_MAX = 1000
@@ -46,7 +46,7 @@ def _columns(rows: Rows, suspects: str, size: int) -> Finding | None:
     last = -1
     while found := rows.all(suspects, [last, size, ROWS_AT_ONCE]):
         for index, entry, *columns in found:
-            if _described(bytes(entry)) != columns:
+            if _described(octets(entry)) != columns:
                 return Finding(index, f"what is searched of record {index} (kind, agent, action, time) is not what its entry says")
         last = found[-1][0]
     return None
@@ -83,7 +83,7 @@ def _misfit(rows: Rows, committed: str, index: int, name: str, salt: Any, data: 
         return f"{what} is not the one its entry commits to"
     if erased_us is None and (salt is None or data is None):
         return f"{what} is missing and was not erased"
-    if salt is not None and data is not None and commitment(bytes(salt), bytes(data)) != committed:
+    if salt is not None and data is not None and commitment(octets(salt), octets(data)) != committed:
         return f"{what} was changed"
     return None
 

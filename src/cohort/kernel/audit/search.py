@@ -7,7 +7,7 @@ from typing import Any
 
 from cohort.base.errors import CohortError
 from cohort.kernel.audit import entries
-from cohort.kernel.audit.store import Rows
+from cohort.kernel.audit.store import Rows, octets
 from cohort.kernel.face import AuditQuery, Entry
 from cohort.storage.database import Database
 
@@ -64,7 +64,7 @@ def _conditions(query: AuditQuery, dialect: str) -> tuple[list[str], list[Any]]:
 
 def _found(rows: Rows, conditions: list[str], values: list[Any], limit: int) -> list[Entry]:
     statement = f"SELECT idx, entry, leaf FROM audit_entries WHERE {' AND '.join(conditions)} ORDER BY idx DESC LIMIT ?"  # noqa: S608
-    return [read(index, bytes(entry), bytes(leaf)) for index, entry, leaf in rows.all(statement, [*values, limit])]
+    return [read(index, octets(entry), octets(leaf)) for index, entry, leaf in rows.all(statement, [*values, limit])]
 
 
 def read(index: int, entry: bytes, leaf: bytes) -> Entry:

@@ -39,6 +39,13 @@ class Row:
     action: str | None
 
 
+def octets(value: Any) -> bytes:
+    """What stands in a column of bytes. SQLite takes anything there: whoever edits the file can leave text or a number, and it is read as such."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    return str(value).encode(errors="replace")
+
+
 class Rows:
     """Statements on one connection; within its transaction."""
 
@@ -86,12 +93,12 @@ class Rows:
 
     def head(self) -> Head | None:
         found = self.one("SELECT size, root, note, at_us FROM audit_checkpoints ORDER BY size DESC LIMIT 1")
-        return Head(found[0], bytes(found[1]), found[2], found[3]) if found else None
+        return Head(found[0], octets(found[1]), found[2], found[3]) if found else None
 
     def checkpoints(self, size_max: int) -> list[Head]:
         """Every kept checkpoint up to that size, smallest first."""
         found = self.all("SELECT size, root, note, at_us FROM audit_checkpoints WHERE size <= ? ORDER BY size", [size_max])
-        return [Head(size, bytes(root), note, at_us) for size, root, note, at_us in found]
+        return [Head(size, octets(root), note, at_us) for size, root, note, at_us in found]
 
     def extent(self) -> tuple[int, int]:
         """How many entries there are, and the index after the last one: equal in a whole log."""
@@ -110,7 +117,7 @@ class Rows:
         else:
             statement = "SELECT hash FROM audit_nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
             found = self.all(statement, [height, low, high])
-        return [bytes(row[0]) for row in found]
+        return [octets(row[0]) for row in found]
 
     def tree(self) -> Tree:
         return Tree(self._whole_run)
@@ -130,11 +137,14 @@ class Rows:
 
     def entries(self, low: int, high: int) -> list[tuple[int, bytes, bytes]]:
         """`(index, entry, leaf)` from `low` to before `high`, in order."""
-        return self.all("SELECT idx, entry, leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
+        found = self.all("SELECT idx, entry, leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
+        if {type(row[1]) for row in found} | {type(row[2]) for row in found} <= {bytes}:
+            return found
+        return [(row[0], octets(row[1]), octets(row[2])) for row in found]
 
     def row(self, index: int) -> Row | None:
         found = self.one("SELECT idx, entry, leaf, at_us, kind, agent, action FROM audit_entries WHERE idx = ?", [index])
-        return Row(found[0], bytes(found[1]), bytes(found[2]), *found[3:]) if found else None
+        return Row(found[0], octets(found[1]), octets(found[2]), *found[3:]) if found else None
 
     def last_at_us(self, size: int) -> int:
         found = self.one("SELECT at_us FROM audit_entries WHERE idx = ?", [size - 1])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.base.clock import Clock
-from cohort.base.ids import Entropy
+from cohort.base.ids import AgentId, Entropy
 from cohort.kernel.identity.agents import SqlAgents, Workrooms
 from cohort.kernel.identity.endpoint import SqlTokens
 from cohort.kernel.identity.identities import SqlIdentities
@@ -15,11 +16,14 @@ from cohort.kernel.identity.journal import Journal
 from cohort.kernel.identity.signing import SigningKeys
 from cohort.kernel.identity.time import Steady
 from cohort.kernel.identity.tokens import Jwts
-from cohort.kernel.model import RecordKind
 from cohort.kernel.ports import AuditLog
 from cohort.storage.database import Database
 
 __all__ = ["IdentityRoom", "Workrooms", "open_identity"]
+
+
+def _nobody(_: AgentId) -> None:
+    """Nothing runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +31,6 @@ class IdentityRoom:
     identities: SqlIdentities
     agents: SqlAgents
     tokens: SqlTokens
-    _keys: SigningKeys
-    _journal: Journal
-
-    def rotate_keys(self, actor: str) -> str:
-        """Sign with a new key from now on; its id. Tokens of the key before stay good, those of an older one do not.
-
-        Raises:
-            CohortError AUDIT_UNAVAILABLE, DISK_FULL: nothing changed.
-        """
-        key = self._keys.draw()
-        with self._journal.change(RecordKind.KEY, {"event": "token_key", "kid": key.kid, "actor": actor}):
-            self._keys.adopt(key)
-        return key.kid
 
 
 def open_identity(
@@ -51,8 +42,11 @@ def open_identity(
     trust_domain: str,
     token_life_max_s: int,
     workrooms: Workrooms,
+    stopped: Callable[[AgentId], None] = _nobody,
 ) -> IdentityRoom:
     """The room on a migrated database; makes the first key to sign tokens with when `key_dir` holds none.
+
+    `stopped` is told of an agent after it was suspended or revoked, to end what still runs for it; it must not raise.
 
     Raises:
         CohortError CONFIG_INVALID: a key's file can be read by others, or is damaged; AUDIT_UNAVAILABLE, DISK_FULL: no key was made.
@@ -63,8 +57,7 @@ def open_identity(
     jwts = Jwts(keys, trust_domain)
     issuer = Issuer(jwts, time, entropy, token_life_max_s)
     identities = SqlIdentities(database, jwts, time)
-    tokens = SqlTokens(database, identities, issuer, keys, journal, time)
-    room = IdentityRoom(identities, SqlAgents(database, issuer, journal, time, entropy, workrooms), tokens, keys, journal)
+    tokens = SqlTokens(database, identities, jwts, issuer, keys, journal, time)
     if keys.empty:
-        room.rotate_keys("control")
-    return room
+        tokens.rotate("control")
+    return IdentityRoom(identities, SqlAgents(database, issuer, journal, time, entropy, workrooms, stopped), tokens)

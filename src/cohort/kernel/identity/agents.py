@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -42,13 +42,23 @@ class Workrooms(Protocol):
 class SqlAgents:
     """The face `Agents`. Safe to use from many threads; every method may raise the errors of `Database`, and AUDIT_UNAVAILABLE."""
 
-    def __init__(self, database: Database, issuer: Issuer, journal: Journal, time: Steady, entropy: Entropy, workrooms: Workrooms) -> None:
+    def __init__(
+        self,
+        database: Database,
+        issuer: Issuer,
+        journal: Journal,
+        time: Steady,
+        entropy: Entropy,
+        workrooms: Workrooms,
+        stopped: Callable[[AgentId], None],
+    ) -> None:
         self._database = database
         self._issuer = issuer
         self._journal = journal
         self._time = time
         self._entropy = entropy
         self._workrooms = workrooms
+        self._stopped = stopped
 
     def register(self, new: NewAgent, actor: str) -> Registered:
         """A new agent with its workspace and first key. Until all of it is there the agent is suspended and holds nothing.
@@ -100,6 +110,7 @@ class SqlAgents:
         body = {"event": "revoke", "name": found.name, "actor": check_actor(actor), "reason": check_text("reason", reason)}
         with self._journal.change(RecordKind.AGENT, body, found.id), self._database.write() as connection:
             self._end(connection, found.id, reason)
+        self._stopped(found.id)
         return self.find(found.id)
 
     def new_key(self, agent: str, actor: str) -> Registered:
@@ -215,6 +226,8 @@ class SqlAgents:
             _refuse_revoked(find_agent(connection, found.id, lock=True))
             values = {"state": state.value, "changed_us": self._time.now_us()}
             connection.execute(update(agents).where(agents.c.id == found.id).values(values))
+        if state is not AgentState.ACTIVE:
+            self._stopped(found.id)
         return self.find(found.id)
 
     def _end(self, connection: Connection, agent: AgentId, reason: str) -> None:

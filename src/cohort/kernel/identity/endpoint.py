@@ -9,18 +9,29 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from cohort.base.errors import CohortError
-from cohort.base.ids import AgentSessionId
+from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.access import SECRET_CHARACTERS_MAX, fingerprint
 from cohort.kernel.attempts import Attempts
 from cohort.kernel.face import TokenPair
 from cohort.kernel.identity.identities import SqlIdentities, suspended
 from cohort.kernel.identity.issuing import REFRESH_PREFIX, SESSION_LIFE_S, Issue, Issuer, audiences, check_bound, chosen
 from cohort.kernel.identity.journal import Journal
-from cohort.kernel.identity.rows import agent_keys, agent_of, agent_sessions, agents, find_agent, refresh_tokens, scope_texts, scopes_of
-from cohort.kernel.identity.rules import TASK_CHARS_MAX, check_text
+from cohort.kernel.identity.rows import (
+    BY_SESSION,
+    agent_keys,
+    agent_of,
+    agent_sessions,
+    agents,
+    find_agent,
+    refresh_tokens,
+    scope_texts,
+    scopes_of,
+)
+from cohort.kernel.identity.rules import TASK_CHARS_MAX, check_actor, check_text
 from cohort.kernel.identity.sessions import NewSession, open_child, open_session, revoke_subtree, revoked
 from cohort.kernel.identity.signing import SigningKeys
 from cohort.kernel.identity.time import Steady
+from cohort.kernel.identity.tokens import Jwts
 from cohort.kernel.model import Agent, AgentState, Caller, RecordKind, Scope
 from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.scopes import all_inside, permits
@@ -36,9 +47,10 @@ class SqlTokens:
     """The face `Tokens`. Safe to use from many threads; every method may raise the errors of `Database`, and AUDIT_UNAVAILABLE."""
 
     def __init__(
-        self, database: Database, identities: SqlIdentities, issuer: Issuer, keys: SigningKeys, journal: Journal, time: Steady
+        self, database: Database, identities: SqlIdentities, jwts: Jwts, issuer: Issuer, keys: SigningKeys, journal: Journal, time: Steady
     ) -> None:
         self._database = database
+        self._jwts = jwts
         self._identities = identities
         self._issuer = issuer
         self._keys = keys
@@ -147,6 +159,26 @@ class SqlTokens:
             open_child(self._database, connection, new)
         return pair
 
+    def sign_out(self, token: str) -> None:
+        """End the session of a token or refresh token, and every one delegated from it; nothing happens for one that is not in force."""
+        session = self._holding(token.strip())
+        if session is None:
+            return
+        with self._database.read() as connection:
+            row = connection.execute(BY_SESSION, {"session": session}).one_or_none()
+        if row is None or row.revoked_us is not None:
+            return
+        body = {"event": "sign_out"}
+        with self._journal.change(RecordKind.TOKEN, body, AgentId(row.agent), session), self._database.write() as connection:
+            revoke_subtree(self._database, connection, [session], self._time.now_us(), "its holder signed out")
+
+    def rotate(self, actor: str) -> str:
+        """Sign with a new key from now on; its id. Errors: DISK_FULL: nothing changed."""
+        key = self._keys.draw()
+        with self._journal.change(RecordKind.KEY, {"event": "token_key", "kid": key.kid, "actor": check_actor(actor)}):
+            self._keys.adopt(key)
+        return key.kid
+
     def check(self, token: str, audience: str, *, bound_to: str | None = None) -> Caller:
         """Who asks, for a place that has an audience of its own. Errors: as `SqlIdentities.authenticate`."""
         return self._identities.authenticate(token, audience, bound_to)
@@ -154,6 +186,16 @@ class SqlTokens:
     def jwks(self) -> Mapping[str, Any]:
         """The public keys in force, RFC 7517."""
         return self._keys.jwks()
+
+    def _holding(self, token: str) -> AgentSessionId | None:
+        """The session behind a token of either kind, however old."""
+        try:
+            return self._jwts.read(token).session
+        except CohortError:  # not a token of ours; perhaps a refresh token
+            question = select(refresh_tokens.c.session).where(refresh_tokens.c.sha256 == fingerprint(token))
+        with self._database.read() as connection:
+            found = connection.execute(question).scalar_one_or_none()
+        return AgentSessionId(found) if found is not None else None
 
     def _known(self, key: str, source: str, agent: str | None) -> Row[Any]:
         """The key's row and its agent's. Errors: KEY_INVALID, TOO_MANY_ATTEMPTS."""

@@ -14,7 +14,7 @@ from cohort.kernel.identity.rows import agent_sessions, refresh_tokens, scope_te
 from cohort.kernel.model import Scope, Taint
 from cohort.storage.database import Database
 
-SESSIONS_MAX = 100
+SESSIONS_MAX = 1000
 """Sessions in force per agent."""
 LISTED_MAX = 1000
 KEPT_US = 7 * 24 * 3_600_000_000

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-from cohort.kernel.model import Limits
-
-
-class Held(StrEnum):
-    """How well a limit holds against a command that tries to break it."""
-
-    ENFORCED = "enforced"  # the system refuses or stops what goes beyond
-    SOFT = "soft"  # noticed and stopped after the fact, or counted by what asks politely
-    NOT_ENFORCED = "not enforced"
+from cohort.kernel.model import Held, Holding, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +18,8 @@ class Mechanisms:
     job_object: bool = False  # Windows
     watchdog: bool = False  # looks at memory many times a second, and stops
     hard_disk_quota: bool = False  # a file system of its own, of that size
+    no_network: bool = False  # commands have none, not even through the proxy
     priority: bool = False  # commands run below control's own priority
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """`limit`: the name of a field of `Limits`, or `priority`. `value`: as text, with its unit. `by`: the mechanism. `gap`: what it does not do."""
-
-    limit: str
-    value: str
-    held: Held
-    by: str
-    gap: str = ""
 
 
 def holdings(limits: Limits, here: Mechanisms) -> tuple[Holding, ...]:
@@ -104,6 +85,8 @@ def _cores(limits: Limits, here: Mechanisms) -> Holding:
 
 
 def _egress(here: Mechanisms) -> tuple[Held, str, str]:
+    if here.no_network:
+        return Held.ENFORCED, "commands have no network", ""
     if here.namespaces:
         return Held.SOFT, "the egress proxy counts", "checked before a command, not during it"
     return Held.NOT_ENFORCED, "nothing", "a command reaches the network without the proxy"

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import psutil
 
-from cohort.kernel.machine.holding import Held
+from cohort.kernel.model import Held
 
 
 class Priority(StrEnum):

@@ -223,6 +223,31 @@ except OSError:
     NAMESPACED,
 )
 
+SET_ID_FILE = Attack(
+    "set-id-file",
+    "leave a set-uid program in its workspace, by which others would run with its owner's rights",
+    "the filter refuses modes with set-uid and set-gid bits",
+    """
+name = 'set-id-' + told['token']
+def tries():
+    yield lambda: os.chmod(name, 0o4755)
+    yield lambda: os.chmod(name, 0o2755)
+    yield lambda: os.close(os.open(name + '-o', os.O_CREAT | os.O_WRONLY, 0o4755))
+    yield lambda: os.mknod(name + '-m', 0o4755 | stat.S_IFREG)
+    yield lambda: os.fchmod(os.open(name, os.O_RDONLY), 0o4755)
+open(name, 'w').close()
+for one in tries():
+    try:
+        one()
+    except OSError:
+        pass
+record = struct.pack('QQQ', os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+call(437, -100, ctypes.c_char_p((name + '-2').encode()), ctypes.c_char_p(record), len(record))
+""",
+    Oracle.STATE,
+    FILES_UP,
+)
+
 ROWS = (
     HOME_SECRET,
     SHADOW_FILE,
@@ -241,4 +266,4 @@ ROWS = (
     MEMFD_EXEC,
     MOUNTINFO,
 )
-ADDED = (PROTECTED_NAME,)
+ADDED = (PROTECTED_NAME, SET_ID_FILE)

@@ -2,7 +2,7 @@
 
 The filter is a list of refusals in front of a general permission, with these bounds around it: another architecture's entry (`int 0x80`)
 kills the process, x32 and calls newer than this table do not exist (ENOSYS), and calls whose arguments decide (clone, socket, ioctl,
-mknod, memfd_create, personality) are judged by them. clone3 does not exist, because its flags are behind a pointer that a filter
+mknod, chmod, open, memfd_create, personality) are judged by them. clone3 does not exist, because its flags are behind a pointer that a filter
 cannot follow; the C library falls back to clone.
 
 Arguments are compared by their lower 32 bits where the kernel itself reads 32 bits of them, which is the case for all of the above.
@@ -31,6 +31,10 @@ NAMESPACE_FLAGS = 0x7E020000
 TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD
 FILE_KIND_MASK, KIND_CHARACTER, KIND_BLOCK = 0o170000, 0o020000, 0o060000
 MFD_NOEXEC_SEAL = 0x8
+SET_ID_BITS = 0o6000
+MAKES_A_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: without them an open has no mode, and that argument is anything
+OPENAT2 = 437
+"""On every architecture. Its flags are behind a pointer, so it does not exist; programs fall back to openat."""
 PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0x40000, 0xFFFFFFFF)
 """The usual ones, uname26, no address randomisation, and the question which one it is; others make memory executable or fake other systems."""
 
@@ -115,7 +119,11 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One architecture: its audit number and the calls that are judged by their arguments. `newest`: the last call in this table's kernels."""
+    """One architecture: its audit number and the calls that are judged by their arguments. `newest`: the last call in this table's kernels.
+
+    `modes`: calls that set a file's mode, with the place of that argument; `opens`: calls that may make a file, with the place of their
+    flags, which the mode follows.
+    """
 
     index: int
     audit: int
@@ -129,12 +137,22 @@ class Machine:
     mknodat: int
     memfd_create: int
     personality: int
+    modes: tuple[tuple[int, int], ...]
+    opens: tuple[tuple[int, int], ...]
     newest: int = 469
 
 
 MACHINES = {
-    "x86_64": Machine(0, 0xC000003E, True, 56, 435, 41, 53, 16, 133, 259, 319, 135),
-    "aarch64": Machine(1, 0xC00000B7, False, 220, 435, 198, 199, 29, None, 33, 279, 92),
+    "x86_64": Machine(
+        *(0, 0xC000003E, True, 56, 435, 41, 53, 16, 133, 259, 319, 135),
+        modes=((90, 1), (91, 1), (268, 2), (452, 2), (85, 1)),  # chmod, fchmod, fchmodat, fchmodat2, creat
+        opens=((2, 1), (257, 2)),  # open, openat
+    ),
+    "aarch64": Machine(
+        *(1, 0xC00000B7, False, 220, 435, 198, 199, 29, None, 33, 279, 92),
+        modes=((52, 1), (53, 2), (452, 2)),
+        opens=((56, 2),),
+    ),
 }
 
 
@@ -178,6 +196,7 @@ def _instructions(machine: Machine, families: Sequence[int], stream_only: bool) 
         Instruction(JUMP_AT_LEAST, machine.newest + 1, otherwise=1),  # x32 numbers are above it
         _refusal(errno.ENOSYS),
         *_when(machine.clone3, [_refusal(errno.ENOSYS)]),
+        *_when(OPENAT2, [_refusal(errno.ENOSYS)]),
     ]
     for numbers in REFUSED.values():
         number = numbers[machine.index]
@@ -199,6 +218,8 @@ def _judged(machine: Machine, families: Sequence[int], stream_only: bool) -> lis
         (machine.memfd_create, [_argument(1), Instruction(JUMP_BITS, MFD_NOEXEC_SEAL, then=1), _refusal(errno.EACCES), _allowed()]),
         (machine.personality, [_argument(0), *_among(PERSONALITIES, [_allowed()]), _refusal(errno.EPERM)]),
         *((number, _device(place)) for number, place in mknods),
+        *((number, [_argument(place), *_no_set_id()]) for number, place in machine.modes),
+        *((number, _opening(place)) for number, place in machine.opens),
     ]
 
 
@@ -215,7 +236,16 @@ def _pair() -> list[Instruction]:
 
 def _device(place: int) -> list[Instruction]:
     kinds = _among((KIND_CHARACTER, KIND_BLOCK), [_refusal(errno.EPERM)])
-    return [_argument(place), Instruction(AND, FILE_KIND_MASK), *kinds, _allowed()]
+    return [_argument(place), Instruction(AND, FILE_KIND_MASK), *kinds, _argument(place), *_no_set_id()]
+
+
+def _no_set_id() -> list[Instruction]:
+    """Refuses a mode by which others would run a file with the agent's rights, which may be those of whoever runs Cohort."""
+    return [Instruction(JUMP_BITS, SET_ID_BITS, otherwise=1), _refusal(errno.EPERM), _allowed()]
+
+
+def _opening(flags: int) -> list[Instruction]:
+    return [_argument(flags), Instruction(JUMP_BITS, MAKES_A_FILE, then=1), _allowed(), _argument(flags + 1), *_no_set_id()]
 
 
 def _when(number: int, body: Sequence[Instruction]) -> list[Instruction]:

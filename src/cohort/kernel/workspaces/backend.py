@@ -13,13 +13,13 @@ from typing import Protocol
 
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.model import Limits
-from cohort.kernel.workspaces.protected import DIRECTORIES, FILES, GIT, HOOKS
+from cohort.kernel.workspaces.protected import CLOSED, CONTENTS, GIT
 from cohort.kernel.workspaces.walking import empty
 
 FILES_DIRECTORY = "files"
 STAGING_DIRECTORY = "staging"
 BLOCK_BYTES = 4096
-PASSABLE, OPEN, CLOSED = 0o711, 0o755, 0o555
+PASSABLE, OPEN, SHUT = 0o711, 0o755, 0o555
 HALF_MADE, SPARE = ".part", ".spare"
 """Ends of names on disk that are not somebody's yet."""
 DISK_BYTES_MIN, DISK_BYTES_MAX = 1 << 20, 64 << 30
@@ -131,13 +131,19 @@ def furnish(base: str) -> None:
 
 def place_holders(files: str) -> None:
     """Make every placeholder that is missing."""
-    for name in (GIT, *DIRECTORIES, HOOKS):
+    for name in (GIT, *CLOSED):
         with suppress(FileExistsError):
-            os.mkdir(os.path.join(files, name))
-            os.chmod(os.path.join(files, name), OPEN if name == GIT else CLOSED)
-    for name in FILES:
-        with suppress(FileExistsError):
-            os.close(os.open(os.path.join(files, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+            os.mkdir(os.path.join(files, name), OPEN)
+    for name, content in CONTENTS.items():
+        with suppress(FileExistsError), open(os.path.join(files, name), "xb", opener=_read_only) as file:
+            file.write(content)
+    for name in CLOSED:
+        if os.stat(os.path.join(files, name), follow_symlinks=False).st_mode & 0o777 != SHUT:
+            os.chmod(os.path.join(files, name), SHUT)
+
+
+def _read_only(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o444)
 
 
 def hand_over(base: str, uid: int) -> None:

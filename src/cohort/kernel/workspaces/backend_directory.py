@@ -26,13 +26,12 @@ from cohort.kernel.workspaces.backend import (
     unavailable,
 )
 from cohort.kernel.workspaces.beneath import Opener, Tree
-from cohort.kernel.workspaces.protected import GIT, PLACEHOLDERS
+from cohort.kernel.workspaces.protected import PLACEHOLDERS, is_furniture
 from cohort.kernel.workspaces.walking import empty, walked
 
 COUNT_LIFE_S = 1.0
 """How long the file API relies on a count, with its own changes added, before it counts again."""
 SECTOR_BYTES = 512
-_OURS = {*PLACEHOLDERS, GIT}
 
 
 @dataclass(slots=True)
@@ -166,8 +165,7 @@ def _counted(files: str, opener: Opener) -> Used:
     with Tree(files, opener) as tree:
         for found in walked(tree):
             status = found.status
-            ours = found.path in _OURS and (found.is_directory or status.st_size == 0)
-            if not ours and (status.st_dev, status.st_ino) not in seen:
+            if not is_furniture(found.path, status) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 total_bytes += status.st_blocks * SECTOR_BYTES
     return Used(total_bytes, len(seen))

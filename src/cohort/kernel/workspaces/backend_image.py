@@ -28,7 +28,7 @@ from cohort.kernel.workspaces.backend import (
     sweep_staging,
     unavailable,
 )
-from cohort.kernel.workspaces.protected import DIRECTORIES, FILES, HOOKS
+from cohort.kernel.workspaces.protected import CLOSED, CONTENTS, HOOKS
 
 BALLAST_DIRECTORY = "ballast"
 INODES_OWN = 64
@@ -234,7 +234,7 @@ def _make_file_system(image: str, size: Size) -> None:
 def _furnish(point: str, size: Size) -> None:
     os.rmdir(os.path.join(point, "lost+found"))
     furnish(point)
-    for name in (*FILES, *DIRECTORIES, HOOKS):
+    for name in (*CONTENTS, *CLOSED):
         opened = os.open(os.path.join(point, FILES_DIRECTORY, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             loop_devices.set_immutable(opened, True)

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 
 from cohort.kernel.workspaces.beneath import Opener, Tree
-from cohort.kernel.workspaces.protected import GIT, PLACEHOLDERS
+from cohort.kernel.workspaces.protected import CLOSED, is_furniture
 from cohort.kernel.workspaces.walking import Found, walked
 
 COPY_BYTES = 1 << 20
@@ -24,15 +24,11 @@ def copy_tree(source: str, target: str, opener: Opener) -> None:
         for found in walked(old, strict=True):
             if found.is_directory:
                 directories.append(found)
-            if not _is_furniture(found):
+            if not is_furniture(found.path, found.status):
                 _copy(old, new, found, copied)
         for found in reversed(directories):  # children first: making them changes the times of their directory
-            if found.path not in PLACEHOLDERS:
+            if found.path not in CLOSED:
                 _set_status(new, found)
-
-
-def _is_furniture(found: Found) -> bool:
-    return found.path in (*PLACEHOLDERS, GIT) and (found.is_directory or (found.is_file and found.status.st_size == 0))
 
 
 def _copy(old: Tree, new: Tree, found: Found, copied: dict[int, str]) -> None:

@@ -11,7 +11,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import SnapshotId
 from cohort.kernel.face import WorkspaceView
 from cohort.kernel.model import Change, Snapshot
-from cohort.kernel.workspaces.manifests import Item, Manifest, difference
+from cohort.kernel.workspaces.manifests import Item, Manifest, difference, least_used
 from cohort.kernel.workspaces.paths import canonical, neutral, shown
 from cohort.kernel.workspaces.snapshots import Snapshots
 from cohort.kernel.workspaces.workspaces import Kept, SqlWorkspaces
@@ -120,6 +120,7 @@ class Desk:
     def _go_back(self, kept: Kept, event: str, target: SnapshotId | None, actor: str, reason: str) -> Snapshot:
         with self._workspaces.alone(kept.id):
             wanted = self._wanted(kept, target or "")
+            _check_fits(kept, wanted)
             saved = self._keep_alone(kept, "snapshot", actor, f"before {event}: {reason}", as_base=False)
             self._workspaces.record(kept, event, actor, reason, snapshot=target, saved=saved.id)
             # Commit point. From here on the workspace goes back, if need be at the next start.
@@ -145,6 +146,13 @@ class Desk:
         committed_us = self._snapshots.find(kept.id, kept.base).created_us if kept.base is not None else None
         place, usage = self._workspaces.place(kept.id), self._workspaces.usage(kept.id)
         return WorkspaceView(kept.id, kept.agent, place.root, kept.backend, usage, changes, committed_us, kept.created_us)
+
+
+def _check_fits(kept: Kept, wanted: Manifest) -> None:
+    least = least_used(wanted)
+    if least.bytes > kept.size.bytes_max or least.files > kept.size.files_max:
+        message = f"the snapshot takes {least.bytes} bytes and {least.files} files, more than the quota of {kept.id}"
+        raise CohortError("QUOTA_EXCEEDED", message, hint="Make the quota larger first.")
 
 
 def _check_comparable(path: str, item: Item | None) -> None:

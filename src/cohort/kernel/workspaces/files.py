@@ -25,7 +25,7 @@ from cohort.kernel.workspaces import walking
 from cohort.kernel.workspaces.backend import BLOCK_BYTES, STAGING_DIRECTORY, Used
 from cohort.kernel.workspaces.beneath import Opener, Tree, in_our_words
 from cohort.kernel.workspaces.paths import canonical, listed, shown
-from cohort.kernel.workspaces.protected import GIT, HOOKS, PLACEHOLDERS, check_writable, protection
+from cohort.kernel.workspaces.protected import GIT, HOOKS, INFO, PLACEHOLDERS, check_writable, is_furniture, protection
 
 READ_BYTES_MAX = 8 << 20
 WRITE_BYTES_MAX = 64 << 20
@@ -113,7 +113,8 @@ class Files:
         _check_number("limit", limit, 0, READ_BYTES_MAX)
         with self._tree(place, path) as tree, _opened(tree, path, os.O_RDONLY) as (file, status):
             _check_regular(path, status, place)
-            return Piece(os.pread(file, limit, offset), offset, status.st_size)
+            wanted = min(limit, max(0, status.st_size - offset))
+            return Piece(os.pread(file, wanted, offset), offset, status.st_size)
 
     def stat(self, place: Place, path: str) -> Entry:
         path = canonical(path)
@@ -389,10 +390,10 @@ def _is_placeholder(name: str, root: int) -> bool:
     if name not in PLACEHOLDERS and name != GIT:
         return False
     status = _status(root, name)
-    if status is None or not stat.S_ISDIR(status.st_mode):
-        return status is not None and stat.S_ISREG(status.st_mode) and status.st_size == 0
-    inside = _names(root, name)
-    return not inside if name != GIT else inside == [HOOKS.rpartition("/")[2]] and not _names(root, HOOKS)
+    if status is None or not is_furniture(name, status) or not stat.S_ISDIR(status.st_mode):
+        return status is not None and is_furniture(name, status)
+    inside = {f"{name}/{below}" for below in _names(root, name)}
+    return inside == {HOOKS, INFO} and not _names(root, HOOKS) if name == GIT else not inside
 
 
 def _names(folder: int, name: str) -> list[str]:

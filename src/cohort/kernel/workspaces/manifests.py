@@ -11,6 +11,7 @@ from typing import Any
 from cohort.base.canonical import canonical_json
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Change
+from cohort.kernel.workspaces.backend import BLOCK_BYTES, Used
 from cohort.kernel.workspaces.paths import listed
 
 VERSION = 1
@@ -23,7 +24,7 @@ _RAW = "\0"
 class Item:
     """`kind`: file, directory, link or special, which has no content here. `parts`: digests of a file's consecutive parts.
 
-    `target`: of a link. `mode`: permission bits.
+    `target`: of a link. `same`: another name of this very file, when it has several. `mode`: permission bits.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Item:
     size: int = 0
     parts: tuple[str, ...] = ()
     target: str = ""
+    same: str = ""
 
 
 Manifest = Mapping[str, Item]
@@ -46,14 +48,20 @@ def encode(manifest: Manifest) -> bytes:
     if len(manifest) > ENTRIES_MAX:
         message = f"the workspace has {len(manifest)} entries; a snapshot holds at most {ENTRIES_MAX}"
         raise CohortError("FILE_TOO_LARGE", message, hint="Delete what can be made again.")
-    rows = [[_text(path), item.kind, item.mode, item.size, list(item.parts), _text(item.target)] for path, item in sorted(manifest.items())]
+    rows = [
+        [_text(path), item.kind, item.mode, item.size, list(item.parts), _text(item.target), _text(item.same)]
+        for path, item in sorted(manifest.items())
+    ]
     return canonical_json({"version": VERSION, "items": rows})
 
 
 def decode(data: bytes) -> Manifest:
     """The opposite of `encode`. The bytes come from the blob store, which has checked their digest."""
     rows: list[list[Any]] = json.loads(data)["items"]
-    return {_name(path): Item(kind, mode, size, tuple(parts), _name(target)) for path, kind, mode, size, parts, target in rows}
+    return {
+        _name(path): Item(kind, mode, size, tuple(parts), _name(target), _name(same))
+        for path, kind, mode, size, parts, target, same in rows
+    }
 
 
 def difference(before: Manifest, after: Manifest) -> list[Change]:
@@ -65,7 +73,13 @@ def difference(before: Manifest, after: Manifest) -> list[Change]:
 
 
 def total_bytes(manifest: Manifest) -> int:
-    return sum(item.size for item in manifest.values())
+    return sum(item.size for item in manifest.values() if not item.same)
+
+
+def least_used(manifest: Manifest) -> Used:
+    """What it takes on a disk, not counting how the file system describes it."""
+    blocks = sum(-(-item.size // BLOCK_BYTES) for item in manifest.values() if not item.same)
+    return Used(blocks * BLOCK_BYTES, sum(not item.same for item in manifest.values()))
 
 
 def _is_directory_in_both(path: str, before: Manifest, after: Manifest) -> bool:

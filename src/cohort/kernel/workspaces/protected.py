@@ -7,6 +7,8 @@ spelling that a case-folding file system would take for the same; at the root, e
 
 from __future__ import annotations
 
+import os
+import stat
 import unicodedata
 
 from cohort.base.errors import CohortError
@@ -32,11 +34,18 @@ FILES = (
 DIRECTORIES = (".claude", ".codex", ".cursor", ".gemini", ".idea", ".ssh", ".vscode", ".zed")
 GIT = ".git"
 HOOKS = ".git/hooks"
+INFO = ".git/info"
+EXCLUDE = ".git/info/exclude"
 GIT_PARTS = ("hooks", "config", "config.worktree", "info")
 """Of a repository: through the file API only. A placeholder for `config` would keep git from making a repository at all."""
 
-PLACEHOLDERS = (*FILES, *DIRECTORIES, HOOKS)
-"""What is made at creation. Directories are those of `DIRECTORIES` and `HOOKS`."""
+PLACEHOLDERS = (*FILES, *DIRECTORIES, HOOKS, INFO)
+"""What is made at creation, read-only."""
+CLOSED = (*DIRECTORIES, HOOKS, INFO)
+CONTENTS = dict.fromkeys(FILES, b"")
+CONTENTS[".gitconfig"] = b"[init]\n\ttemplateDir =\n"  # `git init` would stop at the closed directory of hooks
+CONTENTS[EXCLUDE] = "".join(f"/{name}\n" for name in (*FILES, *DIRECTORIES)).encode()
+"""Of the placeholders that are files: what keeps git from stumbling over the others."""
 
 _WHOLE = frozenset(FILES) | frozenset(DIRECTORIES)
 
@@ -57,6 +66,13 @@ def protection(path: str) -> str | None:
         if part == GIT and place + 1 < len(parts) and parts[place + 1] in GIT_PARTS:
             return f"{GIT}/{parts[place + 1]}"
     return None
+
+
+def is_furniture(path: str, status: os.stat_result) -> bool:
+    """Whether an entry is one that the product made and nobody changed; it is not the agent's, and not counted."""
+    if stat.S_ISDIR(status.st_mode):
+        return path in CLOSED or path == GIT
+    return stat.S_ISREG(status.st_mode) and path in CONTENTS and status.st_size == len(CONTENTS[path])
 
 
 def holds_protected(path: str) -> bool:

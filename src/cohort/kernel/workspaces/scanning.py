@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import WorkspaceId
@@ -19,7 +19,7 @@ from cohort.kernel.workspaces.beneath import Opener, Tree, in_our_words
 from cohort.kernel.workspaces.loop_devices import set_immutable
 from cohort.kernel.workspaces.manifests import Item, Manifest
 from cohort.kernel.workspaces.paths import shown
-from cohort.kernel.workspaces.protected import GIT, PLACEHOLDERS
+from cohort.kernel.workspaces.protected import is_furniture
 from cohort.kernel.workspaces.walking import Found, unused_name, walked
 
 PART_BYTES = 8 << 20
@@ -27,7 +27,6 @@ READ_TRIES_MAX = 3
 KNOWN_WORKSPACES_MAX = 256
 UNSURE_NS = 50_000_000
 """A file changed so shortly before it was read may change again without its times showing it: its digest is not kept."""
-_OURS = {*PLACEHOLDERS, GIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,14 @@ class Scanner:
             before = self._known.get(place.workspace, {})
         known: dict[str, _Known] = {}
         manifest: dict[str, Item] = {}
+        first: dict[int, str] = {}
         with in_our_words("the workspace"), Tree(place.root, self._opener) as tree:
             sure_ns = _now_ns(place) - UNSURE_NS
             for found in walked(tree, strict=True):
-                if not _is_ours(found):
+                if not is_furniture(found.path, found.status):
                     with suppress(FileNotFoundError):
-                        manifest[found.path] = _item(tree, found, before, known, sure_ns)
+                        item = _item(tree, found, before, known, sure_ns)
+                        manifest[found.path] = replace(item, same=_first_name(found, first))
         self._remember(place.workspace, known)
         return manifest
 
@@ -101,9 +102,13 @@ def apply(place: Place, opener: Opener, current: Manifest, wanted: Manifest, con
             if current[path] != wanted.get(path) and not _both_directories(current[path], wanted.get(path)):
                 _remove(tree, path)
         place_holders(place.root)
-        for path, item in sorted(wanted.items()):
-            if current.get(path) != item:
+        missing = [(path, item) for path, item in sorted(wanted.items()) if current.get(path) != item]
+        for path, item in missing:
+            if not item.same:
                 _make(place, tree, path, item, content)
+        for path, item in missing:
+            if item.same:
+                _link(tree, item.same, path)
         for path, item in sorted(wanted.items(), reverse=True):
             if item.kind == "directory":  # last: a mode without write would keep us out as an ordinary user
                 _set_mode(tree, path, item.mode)
@@ -119,8 +124,12 @@ def _now_ns(place: Place) -> int:
         os.close(staging)
 
 
-def _is_ours(found: Found) -> bool:
-    return found.path in _OURS and (found.is_directory or (found.is_file and found.status.st_size == 0))
+def _first_name(found: Found, first: dict[int, str]) -> str:
+    """The name under which a file with several names was met first; empty for that one, and for all others."""
+    if not found.is_file or found.status.st_nlink == 1:
+        return ""
+    name = first.setdefault(found.status.st_ino, found.path)
+    return name if name != found.path else ""
 
 
 def _item(tree: Tree, found: Found, before: dict[str, _Known], known: dict[str, _Known], sure_ns: int) -> Item:
@@ -184,12 +193,17 @@ def _remove(tree: Tree, path: str) -> None:
         try:
             remove(name, dir_fd=folder)
         except PermissionError:  # a placeholder that a command has moved away with the directory it was in
-            opened = tree.open(path, os.O_RDONLY)
-            try:
-                set_immutable(opened, False)
-            finally:
-                os.close(opened)
+            for one in (path.rpartition("/")[0], path):
+                _set_changeable(tree, one)
             remove(name, dir_fd=folder)
+
+
+def _set_changeable(tree: Tree, path: str) -> None:
+    opened = tree.open(path, os.O_RDONLY)
+    try:
+        set_immutable(opened, False)
+    finally:
+        os.close(opened)
 
 
 def _make(place: Place, tree: Tree, path: str, item: Item, content: Callable[[str], bytes]) -> None:
@@ -207,6 +221,11 @@ def _make(place: Place, tree: Tree, path: str, item: Item, content: Callable[[st
             return
         if os.geteuid() == 0:
             os.chown(name, place.uid, place.gid, dir_fd=folder, follow_symlinks=False)
+
+
+def _link(tree: Tree, first: str, path: str) -> None:
+    with tree.parent(first) as (above, name), tree.parent(path) as (folder, new), suppress(FileExistsError):
+        os.link(name, new, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
 
 
 def _make_file(place: Place, folder: int, name: str, item: Item, content: Callable[[str], bytes]) -> None:

@@ -54,8 +54,8 @@ def list_(session: Session) -> int:
     "run",
     epilog=examples(
         """
-cohort action run files.write path=notes/plan.md content=@plan.md --agent scribe
-cohort action run files.read path=notes/plan.md --agent scribe --json
+cohort action run files.write path=plan.md content=@plan.md --agent scribe
+cohort action run files.read path=plan.md --agent scribe --json
 cohort action run terminal.run argv='["git", "status"]' --agent builder --why "before the release" --wait 600
 """
     ),
@@ -161,8 +161,9 @@ def _signature(schema: Mapping[str, Any]) -> list[str]:
 def _show(session: Session, answer: dict[str, Any]) -> None:
     """The result on standard output, what it is about on standard error."""
     at = f", recorded at {answer['decision_index']}" if answer["decision_index"] is not None else ""
-    session.say(f"{answer['outcome']}: {answer['action_id']}, isolation level {answer['level']}, {answer['duration_us'] / 1000:.1f} ms{at}")
-    if answer["reason"]:
+    level = f", isolation level {answer['level']}" if answer["level"] else ""
+    session.say(f"{answer['outcome']}: {answer['action_id']}{level}, {answer['duration_us'] / 1000:.1f} ms{at}")
+    if answer["reason"] and answer["outcome"] != "failed":
         session.say(answer["reason"])
     for name, value in answer["result"].items():
         if name in ("content", "stdout", "body", "output") and isinstance(value, str):

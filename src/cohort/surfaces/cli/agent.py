@@ -167,6 +167,24 @@ def key(session: Session, agent: str) -> int:
     return Exit.DONE
 
 
+@command.command("limits", epilog=examples("cohort agent limits scribe"))
+@click.argument("agent")
+@api_options
+@with_session
+def limits(session: Session, agent: str) -> int:
+    """Which limits of AGENT this machine enforces, which are soft, and which do not hold."""
+    from cohort.surfaces.cli.api import Api, part
+    from cohort.surfaces.cli.render import table
+
+    page = Api(session).get(f"/agents/{part(agent)}/limits")
+    if session.json:
+        session.data(page)
+    else:
+        rows = [(item["limit"], item["value"], item["held"], item["by"], item["gap"] or "-") for item in page["items"]]
+        table(session, ("limit", "value", "holds", "by", "what that leaves open"), rows)
+    return Exit.DONE
+
+
 @command.command(
     "sessions", epilog=examples("cohort agent sessions scribe\ncohort agent sessions scribe --end se_k3v9q2m7x4c8b5nt --reason leaked")
 )

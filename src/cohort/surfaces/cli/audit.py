@@ -12,7 +12,6 @@ from cohort.base.errors import CohortError, Exit
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
-VERIFY_S = 600.0
 LINES_MAX = 200
 
 
@@ -96,20 +95,21 @@ def show(session: Session, index: int) -> int:
     return Exit.DONE
 
 
-@command.command("verify", epilog=examples("cohort audit verify\ncohort audit verify --json\ncohort audit verify --quick"))
+@command.command("verify", epilog=examples("cohort audit verify\ncohort audit verify --json\ncohort audit verify --offline"))
 @click.option("--quick", is_flag=True, help="Only what is new since the last check.")
+@click.option("--offline", is_flag=True, help="Read the log's own files, and ask nobody.")
 @api_options
 @with_session
-def verify(session: Session, quick: bool) -> int:
-    """Recompute the whole log against its signed checkpoints.
+def verify(session: Session, quick: bool, offline: bool) -> int:
+    """Recompute the whole log against its signed checkpoints; from its own files when nothing runs here.
 
     Exit code 0: verified. 3: broken; says at which entry and why. 5: no data: an empty log is not a verified one.
     Says apart whether it is whole, whether every allowed action has an outcome, and how much of it another place vouches for.
     """
-    from cohort.surfaces.cli.api import Api
+    from cohort.surfaces.cli.audit_offline import verified
     from cohort.surfaces.cli.audit_text import INTEGRITY_CODES, show_verification
 
-    found = Api(session).post("/audit/verify", {"full": not quick}, answer_s=VERIFY_S)
+    found = verified(session, full=not quick, offline=offline)
     if session.json:
         session.data(found)
     else:
@@ -133,6 +133,22 @@ def prove(session: Session, index: int) -> int:
     return Exit.DONE
 
 
+@command.command("key", epilog=examples("cohort audit key > audit.vkey"))
+@api_options
+@with_session
+def key(session: Session) -> int:
+    """The public key that signs checkpoints, as a vkey. Keep a copy where nobody who can change the log can change it."""
+    import io
+
+    from cohort.surfaces.cli.api import Api
+
+    read = io.BytesIO()
+    Api(session).download("/audit/key", read)
+    text = read.getvalue().decode().strip()
+    session.data({"vkey": text}) if session.json else session.text(text)
+    return Exit.DONE
+
+
 @command.command("export", epilog=examples("cohort audit export backup/audit-2026-11\ncohort audit export --tar audit.tar"))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--tar", "tar_file", type=click.Path(path_type=Path), help="Write one tar file instead of a folder.")
@@ -151,7 +167,7 @@ def export(session: Session, folder: Path | None, tar_file: Path | None) -> int:
         session.data({"place": place, "files": files, "bytes": size})
     else:
         session.text(f"{place}: {files} files, {size} bytes")
-        session.say("README in it says how to verify it without Cohort.")
+        session.say("to verify it without Cohort: `python3 verifier.py . --key VKEY` in it; `cohort audit key` says the key")
     return Exit.DONE
 
 

@@ -13,7 +13,7 @@ ROLES = ("viewer", "auditor", "approver", "operator", "manager", "admin")
 
 @click.group("key")
 def command() -> None:
-    """Make, list and revoke people's keys. This needs a key with the role admin in COHORT_KEY."""
+    """Make, list and revoke people's keys; rotate the key that signs agents' tokens. This needs a key with the role admin in COHORT_KEY."""
 
 
 @command.command("create", epilog=examples("cohort key create nora --role approver"))
@@ -53,6 +53,21 @@ def revoke(session: Session, key: str) -> int:
     from cohort.surfaces.cli.api import Api, part
 
     return _show(session, Api(session).post(f"/keys/{part(key)}/revoke", {}))
+
+
+@command.command("rotate", epilog=examples("cohort key rotate"))
+@api_options
+@with_session
+def rotate(session: Session) -> int:
+    """Sign agents' tokens with a new key. Those of the key before stay good until they expire; a second rotation ends them at once."""
+    from cohort.surfaces.cli.api import Api
+
+    made = Api(session).post("/oauth/keys", {})
+    if session.json:
+        session.data(made)
+    else:
+        session.text(made["kid"])
+    return Exit.DONE
 
 
 def _show(session: Session, page: dict[str, list[dict[str, str]]]) -> int:

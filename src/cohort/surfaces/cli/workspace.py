@@ -228,5 +228,5 @@ def _kept(session: Session, kept: dict[str, Any], word: str) -> int:
     if session.json:
         session.data(kept)
     else:
-        session.text(f"{word} {kept['id']}: {number(kept['files'])} files, {size(kept['bytes'])}")
+        session.text(f"{word} {kept['id']}: {number(kept['files'])} file{'s' if kept['files'] != 1 else ''}, {size(kept['bytes'])}")
     return Exit.DONE

@@ -69,6 +69,33 @@ KIND_WORDS = {
     "checkpoint": "Anchor",
     "note": "Note",
 }
+EVENT_WORDS = {
+    "register": "Agent registered",
+    "grant": "Scopes given",
+    "revoke_scopes": "Scopes taken",
+    "suspend": "Agent suspended",
+    "resume": "Agent resumed",
+    "revoke": "Agent revoked",
+    "new_key": "New key",
+    "mint": "Token minted by hand",
+    "sign_in": "Signed in",
+    "refresh": "Token refreshed",
+    "exchange": "Delegated",
+    "created": "Workspace created",
+    "commit": "Workspace committed",
+    "discard": "Workspace discarded",
+    "snapshot": "Snapshot kept",
+    "restore": "Workspace restored",
+    "remove": "Workspace removed",
+    "remark": "Remark",
+}
+APPROVAL_EVENTS = {
+    "asked": "{} asked of a person",
+    "consumed": "approval of {} used up",
+    "rule_used": "{} permitted by a rule",
+    "rule_revoked": "rule for {} ended",
+}
+EVENT_TONES = {"refresh_replayed": "harm", "sign_in_refused": "harm", "revoke": "harm", "suspend": "wait"}
 OUTCOME_TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waiting": "wait"}
 ANSWER_TONES = {"approved": "safe", "denied": "harm", "expired": "harm"}
 SAID = ("name", "resource", "reason", "text", "anchor", "actor", "by")
@@ -137,8 +164,8 @@ def _title(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
         case "approval":
             return _approval_title(body)
         case _:
-            event = body.get("event") or body.get("note") or KIND_WORDS.get(kind, kind)
-            return str(event).replace("_", " ").capitalize(), "plain"
+            event = str(body.get("event") or body.get("note") or KIND_WORDS.get(kind, kind))
+            return EVENT_WORDS.get(event) or event.replace("_", " ").capitalize(), EVENT_TONES.get(event, "plain")
 
 
 def _approval_title(body: Mapping[str, Any]) -> tuple[str, str]:
@@ -146,7 +173,8 @@ def _approval_title(body: Mapping[str, Any]) -> tuple[str, str]:
     if event == "answered":
         answer = str(body.get("answer", ""))
         return f"{what} {answer} by {body.get('approver')}", ANSWER_TONES.get(answer, "plain")
-    return f"{what}: {event.replace('_', ' ')}", ANSWER_TONES.get(event, "wait" if event == "asked" else "plain")
+    title = APPROVAL_EVENTS.get(event, "{}: " + event.replace("_", " ")).format(what)
+    return title, ANSWER_TONES.get(event, "wait" if event == "asked" else "plain")
 
 
 def level_title(level: Level) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
@@ -43,15 +43,15 @@ def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_
     install_problems(app)
     add_routes(app)
     install_dashboard(app)
-    app.state.mcp = install_mcp(app, control.kernel, asking) if control.kernel is not None else None
+    app.state.mcp = install_mcp(app, control.kernel, asking)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS_MAX
-    mcp: McpDoor | None = app.state.mcp
-    async with nullcontext() if mcp is None else mcp.run(), anyio.create_task_group() as tasks:
+    mcp: McpDoor = app.state.mcp
+    async with mcp.run(), anyio.create_task_group() as tasks:
         tasks.start_soon(app.state.feed.run)
         yield
         app.state.feed.close()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
-from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Limits, Snapshot
+from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Holding, Limits, Snapshot
 from cohort.surfaces.http.bodies import Body, Name, Reason
 from cohort.surfaces.http.ports import REASON_CHARS_MAX
 
@@ -158,6 +158,13 @@ class Token:
 class Agents:
     items: tuple[AgentView, ...]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Each limit of an agent: whether it is enforced, soft or not enforced on this machine, by what, and what that leaves open."""
+
+    items: tuple[Holding, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,7 @@ class Feed:
 
 def version_of(control: ControlFace) -> int:
     """One number that grows with every change of delivery, of an approval, or of the audit log, where all of the kernel's changes are."""
-    kernel = control.kernel
-    return control.rollouts.version() + (kernel.approvals.version() + kernel.audit.size() if kernel is not None else 0)
+    return control.rollouts.version() + control.kernel.approvals.version() + control.kernel.audit.size()
 
 
 def stream_response(feed: Feed, events: AsyncIterator[bytes]) -> Response:

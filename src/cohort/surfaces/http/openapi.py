@@ -28,7 +28,7 @@ PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
 BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})
 """What an agent asks with its token, and nobody with a key."""
-SIGNED = frozenset({f"{PREFIX}/approvals/reply", f"{PREFIX}/oauth/token"})
+SIGNED = frozenset({f"{PREFIX}/approvals/reply", f"{PREFIX}/oauth/token", f"{PREFIX}/oauth/revoke"})
 """What proves itself by what it carries."""
 SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key, `ck_...`. Its role says what it may do."},

@@ -112,4 +112,4 @@ class ControlFace:
     clock: Clock
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
-    kernel: KernelFace | None = None
+    kernel: KernelFace

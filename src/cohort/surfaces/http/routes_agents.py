@@ -18,6 +18,7 @@ from cohort.surfaces.http.bodies_kernel import (
     Agents,
     AgentView,
     AgentWithKey,
+    Holdings,
     ReasonBody,
     ScopesBody,
     Sessions,
@@ -84,6 +85,12 @@ def revoke_scopes(
 @router.post("/agents/{agent}/keys", status_code=201, responses={201: {"model": AgentWithKey}}, summary="A new key for an agent")
 def new_key(request: Request, agent: str, kernel: Kernel, caller: Registrar, key: Idempotency = None) -> Response:
     return once(request, caller, key, None, lambda: json_response(_with_key(kernel.agents.new_key(agent, caller.name)), 201))
+
+
+@router.get("/agents/{agent}/limits", responses={200: {"model": Holdings}}, summary="Which limits of an agent hold here")
+def limits(agent: str, kernel: Kernel, _: Reader) -> Response:
+    kernel.agents.find(agent)
+    return json_response(Holdings(tuple(kernel.limits(agent))))
 
 
 @router.get("/agents/{agent}/sessions", responses={200: {"model": Sessions}}, summary="The sessions of an agent")

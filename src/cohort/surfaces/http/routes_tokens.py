@@ -19,10 +19,12 @@ from cohort.base.errors import CohortError
 from cohort.kernel.face import KernelFace, TokenPair
 from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.scopes import SCOPES
-from cohort.surfaces.http.callers import Kernel
+from cohort.surfaces.http.callers import Idempotency, Kernel, KeyKeeper
 from cohort.surfaces.http.encoding import json_response
+from cohort.surfaces.http.repeats import once
 
 TOKEN_PATH = "/api/v1/oauth/token"  # noqa: S105
+REVOKE_PATH = "/api/v1/oauth/revoke"
 MCP_PATH = "/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 FIELDS_MAX = 20
@@ -43,6 +45,14 @@ _ERRORS = {
     "SCOPE_UNKNOWN": "invalid_scope",
     "AGENT_UNKNOWN": "invalid_target",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NewTokenKey:
+    """`kid`: the key's RFC 7638 thumbprint."""
+
+    kid: str
+
 
 router = APIRouter()
 well_known = APIRouter(include_in_schema=False)
@@ -66,6 +76,24 @@ async def token(request: Request, kernel: Kernel) -> Response:
     return json_response(_answer(pair, exchanged, now_us), headers={"pragma": "no-cache"})
 
 
+@router.post("/oauth/revoke", summary="End the session of a token or refresh token", response_class=Response)
+async def revoke(request: Request, kernel: Kernel) -> Response:
+    """RFC 7009: a form with `token`. Whoever holds a token may end its session; one that is not in force is no error."""
+    body = await request.body()
+    try:
+        token = _Asked.of(request, body).field("token")
+        await anyio.to_thread.run_sync(kernel.tokens.sign_out, token)
+    except CohortError as error:
+        return _refused(error, basic=False)
+    return Response(status_code=200)
+
+
+@router.post("/oauth/keys", status_code=201, responses={201: {"model": NewTokenKey}}, summary="Sign tokens with a new key")
+def rotate(request: Request, kernel: Kernel, caller: KeyKeeper, key: Idempotency = None) -> Response:
+    """Tokens of the key before stay good; those of an older one do not."""
+    return once(request, caller, key, None, lambda: json_response(NewTokenKey(kernel.tokens.rotate(caller.name)), 201))
+
+
 @well_known.get("/.well-known/jwks.json")
 def jwks(kernel: Kernel) -> Response:
     """The public keys that tokens are signed with."""
@@ -80,6 +108,7 @@ def authorization_server(request: Request, _: Kernel) -> Response:
         {
             "issuer": base,
             "token_endpoint": base + TOKEN_PATH,
+            "revocation_endpoint": base + REVOKE_PATH,
             "jwks_uri": f"{base}/.well-known/jwks.json",
             "grant_types_supported": GRANTS,
             "response_types_supported": (),

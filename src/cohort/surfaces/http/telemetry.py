@@ -96,8 +96,7 @@ def _ingest(control: ControlFace) -> Iterator[Metric]:
 
 
 def _kernel(control: ControlFace) -> Iterator[Metric]:
-    if (kernel := control.kernel) is None:
-        return
+    kernel = control.kernel
     states = GaugeMetricFamily("cohort_agents", "Agents by state.", labels=("state",))
     tally = Tally(agent.state for agent in kernel.agents.list())
     for state in AgentState:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
+import anyio
 import httpx2
 import mcp_types as types
 from mcp import Client
@@ -156,5 +157,9 @@ async def serve(url: str, agent: str, key: str) -> None:
         on_list_tools=bridge.list_tools,
         on_call_tool=bridge.call_tool,
     )
-    async with stdio_server() as (reading, writing):
-        await server.run(reading, writing, server.create_initialization_options())
+    try:
+        async with stdio_server() as (reading, writing):
+            await server.run(reading, writing, server.create_initialization_options())
+    finally:
+        with anyio.CancelScope(shield=True):
+            await tokens.leave()

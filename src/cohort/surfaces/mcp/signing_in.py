@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -10,11 +11,13 @@ import anyio
 import httpx2
 
 from cohort.base.errors import CohortError, Retry
-from cohort.surfaces.http.routes_tokens import MCP_PATH, TOKEN_PATH
+from cohort.surfaces.http.routes_tokens import MCP_PATH, REVOKE_PATH, TOKEN_PATH
 
 EARLY_S = 60.0
 """A token that ends sooner is replaced before it is used."""
 ANSWER_S = 30.0
+LEAVE_S = 2.0
+log = logging.getLogger("cohort.mcp")
 HINT = "Check the agent's name and key; `cohort agent key` makes a new one."
 
 
@@ -54,6 +57,14 @@ class Tokens(httpx2.Auth):
                 self._refresh = None
                 await self._renew()
             return self._token
+
+    async def leave(self) -> None:
+        """End the session, so that nothing is left to be stolen; it ends by itself where control does not answer."""
+        try:
+            async with httpx2.AsyncClient(timeout=LEAVE_S) as client:
+                await client.post(self._url + REVOKE_PATH, data={"token": self._refresh or self._token})
+        except httpx2.TransportError as error:
+            log.info("could not sign out: %s", error)
 
     async def _renew(self) -> None:
         refresh, self._refresh = self._refresh, None

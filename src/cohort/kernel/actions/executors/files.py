@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -15,12 +15,7 @@ from cohort.kernel.actions.facts import workspace_of
 from cohort.kernel.model import Place
 from cohort.kernel.ports import Workspaces
 from cohort.kernel.workspaces.files import Entry, Files, How
-
-SEARCH_FILES_MAX = 5000
-SEARCH_FILE_BYTES_MAX = 1 << 20
-SEARCH_BYTES_MAX = 32 << 20
-LINE_CHARS_MAX = 300
-PAGE = 1000
+from cohort.kernel.workspaces.search import Search
 
 HOW = {"replace": How.OVERWRITE, "create": How.CREATE, "append": How.APPEND}
 
@@ -28,9 +23,10 @@ HOW = {"replace": How.OVERWRITE, "create": How.CREATE, "append": How.APPEND}
 class FileExecutors:
     """Errors: those of `Files` and of `Workspaces.place`."""
 
-    def __init__(self, workspaces: Workspaces, files: Files) -> None:
+    def __init__(self, workspaces: Workspaces, files: Files, search: Search) -> None:
         self._workspaces = workspaces
         self._files = files
+        self._search = search
 
     def executors(self) -> Mapping[str, Executor]:
         return {
@@ -59,15 +55,11 @@ class FileExecutors:
         return Executed({"entries": [_shown(entry) for entry in listing.entries], "after": listing.after})
 
     def search(self, cleared: Cleared) -> Executed:
-        """Regular files in the order of their names; links are not followed. Says when a limit ended it."""
-        arguments, search = cleared.action.arguments, _Search(self._files, self._place(cleared), cleared.action.arguments["text"])
-        places: list[dict[str, Any]] = []
-        for place in search.places(arguments["path"]):
-            if len(places) == arguments["limit"]:
-                search.complete = False
-                break
-            places.append(place)
-        return Executed({"places": places, "files": search.files, "complete": search.complete})
+        """Says when a limit ended it, and how many files were left out."""
+        arguments = cleared.action.arguments
+        found = self._search.find(self._place(cleared), arguments["text"], arguments["path"], arguments["names"], arguments["limit"])
+        places = [{"path": match.path, "line": match.line, "text": neutral(match.text)} for match in found.matches]
+        return Executed({"places": places, "files": found.files, "skipped": found.skipped, "complete": found.complete})
 
     def stat(self, cleared: Cleared) -> Executed:
         return Executed(_shown(self._files.stat(self._place(cleared), cleared.action.arguments["path"])))
@@ -92,62 +84,6 @@ class FileExecutors:
 
     def _place(self, cleared: Cleared) -> Place:
         return self._workspaces.place(workspace_of(cleared.action))
-
-
-class _Search:
-    """One search. `files`: how many were read; `complete`: whether no limit ended it."""
-
-    def __init__(self, files: Files, place: Place, text: str) -> None:
-        self._files = files
-        self._place = place
-        self._text = text
-        self._bytes = 0
-        self.files = 0
-        self.complete = True
-
-    def places(self, path: str) -> Iterator[dict[str, Any]]:
-        for entry in self._walk(path):
-            if self.files >= SEARCH_FILES_MAX or self._bytes >= SEARCH_BYTES_MAX:
-                self.complete = False
-                return
-            if entry.size > SEARCH_FILE_BYTES_MAX:
-                self.complete = False
-                continue
-            self.files += 1
-            self._bytes += entry.size
-            yield from self._lines(entry.path)
-
-    def _walk(self, path: str) -> Iterator[Entry]:
-        start = self._files.stat(self._place, path)
-        if start.kind == "file":
-            yield start
-            return
-        ahead = [path]
-        while ahead:
-            folder = ahead.pop()
-            for entry in self._children(folder):
-                if entry.kind == "file" and entry.usable:
-                    yield entry
-                elif entry.kind == "directory" and entry.usable:
-                    ahead.append(entry.path)
-
-    def _children(self, folder: str) -> Iterator[Entry]:
-        after: str | None = None
-        while True:
-            listing = self._files.list(self._place, folder, after, PAGE)
-            yield from listing.entries
-            after = listing.after
-            if after is None:
-                return
-
-    def _lines(self, path: str) -> Iterator[dict[str, Any]]:
-        try:
-            text = self._files.read(self._place, path, 0, SEARCH_FILE_BYTES_MAX).data.decode()
-        except UnicodeDecodeError:  # not a text file
-            return
-        for number, line in enumerate(text.split("\n"), 1):
-            if self._text in line:
-                yield {"path": path, "line": number, "text": neutral(line.strip()[:LINE_CHARS_MAX])}
 
 
 def _content(data: bytes, encoding: str, *, last: bool) -> tuple[str, int]:

@@ -1,0 +1,29 @@
+"""The audit log of an installation that does not run: opened to be read, from its own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cohort.base.clock import SystemClock
+from cohort.base.settings import Settings, resolve_reference
+from cohort.kernel.audit.keys import read_key
+from cohort.kernel.audit.offline import open_audit_offline
+from cohort.kernel.face import Audit
+from cohort.ops.configurations import kernel_config
+
+
+@contextmanager
+def audit_offline(settings: Settings, environ: Mapping[str, str]) -> Iterator[Audit]:
+    """The log where the settings say it is. Nothing is written to it.
+
+    Raises:
+        CohortError NOT_FOUND: there is no log. CONFIG_INVALID: its key or an anchor cannot be used.
+    """
+    told = kernel_config(settings)
+    url = str(told["audit_url"] or resolve_reference(settings.database.url or "", environ))
+    signer = read_key(Path(told["audit_key_file"]))
+    verifier = signer.verifier if signer is not None else None
+    with open_audit_offline(url, SystemClock(), verifier, anchors=tuple(told["anchors"])) as log:
+        yield log
