@@ -261,7 +261,7 @@ def _show(session: Session, agent: dict[str, Any]) -> None:
         ("disk", f"{size(limits['disk_bytes'])}, {number(limits['files'])} files"),
         (
             "a command",
-            f"{seconds(limits['command_s'])}, {size(limits['memory_bytes'])}, {limits['processes']} processes, {limits['cpu_cores']:g} cores",
+            f"{seconds(limits['command_s'])}, {size(limits['memory_bytes'])}, {limits['processes']} processes, {limits['cpu_cores']:g} core{'s' if limits['cpu_cores'] != 1 else ''}",
         ),
         (
             "at most",
