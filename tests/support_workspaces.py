@@ -71,8 +71,9 @@ def unmounted_after(folder: Path) -> Iterator[None]:
         yield
     finally:
         mounts = str(folder.resolve() / "mounts")
-        for name in loop_devices.mounts_under(mounts):
-            loop_devices.unmount(f"{mounts}/{name}")
+        while found := loop_devices.mounts_under(mounts):  # more than once, should one be mounted over another
+            for name in found:
+                loop_devices.unmount(f"{mounts}/{name}")
 
 
 class Room:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Limits, Place
 from cohort.kernel.workspaces import loop_devices
+from cohort.kernel.workspaces.backend_image import ImageBackend, available
 from cohort.kernel.workspaces.beneath import OpenAt2, Opener, Walk, best_opener
 from cohort.kernel.workspaces.files import How
 from cohort.kernel.workspaces.protected import DIRECTORIES, FILES, PLACEHOLDERS
@@ -424,3 +428,119 @@ def test_every_loop_device_of_a_removed_workspace_is_given_back(tmp_path: Path, 
         assert loop_devices.backing(source) == (image.st_dev, image.st_ino)
         room.workspaces.remove(place.workspace, "ann", "")
         assert loop_devices.backing(source) != (image.st_dev, image.st_ino)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="private uids need root")
+def test_an_agents_user_reaches_its_own_workspace_and_no_other(sqlite_database: Database, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # as the parents of the workspaces are in production
+        with unmounted_after(folder):
+            room = Room(folder, sqlite_database, kind, private_uids=True)
+            mine, other = room.place("mine"), room.place("other")
+            for place in (mine, other):
+                room.files.write(place, "x", b"1")
+            tries = {f"{mine.root}/x": "read", f"{other.root}/x": "refused", other.root: "refused", f"{mine.root}/../staging": "refused"}
+            assert _as_user(mine.uid, list(tries)) == list(tries.values())
+            room.workspaces.stop()
+
+
+def _as_user(uid: int, paths: list[str]) -> list[str]:
+    """What a program of that user gets from each path."""
+    program = """
+import os, sys
+for path in sys.argv[1:]:
+    try:
+        os.listdir(path) if os.path.isdir(path) else open(path).read()
+        print("read")
+    except PermissionError:
+        print("refused")
+"""
+    command = ["/usr/bin/python3", "-c", program, *paths]
+    done = subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, text=True, check=True, cwd="/")
+    return done.stdout.split()
+
+
+def test_registrations_at_the_same_time_get_different_users_and_directories(tmp_path: Path, database: Database, kind: str) -> None:
+    with unmounted_after(tmp_path):
+        room = Room(tmp_path, database, kind, private_uids=os.geteuid() == 0)
+        for number in range(8):
+            room.agent(f"a{number}")
+        with ThreadPoolExecutor(16) as threads:
+            places = list(threads.map(lambda number: room.place(f"a{number % 8}"), range(16)))
+        assert len({place.workspace for place in places}) == len({place.root for place in places}) == 8
+        assert len({place.uid for place in places}) == (8 if os.geteuid() == 0 else 1)
+        assert len([*tmp_path.glob("images/*.img"), *tmp_path.glob("workspaces/*")]) == 8
+        room.workspaces.stop()
+
+
+class TestImages:
+    """What an image must be to be handed out."""
+
+    @pytest.fixture
+    def images(self, tmp_path: Path, sqlite_database: Database) -> Iterator[Room]:
+        if (why := why_no_images()) is not None:
+            pytest.skip(f"no image workspaces here: {why}")
+        with unmounted_after(tmp_path):
+            room = Room(tmp_path, sqlite_database, "image")
+            yield room
+            room.workspaces.stop()
+
+    def image_of(self, room: Room, folder: Path) -> Path:
+        """The image of a new workspace, at rest."""
+        place = room.place()
+        room.workspaces.stop()
+        assert not os.path.exists(place.root)
+        return next(folder.glob("images/*.img"))
+
+    def refused(self, room: Room) -> str:
+        with pytest.raises(CohortError) as raised:
+            room.place()
+        assert code_of(raised) == "WORKSPACE_UNAVAILABLE"
+        assert raised.value.hint
+        return raised.value.message
+
+    def test_a_missing_one_is_refused(self, images: Room, tmp_path: Path) -> None:
+        self.image_of(images, tmp_path).unlink()
+        assert "No such file" in self.refused(images)
+
+    def test_a_damaged_one_is_refused(self, images: Room, tmp_path: Path) -> None:
+        image = self.image_of(images, tmp_path)
+        with image.open("r+b") as file:
+            file.seek(1024)
+            file.write(bytes(1024))
+        self.refused(images)
+        assert loop_devices.mounts_under(str(tmp_path / "mounts")) == {}
+
+    def test_one_of_another_size_is_refused(self, images: Room, tmp_path: Path) -> None:
+        image = self.image_of(images, tmp_path)
+        with image.open("r+b") as file:
+            file.truncate(image.stat().st_size + 4096)
+        assert "bytes, not" in self.refused(images)
+
+    def test_another_file_system_in_its_place_is_refused(self, images: Room, tmp_path: Path) -> None:
+        self.image_of(images, tmp_path)
+        (kept,) = images.workspaces.listed()
+        point = tmp_path / "mounts" / kept.directory
+        (point / "files").mkdir(parents=True)
+        other = ImageBackend(str(tmp_path / "others"), str(tmp_path / "mounts"))
+        other.make("stranger", kept.size)
+        loop_devices.unmount(str(tmp_path / "mounts" / "stranger"))
+        device = loop_devices.bind(str(tmp_path / "others" / "stranger.spare"))
+        loop_devices.mount_ext4(device, str(point))
+        os.close(device)
+        assert "not its image" in self.refused(images)
+
+    def test_a_link_in_place_of_an_image_is_refused(self, images: Room, tmp_path: Path) -> None:
+        image = self.image_of(images, tmp_path)
+        image.rename(tmp_path / "elsewhere")
+        image.symlink_to(tmp_path / "elsewhere")
+        self.refused(images)
+
+    def test_without_the_program_that_makes_them_there_are_none(
+        self, images: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert "mkfs.ext4" in self.refused(images)
+        assert "mkfs.ext4" in str(available(str(tmp_path / "images"), str(tmp_path / "mounts")))
+        assert list(tmp_path.glob("images/*")) == list(tmp_path.glob("mounts/*")) == []

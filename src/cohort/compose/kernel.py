@@ -112,6 +112,12 @@ class _Machine:
             self.resources.release(agent)
             raise
 
+    def give_back(self, known: Sequence[Agent]) -> None:
+        """What revoked agents were promised is there for others."""
+        for agent in known:
+            if agent.state is AgentState.REVOKED:
+                self.resources.release(agent.id)
+
     def owner(self, workspace: str) -> str | None:
         """Whose workspace it is; None when it is nobody's."""
         try:
@@ -238,6 +244,7 @@ class Kernel:
         while not self._stopping.wait(SWEEP_S):
             try:
                 self._people.approvals.sweep()
+                self._machine.give_back(self._people.identity.agents.list())
             except CohortError as error:
                 _log.warning("approvals past their time could not be ended: %s", error)
             except Exception:  # the supervisor of this thread: the next round tries again

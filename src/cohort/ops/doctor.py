@@ -223,7 +223,7 @@ def containment(found: Containment, isolation_min: int) -> list[Check]:
         without = f"commands of agents are refused (isolation_min is {isolation_min}), all else works{': ' if without else ''}{without}"
     fixes = found.fixes or ("docs/how-to/fix-containment.md",)
     checks = [Check("containment", Grade.MISSING, text, without, fixes[0])]
-    checks += [Check("containment", Grade.MISSING, "as well", "", fix) for fix in fixes[1:]]
+    checks += [Check("containment", Grade.MISSING, "to raise it further", "", fix) for fix in fixes[1:]]
     return checks + [Check(f"attack {row.name}", Grade.MISSING, row.detail) for row in through]
 
 

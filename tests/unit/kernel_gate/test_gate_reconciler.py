@@ -17,6 +17,7 @@ from cohort.kernel.actions.executions import Cursor, Executions
 from cohort.kernel.actions.reconciler import Reconciler, ReconcilerThread
 from cohort.kernel.face import Entry, SafetyCounts
 from cohort.kernel.model import ActionResult, Autonomy, Level, Outcome, Record, RecordKind
+from cohort.kernel.sandbox.probe import LABEL as PROBE
 from cohort.kernel.sandbox.spawner import Spawn
 from cohort.storage.database import Database
 from support_gate import OTHER, OWN, GateHouse
@@ -86,6 +87,13 @@ def test_a_program_without_an_action_is_a_bypass(watched: Watched) -> None:
     counts = watched.reconciler.compare()
     assert breaches(counts) == (2, 0, 0)
     assert "no intent" in counts.findings[0]
+
+
+def test_the_start_up_probe_is_nobodys_action_but_only_in_a_place_of_its_own(watched: Watched) -> None:
+    watched.spawn(PROBE, "python3", workspace="ws_" + "p" * 16)
+    assert watched.reconciler.compare().executions == 0
+    watched.spawn(PROBE, "python3")
+    assert breaches(watched.reconciler.compare()) == (1, 0, 0)
 
 
 def test_a_program_other_than_the_one_allowed_is_a_bypass(watched: Watched) -> None:

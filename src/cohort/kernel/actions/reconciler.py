@@ -22,6 +22,7 @@ from cohort.kernel.actions.executions import Cursor, Executions, Line
 from cohort.kernel.actions.executors.commands import PYTHON
 from cohort.kernel.face import Entry, SafetyCounts
 from cohort.kernel.model import Level
+from cohort.kernel.sandbox.probe import LABEL as PROBE
 from cohort.kernel.scopes import parse_scope, permits
 
 FINDINGS_MAX = 100
@@ -206,6 +207,8 @@ class Reconciler:
         return moved or bool(self._backlog)
 
     def _compare(self, line: Line) -> None:
+        if line.action == PROBE and line.kind == "spawn" and self._owner(line.workspace) is None:
+            return  # the start-up probe attacking a place of its own; in an agent's workspace it would be a breach like any other
         entries = self._entries(ActionId(line.action)) if line.action else ()
         found = compare(line, entries, self._owner)
         if line.kind != "reach":

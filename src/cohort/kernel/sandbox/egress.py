@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from cohort.kernel.sandbox.egress_addresses import look_up, resolve_public
@@ -28,6 +30,9 @@ PORT = 3128
 RESOLVERS_MAX = 16
 RECORDERS_MAX = 4
 CLOSE_WAIT_S = 10.0
+ACCEPT_PAUSE_S = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 class Proxy:
@@ -132,7 +137,6 @@ class Listener:
         self._grant = grant
         self._on_close = on_close
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
         self._closed = False
 
     @property
@@ -156,31 +160,54 @@ class Listener:
             self._on_close(self)
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, sock=self._sock, limit=HEAD_BYTES_MAX)
+        self._listen()
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._sock.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or self._closed:
-            writer.transport.abort()
+    def _listen(self) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        """Ours and not asyncio's server, which may lose what it has accepted while it is being closed."""
+        loop = asyncio.get_running_loop()
+        try:
+            client, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it is gone already
+        except OSError:  # no descriptors or no memory left
+            loop.remove_reader(self._sock.fileno())
+            loop.call_later(ACCEPT_PAUSE_S, self._listen)
             return
+        client.setblocking(False)
+        task = loop.create_task(self._serve(client))
         self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, client))
+
+    def _ended(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        client.close()
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a connection out of a sandbox ended in an error nobody expected", exc_info=error)
+
+    async def _serve(self, client: socket.socket) -> None:
         self._grant.connections += 1
         try:
-            await serve(self._grant, (reader, writer))
-            await self._flush(writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # one side went away, or the listener was closed
+            reader, writer = await asyncio.open_connection(sock=client, limit=HEAD_BYTES_MAX)
+            try:
+                await serve(self._grant, (reader, writer))
+                await self._flush(writer)
+            finally:
+                writer.transport.abort()
+        except OSError:
+            pass  # one side went away
         finally:
             self._grant.connections -= 1
-            self._tasks.discard(task)
-            writer.transport.abort()
 
     async def _flush(self, writer: asyncio.StreamWriter) -> None:
         writer.close()

@@ -14,7 +14,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.kernel.sandbox import egress_join
 
 ANSWER_WAIT_S = 5.0
-BACKLOG = 64
+BACKLOG = 256
 
 
 class Door:

@@ -31,6 +31,8 @@ from cohort.kernel.sandbox.probe_machine import look
 from cohort.kernel.sandbox.probe_scene import FORKS_ALLOWED, MEMORY_ALLOWED_BYTES, Scene, scene
 
 LIMITS = Limits(memory_bytes=MEMORY_ALLOWED_BYTES, processes=FORKS_ALLOWED, command_s=10.0)
+LABEL = "probe"
+"""Whose order the probe's commands are, in the journal of executions: no action's."""
 ROW_WAIT_S = 1.0
 DETAIL_CHARS_MAX = 200
 PROBED: tuple[Attack, ...] = (
@@ -116,7 +118,7 @@ def _attack(sandbox: Sandbox, place: Place, tried: Sequence[Attack], set_scene: 
     try:
         for group in ([attack for attack in tried if not attack.alone], *([attack] for attack in tried if attack.alone)):
             request = attacks_driver.request(group, set_scene.told, ROW_WAIT_S)
-            done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label="probe"))
+            done = sandbox.run(place, LIMITS, Command(attacks_driver.ARGV, stdin=request, label=LABEL))
             if done.stopped_by is not None:
                 found |= {attack.name: () for attack in group if attack.alone}
             found |= attacks_driver.evidence(done.stdout)

@@ -136,11 +136,11 @@ class ImageBackend:
     def detach(self, directory: str) -> None:
         self._verified.pop(directory, None)
         point = self._point(directory)
-        if self._mounted(directory):
-            try:
+        try:
+            while self._mounted(directory):  # also what somebody has mounted over it, or it over something
                 loop_devices.unmount(point)
-            except OSError as error:
-                raise (busy(directory) if error.errno == errno.EBUSY else _failed(directory, error)) from error
+        except OSError as error:
+            raise (busy(directory) if error.errno == errno.EBUSY else _failed(directory, error)) from error
         with suppress(OSError):  # gone already, or somebody put something there, which is not ours to delete
             os.rmdir(point)
 

@@ -32,6 +32,7 @@ from cohort.storage.schema import agents, workspaces
 UID_FIRST = 200_000
 UID_LAST = UID_FIRST + 1_000_000
 LOCK_WAIT_S = 10.0
+CREATING_MAX = 32
 
 Busy = Callable[[WorkspaceId], bool]
 
@@ -110,6 +111,7 @@ class SqlWorkspaces:
         self._entropy = entropy
         self._held: dict[WorkspaceId, _Held] = {}
         self._attaching = threading.RLock()
+        self._creating = tuple(threading.Lock() for _ in range(CREATING_MAX))  # one agent's requests at the same time take turns
 
     def start(self) -> None:
         """Finish or undo what a killed process began, then keep spares ready. Call it before anything else."""
@@ -141,12 +143,13 @@ class SqlWorkspaces:
             CohortError WORKSPACE_UNAVAILABLE, DISK_FULL, AUDIT_UNAVAILABLE: there is none; nothing is left of it.
         """
         size = Size.of(limits)
-        kept = self._of_agent(agent)
-        if kept is None:
-            name = self._pool.take(size) if self._pool is not None else None
-            kept = self._begin(agent, size, name or new_name(self._entropy))
-        if kept.state == "creating":
-            self._finish_or_undo(kept, actor)
+        with self._creating[hash(agent) % CREATING_MAX]:
+            kept = self._of_agent(agent)
+            if kept is None:
+                name = self._pool.take(size) if self._pool is not None else None
+                kept = self._begin(agent, size, name or new_name(self._entropy))
+            if kept.state == "creating":
+                self._finish_or_undo(kept, actor)
         return kept.id
 
     def place(self, workspace: WorkspaceId) -> Place:
