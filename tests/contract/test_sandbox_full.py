@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +11,11 @@ import pytest
 
 from cohort.kernel.model import Command, Level, Place, StoppedBy
 from cohort.kernel.ports import Sandbox
+from cohort.kernel.sandbox.bubblewrap import Bubblewrap
 from cohort.kernel.sandbox.cgroups import find
 from cohort.kernel.sandbox.spawner import Spawner
 from support_processes import until
-from support_sandbox import LIMITS, cgroups, full, place, processes_with
+from support_sandbox import LIMITS, cgroups, full, need_bubblewrap, parts, place, processes_with
 
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 HOLD_300_MB = "x = bytearray(300 << 20); print(len(x))"
@@ -64,6 +64,16 @@ def test_temporary_files_are_sized(sandbox: Sandbox, here: Place) -> None:
     assert done.stdout.decode().strip() == "64 No space left on device"
 
 
+def test_temporary_files_count_as_memory_for_the_watchdog_too() -> None:
+    spawner = Spawner()
+    text = FILL_TMP + "import time; x = b'x' * (72 << 20); time.sleep(20)"
+    with place() as here:
+        need_bubblewrap()
+        done = Bubblewrap(parts(spawner)).run(here, replace(LIMITS, memory_bytes=100 << 20), Command((*PYTHON, text)))
+        assert (done.stopped_by, done.stdout) == (StoppedBy.MEMORY, b"")
+        spawner.close()
+
+
 def test_the_level_is_what_the_workspace_allows(sandbox: Sandbox, here: Place) -> None:
     assert sandbox.run(here, LIMITS, Command(("true",))).level is Level.FULL
     assert sandbox.run(replace(here, hard_quota=False), LIMITS, Command(("true",))).level is Level.NAMESPACES
@@ -96,7 +106,7 @@ def test_processes_of_a_sandbox_are_in_its_group(sandbox: Sandbox, here: Place) 
     assert running.stop().level is Level.FULL
 
 
-def test_where_no_group_can_be_made_it_is_said_why(tmp_path: Path) -> None:
+def test_version_2_is_used_where_controllers_can_be_passed_on(tmp_path: Path) -> None:
     own = tmp_path / "cgroup"
     own.write_text("0::/user.slice\n")
     mountinfo = tmp_path / "mountinfo"
@@ -105,7 +115,10 @@ def test_where_no_group_can_be_made_it_is_said_why(tmp_path: Path) -> None:
     folder = tmp_path / "fs" / "user.slice"
     folder.mkdir(parents=True)
     (folder / "cgroup.controllers").write_text("cpu memory pids\n")
-    os.chmod(folder, 0o755)
+    (folder / "cgroup.type").write_text("domain\n")
+    (folder / "cgroup.procs").write_text("17\n")
     found = find(mountinfo=mountinfo, own=own)
     assert found.hierarchy is not None, "plain folders take any limit"
     assert found.hierarchy.version == 2
+    assert (folder / "cohort-itself" / "cgroup.procs").read_text() == "17", "a group that passes controllers on has no processes itself"
+    assert (folder / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"

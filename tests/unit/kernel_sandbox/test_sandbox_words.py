@@ -14,6 +14,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
 from cohort.kernel.sandbox import backends, boxes, commands, landlock, opening, popen, profile, seatbelt, windows
+from cohort.kernel.sandbox.memory import Watchdog
 from cohort.kernel.sandbox.spawner import Spawner
 from support_processes import until
 from support_sandbox import parts
@@ -104,6 +105,19 @@ def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
     for path in ("link/x", "link", "../real"):
         with pytest.raises(OSError, match="opening"):
             opening.identity(str(tmp_path), path)
+
+
+def test_the_watchdog_counts_the_sandboxes_own_temporary_files_only() -> None:
+    """Here the root of the process looked at is the host's: its /tmp is not of the size that a sandbox would have given it."""
+    alone = Watchdog(os.getpid(), 1 << 40, {})
+    assert not alone.over()
+    beside = Watchdog(os.getpid(), 1 << 40, {"/": 1 << 20, "/nowhere": 1 << 20})
+    assert not beside.over()
+    own, other = alone.peak(), beside.peak()
+    assert own is not None
+    assert other is not None
+    assert abs(own - other) < 64 << 20
+    assert Watchdog(os.getpid(), 1 << 20, {}).over()
 
 
 def test_the_seatbelt_profile_denies_by_default_and_keeps_protected_paths() -> None:

@@ -197,7 +197,7 @@ def first_process(info: int, clock: Clock) -> int | None:
 def watch(group: Group | None, pid: int, limits: Limits) -> Watch:
     """What to ask about memory: the cgroup, or the watchdog where there is none."""
     if group is None:
-        dog = Watchdog(pid, limits.memory_bytes, own_root=True)
+        dog = Watchdog(pid, limits.memory_bytes, dict(zip(("/tmp", "/dev/shm"), profile.sized(limits), strict=True)))  # noqa: S108
         return Watch(over=dog.over, peak=dog.peak)
     before, alone = group.out_of_memory(), group.users == 1
     return Watch(stopped=lambda: group.out_of_memory() > before, peak=group.peak if alone else lambda: None)

@@ -71,6 +71,8 @@ class Cold:
             group = self._parts.enter(place, limits, after)
             with Ends() as ends:
                 _stdio(ends)
+                if not _looked_at(wanted, command):
+                    os.write(ends.ours["go"], stage_two.GO_AHEAD)
                 boxes.ask(ends, wanted)
                 line = self._parts.spawner.line()
                 id, told = line.start(boxes.order(self._parts, wanted, group), ends.theirs)
@@ -86,12 +88,14 @@ class Cold:
             return begun
 
     def _let_go(self, begun: Begun, ends: Ends, wanted: Wanted, command: Command, group: Group | None) -> None:
-        """Look at the sandbox from outside once it is set up, and only then let it begin."""
+        """Look at the sandbox from outside once it is set up, and only then let it begin, where there is something to look at."""
         try:
             begun.pid = boxes.first_process(ends.ours["info"], self._parts.clock)
-            if begun.pid is not None and begun.execution.hear_extra(stage_two.SET_UP, boxes.SETUP_WAIT_S):
+            if begun.pid is None:
+                return
+            begun.execution.watch(boxes.watch(group, begun.pid, wanted.limits))
+            if _looked_at(wanted, command) and begun.execution.hear_extra(stage_two.SET_UP, boxes.SETUP_WAIT_S):
                 boxes.check_protected(begun.pid, wanted.protected)
-                begun.execution.watch(boxes.watch(group, begun.pid, wanted.limits))
                 if command.hosts:
                     begun.after.callback(boxes.way_out(self._parts, begun.pid, wanted.limits, command).close)
                 os.write(ends.ours["go"], stage_two.GO_AHEAD)
@@ -124,6 +128,11 @@ class Cold:
             protected=boxes.protected_paths(place),
             timed=timed,
         )
+
+
+def _looked_at(wanted: Wanted, command: Command) -> bool:
+    """Whether there is anything to check or to open between set-up and command; if not, permission is given beforehand."""
+    return bool(wanted.protected or command.hosts)
 
 
 def _stdio(ends: Ends) -> None:

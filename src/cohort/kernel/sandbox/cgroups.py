@@ -20,6 +20,7 @@ from cohort.kernel.sandbox import profile
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PARENT = "cohort"
+LEAF = "cohort-itself"
 PERIOD_US = 100_000
 SANDBOXES_TOGETHER = 4
 """The limit of processes is of one command; a workspace gets this many times as many, for the commands it runs at the same time."""
@@ -142,9 +143,9 @@ class Group:
             return
         for folder in self._folders.values():
             if self._version == 2:
+                _pass_on(folder.parent.parent)
                 folder.parent.mkdir(exist_ok=True)
-                _write(folder.parent.parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
-                _write(folder.parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
+                _pass_on(folder.parent)
             folder.mkdir(parents=True, exist_ok=True)
         self._write_limits(limits)
         self._limits = limits
@@ -243,6 +244,23 @@ class Cgroups:
             for folder in dict.fromkeys(self._hierarchy.folders.values()):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def _pass_on(folder: Path) -> None:
+    """Let groups below `folder` have the controllers. A group that passes them on may have no processes itself, so they move to a leaf.
+
+    Version 2 only; Cohort's own group has to have been delegated to it for this. Errors: OSError.
+    """
+    switch = folder / "cgroup.subtree_control"
+    if set(CONTROLLERS) <= set(_read(switch).split()):
+        return
+    inside = _read(folder / "cgroup.procs").split()
+    if inside and (folder / "cgroup.type").exists():  # the root of all groups has no type, and may keep its processes
+        leaf = folder / LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in inside:
+            _write(leaf / "cgroup.procs", pid)
+    _write(switch, " ".join(f"+{name}" for name in CONTROLLERS))
 
 
 def _read(path: Path) -> str:

@@ -91,7 +91,7 @@ class Direct:
             after.callback(self._active.remove, workspace, execution)
             pid = _pid(execution)
             if group is None and pid is not None:
-                dog = Watchdog(pid, limits.memory_bytes, own_root=False)
+                dog = Watchdog(pid, limits.memory_bytes, {})
                 execution.watch(Watch(over=dog.over, peak=dog.peak))
             elif group is not None:
                 before = group.out_of_memory()

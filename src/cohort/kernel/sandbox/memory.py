@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 
 from cohort.kernel.sandbox.processes import descendants
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-TEMPORARY = ("/tmp", "/dev/shm")  # noqa: S108
 
 
 class Watchdog:
-    """Looks at `pid`, all below it, and what is in its temporary file systems, which is memory too."""
+    """Looks at `pid`, all below it, and what is in its temporary file systems, which is memory too: `temporary` has their paths and sizes."""
 
-    def __init__(self, pid: int, limit_bytes: int, own_root: bool) -> None:
+    def __init__(self, pid: int, limit_bytes: int, temporary: Mapping[str, int]) -> None:
         self._pid = pid
         self._limit_bytes = limit_bytes
-        self._own_root = own_root
+        self._temporary = temporary
         self._peak_bytes = 0
 
     def over(self) -> bool:
         """Whether it is over the limit now."""
         pids = [self._pid, *descendants(self._pid)]
-        stored = sum(_stored(f"/proc/{self._pid}/root{path}") for path in TEMPORARY) if self._own_root else 0
+        stored = sum(_stored(f"/proc/{self._pid}/root{path}", size) for path, size in self._temporary.items())
         used = stored + sum(_resident(pid) for pid in pids)
         if used > self._limit_bytes:
             used = stored + sum(_proportional(pid) for pid in pids)
@@ -60,8 +60,10 @@ def _proportional(pid: int) -> int:
     return 0
 
 
-def _stored(path: str) -> int:
+def _stored(path: str, size_bytes: int) -> int:
+    """Bytes in the file system at `path`, if it is the sized one: while a sandbox is being set up, the host's is still there."""
     with contextlib.suppress(OSError):
         found = os.statvfs(path)
-        return (found.f_blocks - found.f_bfree) * found.f_frsize
+        if found.f_blocks * found.f_frsize <= size_bytes + PAGE_BYTES:
+            return (found.f_blocks - found.f_bfree) * found.f_frsize
     return 0

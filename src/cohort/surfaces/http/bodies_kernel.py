@@ -10,6 +10,7 @@ from pydantic import Field
 
 from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
 from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Holding, Limits, Snapshot
+from cohort.kernel.scopes import shown_scope
 from cohort.surfaces.http.bodies import Body, Name, Reason
 from cohort.surfaces.http.ports import REASON_CHARS_MAX
 
@@ -250,7 +251,7 @@ def agent_view(agent: Agent) -> AgentView:
         id=agent.id,
         name=agent.name,
         state=agent.state,
-        scopes=tuple(map(str, agent.scopes)),
+        scopes=tuple(shown_scope(scope, agent.workspace) for scope in agent.scopes),
         autonomy=agent.autonomy,
         risk_max=agent.autonomy.risk_max,
         limits=agent.limits,
