@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -357,6 +358,39 @@ def test_on_postgres_a_record_is_written_inside_another_transaction_of_the_same_
         connection.rollback()
     assert room.desk.size() == 1
     database.close()
+
+
+class Interrupted(Exception):
+    """What the handler of a signal raises."""
+
+
+def test_a_waiting_caller_that_is_interrupted_holds_up_nobody(room, database):
+    def interrupt(*_):
+        raise Interrupted
+
+    def when_waiting():
+        while len(room.log._waiting) < 1:
+            threading.Event().wait(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    former = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with database.beside().write() as connection:
+            database.lock(connection, audit_log.LOCK_NAME)
+            leader = threading.Thread(target=append(room, 0))
+            leader.start()
+            while not room.log._led or room.log._waiting:
+                threading.Event().wait(0.001)
+            interrupter = threading.Thread(target=when_waiting)
+            interrupter.start()
+            with pytest.raises(Interrupted):
+                room.log.append(record(1, RecordKind.OUTCOME))
+            interrupter.join()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    leader.join()
+    assert room.log.append(record(2, RecordKind.OUTCOME)).index == 1
+    assert room.desk.verify().integrity == "verified"
 
 
 def test_an_error_nobody_foresaw_leaves_no_caller_waiting(room, monkeypatch):

@@ -242,6 +242,13 @@ def _audit(metadata: MetaData) -> None:
     )
     Index("audit_entries_of_agent", entries.c.agent, entries.c.idx)
     Index("audit_entries_of_action", entries.c.action, entries.c.kind)
+    Index(
+        "audit_entries_of_rare_kind",
+        entries.c.kind,
+        entries.c.idx,
+        sqlite_where=text("kind NOT IN ('intent', 'outcome')"),
+        postgresql_where=text("kind NOT IN ('intent', 'outcome')"),
+    )
     Table(
         "audit_nodes",
         metadata,

@@ -16,6 +16,7 @@ from cohort.kernel.audit import entries
 from cohort.kernel.audit.merkle import Frontier, leaf_hash
 from cohort.kernel.audit.notes import Checkpoint, Signer
 from cohort.kernel.audit.store import Head, Rows
+from cohort.kernel.face import AuditQuery
 from cohort.kernel.model import RecordKind
 from support_audit import ORIGIN, change, fill, open_room, record
 
@@ -260,9 +261,9 @@ def test_an_everything_recomputed_log_under_the_old_note(room, sqlite_database):
     assert "cannot be trusted" in told(room)[1]
 
 
-@pytest.mark.parametrize("statement", ["UPDATE audit_nodes SET hash = zeroblob(32) WHERE idx = 1", "DELETE FROM audit_nodes WHERE idx = 1"])
+@pytest.mark.parametrize("statement", ["hash = zeroblob(32)", "hash = 'a text'", "level = 16"])
 def test_a_changed_inner_hash(room, sqlite_database, statement):
-    change(sqlite_database, (statement, []))
+    change(sqlite_database, (f"UPDATE audit_nodes SET {statement} WHERE idx = 1", []))
     first, why = told(room)
     assert first == 256
     assert "the records themselves are whole" in why
@@ -280,6 +281,33 @@ def test_an_entry_that_is_no_longer_json(room, sqlite_database):
     change(sqlite_database, ("UPDATE audit_entries SET entry = ? WHERE idx = 77", [b"\xff{"]))
     assert told(room)[0] == 77
     assert "unreadable" in room.desk.entry(77).body
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entries SET entry = 'a text' WHERE idx = 77",
+        "UPDATE audit_entries SET entry = 5 WHERE idx = 77",
+        "UPDATE audit_entries SET leaf = 'a text' WHERE idx = 77",
+        "UPDATE audit_entries SET leaf = CAST(x'ff' AS TEXT) WHERE idx = 77",
+        "UPDATE audit_entries SET at_us = 'never' WHERE idx = 599",
+        "UPDATE audit_entries SET kind = 5 WHERE idx = 77",
+        "UPDATE audit_entries SET agent = CAST(x'ff' AS TEXT) WHERE idx = 77",
+        "UPDATE audit_checkpoints SET root = 'a text'",
+        "UPDATE audit_checkpoints SET note = x'00ff'",
+        "UPDATE audit_checkpoints SET note = ''",
+        "UPDATE audit_checkpoints SET at_us = 'never', size = 599",
+        "UPDATE audit_checkpoints SET size = -1",
+    ],
+)
+def test_values_of_a_wrong_type_are_wrong_and_break_nothing_else(room, sqlite_database, tmp_path, statement):
+    change(sqlite_database, (statement, []))
+    told(room)
+    room.desk.search(AuditQuery(text="a text"))
+    again = open_room(sqlite_database, tmp_path)
+    assert again.desk.verify().integrity == "broken"
+    again.start()
+    again.stop()
 
 
 def test_an_emptied_log(room, sqlite_database):

@@ -73,13 +73,29 @@ def test_without_the_key_no_log_is_whole(closed_url):
     assert "key is missing" in answer.why
 
 
-def test_a_truncated_file_is_an_error_and_not_a_verified_log(closed_url, tmp_path):
-    path = tmp_path / "cohort.db"
+def cut(path):
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
-    with open_audit_offline(closed_url, SystemClock(), key(tmp_path)) as desk, pytest.raises(CohortError) as caught:
-        desk.verify()
-    assert caught.value.code == "DATABASE_DAMAGED"
+
+
+def test_a_truncated_file_is_broken_and_never_verified(closed_url, tmp_path):
+    cut(tmp_path / "cohort.db")
+    with open_audit_offline(closed_url, SystemClock(), key(tmp_path)) as desk:
+        for full in (True, False):
+            answer = desk.verify(full=full)
+            assert (answer.integrity, answer.complete) == ("broken", False)
+            assert "is damaged" in answer.why
+
+
+def test_control_starts_on_a_truncated_log_and_says_so(closed_url, tmp_path):
+    cut(tmp_path / "cohort.db")
+    database = open_database(closed_url)
+    room = open_room(database, tmp_path)
+    assert room.log.trouble.code == "AUDIT_BROKEN"
+    assert "is damaged" in room.desk.trouble[0]
+    assert room.start() == 0
+    room.stop()
+    database.close()
 
 
 @pytest.mark.parametrize(

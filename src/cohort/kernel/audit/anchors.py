@@ -157,11 +157,11 @@ class Anchors:
 
     def send(self, *, only_new: bool = False) -> list[Mapping[str, Any]]:
         """The newest checkpoint to every place, or to those that do not have everything but receipts; one result for each."""
-        with self._sending, self._database.read() as connection:
-            head = Rows(connection).head()
-        if head is None or self._log is None:
-            return []
         with self._sending:
+            with self._database.read() as connection:
+                head = Rows(connection).head()
+            if head is None or self._log is None:
+                return []
             return [self._one(place, head) for place in self._places if not only_new or self._has_news(place)]
 
     def _has_news(self, place: Anchor) -> bool:

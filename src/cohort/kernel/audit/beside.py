@@ -7,7 +7,7 @@ from typing import Any
 from cohort.base.errors import CohortError
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.entries import commitment, parse
-from cohort.kernel.audit.store import Rows, octets
+from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
 
 OPEN_INTENTS_MAX = 1000
@@ -17,7 +17,7 @@ PAYLOADS_AT_ONCE = 64
 # The store compares the bytes that nearly every entry has: its beginning up to the body, and its end from the kind on, where no payload is
 # committed to and the session is null or has its 19 characters. The 118 and 135 are the lengths of what then follows the kind.
 _SQLITE_SUSPECTS = """
-SELECT idx, entry, action, agent, at_us, kind FROM audit_entries WHERE idx > ? AND idx < ? AND (
+SELECT idx, CAST(entry AS BLOB), action, agent, at_us, kind FROM audit_entries WHERE idx > ? AND idx < ? AND (
   instr(substr(entry, 1, 160), CAST(printf('{"action":"%s","agent":"%s","at_us":%d,"body":{', action, agent, at_us) AS BLOB)) = 1
   AND CAST('"kind":"' || kind || '","prev":"' AS BLOB)
     IN (substr(entry, -135 - length(kind), 18 + length(kind)), substr(entry, -118 - length(kind), 18 + length(kind)))
@@ -46,7 +46,7 @@ def _columns(rows: Rows, suspects: str, size: int) -> Finding | None:
     last = -1
     while found := rows.all(suspects, [last, size, ROWS_AT_ONCE]):
         for index, entry, *columns in found:
-            if _described(octets(entry)) != columns:
+            if _described(entry) != columns:
                 return Finding(index, f"what is searched of record {index} (kind, agent, action, time) is not what its entry says")
         last = found[-1][0]
     return None
@@ -63,10 +63,8 @@ def _described(entry: bytes) -> list[Any] | None:
 def _payloads(rows: Rows, size: int) -> Finding | None:
     """Every payload that was not erased fits the commitment in its entry."""
     last = ""
-    statement = (
-        "SELECT commitment, idx, name, salt, data, erased_us FROM audit_payloads WHERE commitment > ? AND idx < ?"
-        " ORDER BY commitment LIMIT ?"
-    )
+    columns = f"commitment, idx, name, {rows.as_bytes('salt')}, {rows.as_bytes('data')}, erased_us"
+    statement = f"SELECT {columns} FROM audit_payloads WHERE commitment > ? AND idx < ? ORDER BY commitment LIMIT ?"  # noqa: S608
     while found := rows.all(statement, [last, size, PAYLOADS_AT_ONCE]):
         for row in found:
             if (why := _misfit(rows, *row)) is not None:
@@ -83,7 +81,7 @@ def _misfit(rows: Rows, committed: str, index: int, name: str, salt: Any, data: 
         return f"{what} is not the one its entry commits to"
     if erased_us is None and (salt is None or data is None):
         return f"{what} is missing and was not erased"
-    if salt is not None and data is not None and commitment(octets(salt), octets(data)) != committed:
+    if salt is not None and data is not None and commitment(salt, data) != committed:
         return f"{what} was changed"
     return None
 

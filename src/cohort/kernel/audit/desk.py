@@ -86,7 +86,12 @@ class AuditDesk:
         """`full`: every entry, checkpoint, payload and anchor. Otherwise what came since the last verification in this process."""
         start_s = self._parts.clock.monotonic_s()
         with self._verifying:
-            answer = self._full(progress) if full else self._recheck.run()
+            try:
+                answer = self._full(progress) if full else self._recheck.run()
+            except CohortError as error:
+                if error.code != "DATABASE_DAMAGED":
+                    raise
+                answer = _damaged(error)
         duration_us = int((self._parts.clock.monotonic_s() - start_s) * 1e6)
         return Verification(**answer, duration_us=duration_us)
 
@@ -147,6 +152,21 @@ class AuditDesk:
         if log is None or log.trouble is not None:
             raise (log.trouble if log and log.trouble else _read_only())
         return log
+
+
+def _damaged(error: CohortError) -> dict[str, Any]:
+    """The fields of a `Verification` of a file that cannot be read to its end."""
+    return {
+        "integrity": BROKEN,
+        "size": 0,
+        "root": None,
+        "first_bad": None,
+        "why": error.message,
+        "complete": False,
+        "open_intents": (),
+        "anchored_size": 0,
+        "anchors": (),
+    }
 
 
 def _no_record(index: int) -> CohortError:

@@ -129,7 +129,7 @@ class SqlAuditLog:
         leads = self._join(tickets)
         for ticket in tickets:
             if not leads:
-                ticket.turn.acquire()
+                self._await(ticket, tickets)
             if leads or ticket.leads:
                 self._lead()
             leads = False
@@ -146,6 +146,17 @@ class SqlAuditLog:
             self._waiting.extend(tickets)
             leads, self._led = not self._led, bool(tickets) or self._led
             return leads and bool(tickets)
+
+    def _await(self, ticket: _Ticket, mine: Sequence[_Ticket]) -> None:
+        try:
+            ticket.turn.acquire()
+        except BaseException:  # a signal's handler has raised: whoever waits behind must not wait for this caller to lead
+            with self._lock:
+                leads = any(waiting.leads and waiting in mine for waiting in self._waiting)
+                self._waiting = deque(waiting for waiting in self._waiting if waiting not in mine)
+            if leads:
+                self._hand_on()
+            raise
 
     def _lead(self) -> None:
         batch = self._take()

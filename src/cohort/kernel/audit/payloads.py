@@ -25,8 +25,9 @@ class Payloads:
     def of(self, index: int) -> dict[str, str | None]:
         """The payloads of one record by name; None for one that was erased."""
         with self._database.read() as connection:
-            found = Rows(connection).all("SELECT name, data FROM audit_payloads WHERE idx = ? ORDER BY name", [index])
-        return {name: None if data is None else bytes(data).decode() for name, data in found}
+            rows = Rows(connection)
+            found = rows.all(f"SELECT name, {rows.as_bytes('data')} FROM audit_payloads WHERE idx = ? ORDER BY name", [index])  # noqa: S608
+        return {name: None if data is None else data.decode(errors="replace") for name, data in found}
 
     def erase(self, subject: str) -> list[int]:
         """Remove salt and data of everything about `subject`; the records it was of. Repeating it is harmless.

@@ -14,7 +14,7 @@ from cohort.kernel.audit import entries
 from cohort.kernel.audit.entries import NO_LEAF
 from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier, Node, leaf_hash
 from cohort.kernel.audit.notes import Verifier, open_checkpoint
-from cohort.kernel.audit.store import Head, Rows, octets
+from cohort.kernel.audit.store import Head, Rows
 from cohort.kernel.model import Outcome, Position, Record, RecordKind
 from cohort.kernel.ports import AuditLog
 from cohort.storage.database import Database
@@ -128,16 +128,10 @@ def _rebuilt(database: Database, head: Head, verifier: Verifier) -> State:
     return state
 
 
-def merkle_leaf(data: bytes) -> bytes:
-    from cohort.kernel.audit.merkle import leaf_hash
-
-    return leaf_hash(data)
-
-
 def _entries(rows: Rows, size: int) -> Iterator[bytes]:
     for low in range(0, size, ROWS_AT_ONCE):
         for _, entry, _ in rows.entries(low, min(size, low + ROWS_AT_ONCE)):
-            yield octets(entry)
+            yield entry
 
 
 class Writer(AuditLog, Protocol):

@@ -98,8 +98,8 @@ def _state(database: Database, signer: Signer | None) -> State | CohortError:
         try:
             return recovery.load(database, signer.verifier)
         except CohortError as found:
-            if found.code != "AUDIT_BROKEN":
+            if found.code not in ("AUDIT_BROKEN", "DATABASE_DAMAGED"):
                 raise
-            error = found
+            error = found if found.code == "AUDIT_BROKEN" else recovery.broken(found.message)
     _logger.error("%s", error.message)
     return error

@@ -1,4 +1,7 @@
-"""The log's tables in plain SQL, the same on both stores. The hot path speaks to the driver; its errors become the product's words."""
+"""The log's tables in plain SQL, the same on both stores. The hot path speaks to the driver; its errors become the product's words.
+
+SQLite keeps whatever type is put into a column. Who changes the log may leave a text or a number where bytes belong, so what is read is cast.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +42,6 @@ class Row:
     action: str | None
 
 
-def octets(value: Any) -> bytes:
-    """What stands in a column of bytes. SQLite takes anything there: whoever edits the file can leave text or a number, and it is read as such."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    return str(value).encode(errors="replace")
-
-
 class Rows:
     """Statements on one connection; within its transaction."""
 
@@ -55,6 +51,10 @@ class Rows:
         self._connection = connection
         self._driver: Any = connection.connection.driver_connection
         self._sqlite = connection.dialect.name == "sqlite"
+
+    def as_bytes(self, column: str) -> str:
+        """The column in a SELECT as bytes, whatever somebody has put there."""
+        return f"CAST({column} AS BLOB)" if self._sqlite else column
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """A driver's cursor. `?` marks values on both stores."""
@@ -91,14 +91,17 @@ class Rows:
         except dbapi.Error as error:
             raise DBAPIError(None, None, error) from error
 
+    @property
+    def _checkpoint(self) -> str:
+        return f"SELECT size, {self.as_bytes('root')}, CAST(note AS TEXT), CAST(at_us AS BIGINT) FROM audit_checkpoints"  # noqa: S608
+
     def head(self) -> Head | None:
-        found = self.one("SELECT size, root, note, at_us FROM audit_checkpoints ORDER BY size DESC LIMIT 1")
-        return Head(found[0], octets(found[1]), found[2], found[3]) if found else None
+        found = self.one(f"{self._checkpoint} ORDER BY size DESC LIMIT 1")
+        return Head(*found) if found else None
 
     def checkpoints(self, size_max: int) -> list[Head]:
         """Every kept checkpoint up to that size, smallest first."""
-        found = self.all("SELECT size, root, note, at_us FROM audit_checkpoints WHERE size <= ? ORDER BY size", [size_max])
-        return [Head(size, octets(root), note, at_us) for size, root, note, at_us in found]
+        return [Head(*found) for found in self.all(f"{self._checkpoint} WHERE size <= ? ORDER BY size", [size_max])]
 
     def extent(self) -> tuple[int, int]:
         """How many entries there are, and the index after the last one: equal in a whole log."""
@@ -113,11 +116,12 @@ class Rows:
     def run(self, height: int, low: int, high: int) -> list[bytes]:
         """Kept hashes; fewer than asked for when some are missing."""
         if height == 0:
-            found = self.all("SELECT leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
+            statement = f"SELECT {self.as_bytes('leaf')} FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608
+            found = self.all(statement, [low, high])
         else:
-            statement = "SELECT hash FROM audit_nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
+            statement = f"SELECT {self.as_bytes('hash')} FROM audit_nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608
             found = self.all(statement, [height, low, high])
-        return [octets(row[0]) for row in found]
+        return [row[0] for row in found]
 
     def tree(self) -> Tree:
         return Tree(self._whole_run)
@@ -137,17 +141,16 @@ class Rows:
 
     def entries(self, low: int, high: int) -> list[tuple[int, bytes, bytes]]:
         """`(index, entry, leaf)` from `low` to before `high`, in order."""
-        found = self.all("SELECT idx, entry, leaf FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])
-        if {type(row[1]) for row in found} | {type(row[2]) for row in found} <= {bytes}:
-            return found
-        return [(row[0], octets(row[1]), octets(row[2])) for row in found]
+        columns = f"idx, {self.as_bytes('entry')}, {self.as_bytes('leaf')}"
+        return self.all(f"SELECT {columns} FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])  # noqa: S608
 
     def row(self, index: int) -> Row | None:
-        found = self.one("SELECT idx, entry, leaf, at_us, kind, agent, action FROM audit_entries WHERE idx = ?", [index])
-        return Row(found[0], octets(found[1]), octets(found[2]), *found[3:]) if found else None
+        columns = f"idx, {self.as_bytes('entry')}, {self.as_bytes('leaf')}, at_us, kind, agent, action"
+        found = self.one(f"SELECT {columns} FROM audit_entries WHERE idx = ?", [index])  # noqa: S608
+        return Row(*found) if found else None
 
     def last_at_us(self, size: int) -> int:
-        found = self.one("SELECT at_us FROM audit_entries WHERE idx = ?", [size - 1])
+        found = self.one("SELECT CAST(at_us AS BIGINT) FROM audit_entries WHERE idx = ?", [size - 1])
         return int(found[0]) if found else 0
 
     def open_intents(self, limit: int, before_us: int | None = None) -> list[tuple[str, int]]:

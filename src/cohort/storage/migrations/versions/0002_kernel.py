@@ -173,6 +173,14 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("idx", name=op.f("pk_audit_entries")),
     )
     op.create_index("audit_entries_of_action", "audit_entries", ["action", "kind"], unique=False)
+    op.create_index(
+        "audit_entries_of_rare_kind",
+        "audit_entries",
+        ["kind", "idx"],
+        unique=False,
+        sqlite_where=sa.text("kind NOT IN ('intent', 'outcome')"),
+        postgresql_where=sa.text("kind NOT IN ('intent', 'outcome')"),
+    )
     op.create_index("audit_entries_of_agent", "audit_entries", ["agent", "idx"], unique=False)
     op.create_index(op.f("ix_audit_entries_at_us"), "audit_entries", ["at_us"], unique=False)
     op.create_table(
