@@ -11,7 +11,7 @@ from support_ordinary import as_ordinary_user, is_root
 from support_sandbox import need_bubblewrap
 
 HERE = Path(__file__).parent
-CHOSEN = "(exactly or time_is_over or memory or leaves or environment or descriptor or same_time or are_limited or with_all or closing) and not forked and not limits"
+CHOSEN = "(exactly or time_is_over or memory or leaves or environment or same_time or are_limited or with_all or closing) and not forked and not limits"
 """What could differ for another user; the rest of the contract would only be repeated."""
 PROGRAM = """
 import contextlib, io, pytest
