@@ -220,12 +220,12 @@ class Kernel:
         self._ground.close()
 
     def health(self) -> list[Health]:
-        """The audit log, without which no action runs, and what contains agents, without which no command does."""
+        """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble
         log = Health("audit log", trouble is None, trouble.message if trouble else f"{self.face.audit.size()} records")
         found = self._machine.contained.found()
         said = f"level {found.level.value}, by {found.backend}" if found else self._machine.contained.trouble
-        return [log, Health("containment", True, said)]
+        return [log, Health("containment", True, said), Health("policy", True, self._door.gate.policy_in_words())]
 
     def _note_policy(self) -> None:
         try:
