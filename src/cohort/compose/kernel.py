@@ -336,6 +336,7 @@ def _machine(ground: _Ground) -> _Machine:
         backend,
         opener=opener,
         busy=contained.busy,
+        close=contained.close,
         pool=Pool(backend, usual, SPARES, entropy),
         private_uids=contained.private_uids,
         entropy=entropy,
