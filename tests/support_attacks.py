@@ -30,6 +30,8 @@ from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Limits, Place
 from cohort.kernel.sandbox import attacks_driver
 from cohort.kernel.sandbox.attacks import Attack, Oracle
+from cohort.kernel.workspaces.backend import Size
+from cohort.kernel.workspaces.backend_image import ImageBackend
 from support_ordinary import python, started_as
 
 PRIVATE_UID = 200_007
@@ -112,13 +114,17 @@ class Ear:
 
 @dataclass
 class Stage:
-    """`uid`: whom the attackers run as. `root`: where everything is. `workspace`: theirs; its quota is hard if `hard`."""
+    """`uid`: whom the attackers run as. `root`: where everything is. `workspace`: theirs; its quota is hard if `hard`.
+
+    `image`: a workspace as it is in production; None for a plain directory or a tmpfs.
+    """
 
     uid: int
     hard: bool
     root: Path
     folder: Path
     usr: Path
+    image: Path | None = None
     mounts: list[Path] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)
     close: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -127,7 +133,7 @@ class Stage:
 
     @property
     def workspace(self) -> Path:
-        return self.folder / "workspaces" / "w1"
+        return self.image or self.folder / "workspaces" / "w1"
 
     def place(self) -> Place:
         return Place(WorkspaceId(f"ws_{self.root.name[-8:]}"), str(self.workspace), self.uid, self.uid, self.hard, (".git/hooks",))
@@ -152,13 +158,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(uid: int, hard: bool) -> Iterator[Stage]:
+def stage(uid: int, hard: bool, image: bool = False) -> Iterator[Stage]:
+    """`image`: the workspace is an image with a file system, as `ImageBackend` makes them; it has to be available."""
     root = Path(tempfile.mkdtemp(prefix="cohort-attacks-"))
     root.chmod(0o755)
     made = Stage(uid, hard, root, root / "fs", Path(tempfile.mkdtemp(prefix="cohort-attacks-", dir=USR)))
     try:
         with made.close:
-            _build(made)
+            _build(made, image)
             yield made
     finally:
         for path in reversed(made.mounts):
@@ -168,21 +175,36 @@ def stage(uid: int, hard: bool) -> Iterator[Stage]:
         shutil.rmtree(made.usr)
 
 
-def _build(made: Stage) -> None:
+def _build(made: Stage, image: bool) -> None:
     made.mount(made.folder, f"size={STAGE_BYTES},nr_inodes={STAGE_FILES},mode=755")
     (made.folder / "workspaces").mkdir()
-    made.workspace.mkdir()
-    if made.hard:
-        made.mount(made.workspace, f"size={QUOTA_BYTES},nr_inodes={QUOTA_FILES},mode=755")
-    os.chown(made.workspace, made.uid, made.uid)
-    for name in (".git/hooks", "control"):
-        (made.workspace / name).mkdir(parents=True)
-    for path in (made.workspace / ".git", made.workspace / ".git/hooks", made.workspace / "control", made.usr):
-        os.chown(path, made.uid, made.uid)
+    if image:
+        _attach_image(made)
+    else:
+        _make_workspace(made)
+    os.chown(made.usr, made.uid, made.uid)
     made.usr.chmod(0o755)
     _secrets(made)
     _victims(made)
     _network(made)
+
+
+def _make_workspace(made: Stage) -> None:
+    made.workspace.mkdir()
+    if made.hard:
+        made.mount(made.workspace, f"size={QUOTA_BYTES},nr_inodes={QUOTA_FILES},mode=755")
+    for name in (".git/hooks", "control"):
+        (made.workspace / name).mkdir(parents=True)
+    for path in (made.workspace, made.workspace / ".git", made.workspace / ".git/hooks", made.workspace / "control"):
+        os.chown(path, made.uid, made.uid)
+
+
+def _attach_image(made: Stage) -> None:
+    backend, size = ImageBackend(str(made.root / "images"), str(made.root / "mounts")), Size(QUOTA_BYTES, QUOTA_FILES)
+    backend.make("w1", size)
+    made.close.callback(backend.remove, "w1")
+    backend.assign("w1", made.uid)
+    made.image = Path(backend.attach("w1", size))
 
 
 def _secrets(made: Stage) -> None:
@@ -255,7 +277,7 @@ def _network(made: Stage) -> None:
         if one.family == socket.AF_INET and one.address[:4] != "127."
     ]
     address = found[0] if found else "127.1.2.3"
-    path = made.folder / "workspaces" / "w1" / "daemon"
+    path = made.workspace / "daemon"
     made.ear = Ear(path, made.uid, address)
     made.close.callback(made.ear.close)
     made.told |= {"abstract": made.ear.abstract, "socket_name": "daemon", "tcp_port": made.ear.ports[0]}

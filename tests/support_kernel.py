@@ -54,10 +54,11 @@ from cohort.kernel.model import (
     Limits,
     Outcome,
     Risk,
+    Scope,
     Snapshot,
     Usage,
 )
-from cohort.kernel.scopes import parse_scopes
+from cohort.kernel.scopes import own_scope, shown_scope
 
 HOUR_US = 3_600_000_000
 POLICY = "9" * 64
@@ -65,6 +66,11 @@ POLICY = "9" * 64
 
 def padded(prefix: str, number: int) -> str:
     return f"{prefix}_{number:016d}"
+
+
+def owned(texts: Sequence[str], workspace: WorkspaceId | None) -> tuple[Scope, ...]:
+    assert workspace is not None
+    return tuple(own_scope(text, workspace) for text in texts)
 
 
 class MemoryAudit:
@@ -159,7 +165,7 @@ class MemoryAgents:
         if any(agent.name == new.name for agent in self.agents.values()):
             raise CohortError("AGENT_NAME_TAKEN", f"there is an agent {new.name!r} already", hint="Choose another name.")
         number = next(self._numbers)
-        scopes = parse_scopes(new.scopes)
+        scopes = owned(new.scopes, WorkspaceId(padded("ws", number)))
         agent = Agent(
             AgentId(padded("ag", number)),
             new.name,
@@ -188,10 +194,11 @@ class MemoryAgents:
 
     def grant(self, agent: str, scopes: Sequence[str], actor: str) -> Agent:
         found = self.find(agent)
-        return self._put(replace(found, scopes=tuple(dict.fromkeys((*found.scopes, *parse_scopes(scopes))))), "granted", actor)
+        return self._put(replace(found, scopes=tuple(dict.fromkeys((*found.scopes, *owned(scopes, found.workspace))))), "granted", actor)
 
     def revoke_scopes(self, agent: str, scopes: Sequence[str], actor: str) -> Agent:
-        found, gone = self.find(agent), parse_scopes(scopes)
+        found = self.find(agent)
+        gone = owned(scopes, found.workspace)
         return self._put(replace(found, scopes=tuple(scope for scope in found.scopes if scope not in gone)), "narrowed", actor)
 
     def suspend(self, agent: str, actor: str, reason: str) -> Agent:
@@ -224,11 +231,11 @@ class MemoryAgents:
     ) -> TokenPair:
         found = self.find(agent)
         self._check(found)
-        asked = found.scopes if scopes is None else parse_scopes(scopes)
+        asked = found.scopes if scopes is None else owned(scopes, found.workspace)
         if any(scope not in found.scopes for scope in asked):
             raise CohortError("SCOPE_REFUSED", f"{found.name} has no such scope", hint="Grant it first.")
         session = AgentSessionId(padded("se", next(self._numbers)))
-        texts = tuple(map(str, asked))
+        texts = tuple(shown_scope(scope, found.workspace) for scope in asked)
         until_us = views.NOW_US + int((life_s or 900) * 1e6)
         self.open[session] = SessionView(session, found.id, None, texts, task, views.NOW_US, actor, until_us, None, False, False)
         self._record("minted", found, actor)
@@ -242,7 +249,7 @@ class MemoryAgents:
             raise CohortError("SESSION_REVOKED", "the session was revoked", hint="Sign in again.")
         agent = self.agents[view.agent]
         self._check(agent)
-        return Caller(agent, view.id, TokenId(padded("tk", 1)), parse_scopes(view.scopes), view.expires_us, view.task)
+        return Caller(agent, view.id, TokenId(padded("tk", 1)), owned(view.scopes, agent.workspace), view.expires_us, view.task)
 
     def _check(self, agent: Agent) -> None:
         if agent.state is AgentState.SUSPENDED:
@@ -342,6 +349,9 @@ class MemoryApprovals:
         if approval not in self.all:
             raise CohortError("APPROVAL_UNKNOWN", f"there is no approval {approval!r}", hint="See `cohort approval list`.")
         return self.all[approval]
+
+    def preview(self, approval: ApprovalId, sign: Sign) -> str:
+        return f"{self.find(approval).plain}. {sign.grant.value}."
 
     def approve(self, approval: ApprovalId, sign: Sign) -> Approval:
         found = self._pending(approval, sign)

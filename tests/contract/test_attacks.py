@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from cohort.kernel.model import Level
-from cohort.kernel.sandbox import cgroups, landlock
+from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.attacks import ATTACKS, LISTED, Attack
+from cohort.kernel.sandbox.probe_machine import look
+from cohort.kernel.workspaces.backend_image import available
 from support_attacks import PRIVATE_UID, STAGE_BYTES, in_sandbox, stage, without_sandbox
 from support_ordinary import UID
 from support_sandbox import need_bubblewrap
@@ -33,16 +36,17 @@ VOID = {
 
 @dataclass(frozen=True)
 class Case:
-    """A backend and who starts it. `level`: what it claims with this workspace, whose quota is hard or not."""
+    """A backend and who starts it. `level`: what it claims with this workspace, whose quota is hard or not; `image`: as in production."""
 
     backend: str
     level: Level
     ordinary: bool = False
     hard: bool = False
+    image: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.backend}-{'ordinary' if self.ordinary else 'root'}"
+        return f"{self.backend}{'-image' if self.image else ''}-{'ordinary' if self.ordinary else 'root'}"
 
     @property
     def uid(self) -> int:
@@ -56,6 +60,7 @@ CASES = (
     Case("bubblewrap-warm", Level.NAMESPACES, ordinary=True),
     Case("bubblewrap-cold-full", Level.FULL, hard=True),
     Case("bubblewrap-warm-full", Level.FULL, hard=True),
+    Case("bubblewrap-warm-full", Level.FULL, hard=True, image=True),
     Case("bubblewrap-cold-egress", Level.NAMESPACES),
     Case("bubblewrap-cold-egress", Level.NAMESPACES, ordinary=True),
     Case("confined", Level.FILES),
@@ -78,14 +83,16 @@ def test_every_attack_succeeds_without_a_sandbox(uid: int) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_level_stops_what_it_claims_and_claims_what_it_stops(case: Case) -> None:
+def test_a_level_stops_what_it_claims_and_claims_what_it_stops(case: Case, tmp_path: Path) -> None:
     if case.level >= Level.NAMESPACES:
         need_bubblewrap()
     if case.level is Level.FILES and landlock.abi() < LANDLOCK_WITH_SIGNALS:
         pytest.skip("this kernel's Landlock does not know signals")
-    if case.level is Level.FULL and cgroups.find().hierarchy is None:
-        pytest.skip(f"no control groups to use here: {cgroups.find().reason}")
-    with stage(case.uid, hard=case.hard) as made:
+    if case.level is Level.FULL and (reason := look().groups):
+        pytest.skip(f"no control groups to use here: {reason}")
+    if case.image and (missing := available(str(tmp_path / "images"), str(tmp_path / "mounts"))) is not None:
+        pytest.skip(missing)
+    with stage(case.uid, hard=case.hard, image=case.image) as made:
         found = in_sandbox(made, case.backend, ATTACKS, ordinary=case.ordinary)
     assert [attack.name for attack in ATTACKS if case.level in attack.stopped_at and found[attack.name] is not False] == []
     gaps = [attack for attack in ATTACKS if case.level not in attack.stopped_at | attack.soft_at and not by_chance(case, attack)]

@@ -61,6 +61,14 @@ def test_the_whole_kernel_asks_a_person_runs_the_command_and_gives_back_what_it_
     assert unknown.value.code == "AGENT_UNKNOWN"
     assert {each.limit: each.held for each in kernel.face.limits("builder")}["processes"] is Held.ENFORCED
     assert kernel.face.audit.verify().integrity == "verified"
+    nothing_was_a_breach(kernel)
+
+
+def nothing_was_a_breach(kernel: Kernel) -> None:
+    """What ran, the probe's own commands included, against what the log allowed."""
+    counts = kernel._door.reconciler.compare()
+    assert counts.executions >= 3
+    assert (counts.bypasses, counts.containment_violations, counts.unauthorised) == (0, 0, 0), counts.findings
 
 
 def registered(kernel: Kernel, name: str, limits: Limits | None = None) -> str:

@@ -112,11 +112,13 @@ def test_with_a_broken_policy_every_action_is_refused_until_it_is_mended(
     gates = house(sqlite_database, clock, tmp_path, "permit(")
     refused = gates.ask("files.read", path="a")
     assert (refused.outcome, refused.code, gates.ran) == (Outcome.REFUSED, "POLICY_UNAVAILABLE", [])
+    assert gates.gate.policy_in_words().startswith("every action is refused: policy.cedar, line 1")
     with pytest.raises(CohortError):
         gates.policies.reload()
     (tmp_path / "policy.cedar").write_text("")
     assert gates.ask("files.read", path="a").code == "POLICY_UNAVAILABLE"
     gates.policies.reload()
+    assert gates.gate.policy_in_words().startswith("0 rules of your own")
     assert gates.ask("files.read", path="a").outcome is Outcome.DONE
 
 

@@ -61,6 +61,13 @@ class Gate:
         self._log_policy(policy, actor)
         return policy.hash
 
+    def policy_in_words(self) -> str:
+        """What is in force, for people: why every action is refused, or how many rules of their own there are."""
+        policy = self._rooms.policies.current()
+        if policy.text is None:
+            return f"every action is refused: {policy.broken}"
+        return f"{sum(statement.own for statement in policy.text.statements)} rules of your own, {policy.hash[:12]}"
+
     def reload_policy(self, actor: str) -> str:
         """Read the policy file again; the hash of what is in force then. It is in the log before it is in force.
 

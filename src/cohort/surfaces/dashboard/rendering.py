@@ -20,6 +20,7 @@ from cohort.base.ids import short
 from cohort.delivery.model import State
 from cohort.kernel.access import Right
 from cohort.kernel.model import AgentState, ApprovalState, Risk
+from cohort.kernel.scopes import shown_scope
 from cohort.surfaces.dashboard import agent_buttons, buttons, charts, scales, wording, wording_kernel
 from cohort.surfaces.http.callers import Caller
 from cohort.surfaces.http.ports import ControlFace
@@ -62,6 +63,7 @@ def environment() -> Environment:
     made.globals.update(
         wording=wording,
         kw=wording_kernel,
+        shown_scope=shown_scope,
         Right=Right,
         Risk=Risk,
         AgentState=AgentState,

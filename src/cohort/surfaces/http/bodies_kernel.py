@@ -10,6 +10,7 @@ from pydantic import Field
 
 from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
 from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Holding, Limits, Snapshot
+from cohort.kernel.scopes import shown_scope
 from cohort.surfaces.http.bodies import Body, Name, Reason
 from cohort.surfaces.http.ports import REASON_CHARS_MAX
 
@@ -161,6 +162,13 @@ class Agents:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What an answer would permit, in the sentence that its rule would carry."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """Each limit of an agent: whether it is enforced, soft or not enforced on this machine, by what, and what that leaves open."""
 
@@ -243,7 +251,7 @@ def agent_view(agent: Agent) -> AgentView:
         id=agent.id,
         name=agent.name,
         state=agent.state,
-        scopes=tuple(map(str, agent.scopes)),
+        scopes=tuple(shown_scope(scope, agent.workspace) for scope in agent.scopes),
         autonomy=agent.autonomy,
         risk_max=agent.autonomy.risk_max,
         limits=agent.limits,

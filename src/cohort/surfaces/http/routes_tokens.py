@@ -28,6 +28,7 @@ REVOKE_PATH = "/api/v1/oauth/revoke"
 MCP_PATH = "/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 FIELDS_MAX = 20
+CLIENT_CHARS_COUNTED = 64
 FORM = "application/x-www-form-urlencoded"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
@@ -182,7 +183,10 @@ def _granted(kernel: KernelFace, asked: _Asked, base: str, source: str) -> tuple
             raise CohortError("KEY_INVALID", "no key came", hint="Send the agent's name and key as the client's id and secret.")
         scopes = asked.form.get("scope", "").split() or None
         named = asked.client or None
-        return tokens.sign_in(asked.secret, scopes, audience, task=asked.form.get("task"), source=source, agent=named), False
+        attempts = (
+            f"{source} {(named or '')[:CLIENT_CHARS_COUNTED]}"  # one agent with a wrong key does not lock out the others of its machine
+        )
+        return tokens.sign_in(asked.secret, scopes, audience, task=asked.form.get("task"), source=attempts, agent=named), False
     if grant == "refresh_token":
         return tokens.refresh(asked.field("refresh_token")), False
     if grant == EXCHANGE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -48,6 +49,7 @@ class Bridge:
     def __init__(self, url: str, tokens: Tokens) -> None:
         self._url = url
         self._tokens = tokens
+        self._trust = ssl.create_default_context()  # as slow to make as a connection
 
     async def list_tools(self, context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         try:
@@ -91,7 +93,7 @@ class Bridge:
 
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         async with (
-            httpx2.AsyncClient(auth=self._tokens, timeout=timeout, event_hooks={"response": [heard]}) as http,
+            httpx2.AsyncClient(auth=self._tokens, timeout=timeout, verify=self._trust, event_hooks={"response": [heard]}) as http,
             Client(
                 streamable_http_client(self._url + MCP_PATH, http_client=http),
                 mode=LATEST_MODERN_VERSION,
