@@ -350,6 +350,9 @@ class MemoryApprovals:
             raise CohortError("APPROVAL_UNKNOWN", f"there is no approval {approval!r}", hint="See `cohort approval list`.")
         return self.all[approval]
 
+    def preview(self, approval: ApprovalId, sign: Sign) -> str:
+        return f"{self.find(approval).plain}. {sign.grant.value}."
+
     def approve(self, approval: ApprovalId, sign: Sign) -> Approval:
         found = self._pending(approval, sign)
         rule = None

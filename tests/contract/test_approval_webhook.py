@@ -107,7 +107,13 @@ def test_a_question_is_posted_signed_and_once(approvals, webhook, receiver, cloc
     assert check(SECRET, headers, body, clock.now_us() // 1_000_000) == f"msg_{asked.id}"
     data = json.loads(body)["data"]
     assert (data["approval"], data["digest"], data["plain"], data["why"]) == (asked.id, asked.digest, asked.plain, "because")
-    assert data["reply"] == f"/v1/approvals/{asked.id}/reply"
+    assert data["reply"] == "/api/v1/approvals/reply"
+
+
+def test_a_receiver_whose_name_no_approver_could_have_is_refused(approvals, clock):
+    settings = WebhookSettings("https://example.com/", "env:SECRET", "x" * 56)
+    error = error_of(lambda: ApprovalWebhook(settings, SECRET_TEXT, approvals, clock))
+    assert (error.code, error.field) == ("CONFIG_INVALID", "kernel.approval_webhook.approver")
 
 
 def test_a_question_is_sent_again_with_longer_pauses_and_not_for_ever(approvals, webhook, receiver, clock):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cohort.kernel.model import Level
-from cohort.kernel.sandbox import cgroups, landlock
+from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.attacks import ATTACKS, LISTED, Attack
+from cohort.kernel.sandbox.probe_machine import look
 from cohort.kernel.workspaces.backend_image import available
 from support_attacks import PRIVATE_UID, STAGE_BYTES, in_sandbox, stage, without_sandbox
 from support_ordinary import UID
@@ -87,10 +88,10 @@ def test_a_level_stops_what_it_claims_and_claims_what_it_stops(case: Case, tmp_p
         need_bubblewrap()
     if case.level is Level.FILES and landlock.abi() < LANDLOCK_WITH_SIGNALS:
         pytest.skip("this kernel's Landlock does not know signals")
-    if case.level is Level.FULL and cgroups.find().hierarchy is None:
-        pytest.skip(f"no control groups to use here: {cgroups.find().reason}")
-    if case.image and (reason := available(str(tmp_path / "images"), str(tmp_path / "mounts"))) is not None:
-        pytest.skip(reason)
+    if case.level is Level.FULL and (reason := look().groups):
+        pytest.skip(f"no control groups to use here: {reason}")
+    if case.image and (missing := available(str(tmp_path / "images"), str(tmp_path / "mounts"))) is not None:
+        pytest.skip(missing)
     with stage(case.uid, hard=case.hard, image=case.image) as made:
         found = in_sandbox(made, case.backend, ATTACKS, ordinary=case.ordinary)
     assert [attack.name for attack in ATTACKS if case.level in attack.stopped_at and found[attack.name] is not False] == []

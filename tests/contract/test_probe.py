@@ -16,14 +16,14 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Completed, Level, Limits, Place
 from cohort.kernel.ports import Running
-from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.cgroups import Cgroups
 from cohort.kernel.sandbox.probe import PROBED, Surroundings, probe
 from cohort.kernel.sandbox.spawner import Spawner
 from support_attacks import PRIVATE_UID, stage
 from support_ordinary import as_ordinary_user
-from support_sandbox import need_bubblewrap, place
+from support_sandbox import cgroups, need_bubblewrap, place
 
 _numbers = itertools.count(1)
 
@@ -32,12 +32,12 @@ def entropy(count: int) -> bytes:
     return os.getpid().to_bytes(4, "big") + next(_numbers).to_bytes(count - 4, "big")
 
 
-def around(here: Place, groups: bool = False) -> Surroundings:
-    return Surroundings(Path(here.root).parent, SystemClock(), entropy, groups)
+def around(here: Place) -> Surroundings:
+    return Surroundings(Path(here.root).parent, SystemClock(), entropy, cgroups=False)
 
 
 @contextmanager
-def bubblewrap(groups: cgroups.Cgroups | None = None) -> Iterator[Bubblewrap]:
+def bubblewrap(groups: Cgroups | None = None) -> Iterator[Bubblewrap]:
     need_bubblewrap()
     spawner = Spawner()
     try:
@@ -87,10 +87,7 @@ def test_bubblewrap_without_hard_limits_shows_level_3() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a workspace with a hard quota here")
 def test_bubblewrap_with_hard_limits_shows_level_4() -> None:
-    hierarchy = cgroups.find().hierarchy
-    if hierarchy is None:
-        pytest.skip(f"no control groups to use here: {cgroups.find().reason}")
-    with stage(PRIVATE_UID, hard=True) as made, bubblewrap(cgroups.Cgroups(hierarchy)) as sandbox:
+    with cgroups() as groups, stage(PRIVATE_UID, hard=True) as made, bubblewrap(groups) as sandbox:
         here = made.place()
         found = probe(sandbox, here, Surroundings(made.folder, SystemClock(), entropy, cgroups=True))
         sandbox.close(here)
@@ -107,6 +104,7 @@ from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Level, Place
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
+from cohort.kernel.sandbox.cgroups import Cgroups
 from cohort.kernel.sandbox.probe import Surroundings, probe
 from cohort.kernel.sandbox.spawner import Spawner
 spawner = Spawner()

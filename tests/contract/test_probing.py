@@ -14,8 +14,8 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.compose.probing import choose_by_attack, probe_here, probe_place
 from cohort.kernel.model import Level
-from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts
+from cohort.kernel.sandbox.probe_machine import look
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 from cohort.kernel.workspaces.backend_image import available
 from support_command import Command
@@ -39,7 +39,7 @@ def test_this_machine_shows_level_3_or_4_and_nothing_is_left_behind(folder: Path
     need_bubblewrap()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     found = probe_here()
-    hard = os.geteuid() == 0 and available(str(folder / "i"), str(folder / "m")) is None and cgroups.find().hierarchy is not None
+    hard = os.geteuid() == 0 and available(str(folder / "i"), str(folder / "m")) is None and not look().groups
     assert found.level is (Level.FULL if hard else Level.NAMESPACES)
     assert found.backend == "bubblewrap"
     assert not [row for row in found.rows if row.stopped is False]

@@ -216,6 +216,9 @@ def test_a_wider_grant_leaves_a_rule_that_is_listed_and_ended(cohort: Command, k
     approval = asked(kernel).id
     assert cohort("approval", "rules").out.startswith("No rule")
     line = ("--for", "standing", "--pattern", "ws_1/**", "--command", "git status", "--hours", "8", "--uses", "5", "--yes")
+    asking = cohort("approval", "approve", approval, *line[:-1])
+    assert (asking.code, f"permits     {kernel.approvals.find(approval).plain}. standing." in asking.err) == (2, True)
+    assert kernel.approvals.find(approval).state is ApprovalState.PENDING
     assert cohort("approval", "approve", approval, *line).code == 0
     sign = kernel.approvals.signs[-1]
     assert (sign.grant, sign.resource, sign.argv_prefix, sign.life_s, sign.uses) == (

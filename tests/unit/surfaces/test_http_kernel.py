@@ -229,6 +229,8 @@ def test_a_request_that_waits_goes_on_when_somebody_approves(client: TestClient,
 def test_an_approval_says_who_answered_and_how_long_they_looked(client: TestClient, home: House) -> None:
     approval = asked(home.kernel).id
     body = {"grant": "standing", "resource": "ws_0000000000000001/**", "life_s": 3600, "uses": 5, "looked_ms": 4200, "note": "fine"}
+    words = post(client, f"/approvals/{approval}/preview", body, role="approver").json()["words"]
+    assert words == f"{home.kernel.approvals.find(approval).plain}. standing."
     answer = post(client, f"/approvals/{approval}/approve", body, role="approver").json()
     assert (answer["state"], answer["approvers"], answer["grant"]) == ("approved", ["ana"], "standing")
     sign = home.kernel.approvals.signs[-1]
@@ -345,6 +347,7 @@ RIGHTS = [
     ("POST", "/agents/scribe/actions", {"admin", "manager", "operator"}),
     ("POST", "/approvals/ap_x/approve", {"admin", "manager", "approver"}),
     ("POST", "/approvals/ap_x/deny", {"admin", "manager", "approver"}),
+    ("POST", "/approvals/ap_x/preview", {"admin", "manager", "approver"}),
     ("POST", "/approval-rules/gr_x/revoke", {"admin", "manager", "approver"}),
     ("POST", "/workspaces/scribe/discard", {"admin", "manager", "operator"}),
     ("POST", "/workspaces/scribe/remove", {"admin", "manager", "operator"}),

@@ -19,7 +19,7 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import ApprovalId
 from cohort.base.settings_kernel import WebhookSettings
-from cohort.kernel.approvals.limits import LOOKED_MS_MAX, NOTE_CHARS_MAX
+from cohort.kernel.approvals.limits import LOOKED_MS_MAX, NAME_CHARS_MAX, NOTE_CHARS_MAX
 from cohort.kernel.approvals.signatures import TOLERANCE_S, Secret, check, signed
 from cohort.kernel.approvals.webhook_http import Address, Resolve, post, resolve
 from cohort.kernel.face import ApprovalDesk, Sign
@@ -32,6 +32,8 @@ PENDING_MAX = 500
 REPLY_BYTES_MAX = 16_384
 REPLIES_KEPT_MAX = 10_000
 GONE = 410
+REPLY_PATH = "/api/v1/approvals/reply"
+"""Where control takes answers; which question it answers, the answer says itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,9 @@ class ApprovalWebhook:
         self._address = Address.parse(settings.url, settings.allow_private)
         self._private = settings.allow_private
         self._approver = f"webhook:{settings.approver}"
+        if len(self._approver) > NAME_CHARS_MAX:
+            field = "kernel.approval_webhook.approver"
+            raise CohortError("CONFIG_INVALID", f"{field} has more than 55 characters", field=field, hint="Shorten it.")
         self._secret = Secret.parse(secret)
         self._desk = desk
         self._clock = clock
@@ -157,7 +162,7 @@ def message(approval: Approval, now_us: int) -> dict[str, Any]:
             "touches": list(approval.touches),
             "why": approval.why,
             "expires_us": approval.expires_us,
-            "reply": f"/v1/approvals/{approval.id}/reply",
+            "reply": REPLY_PATH,
         },
     }
 

@@ -113,7 +113,8 @@ class _Begun:
     def send(self, number: int) -> None:
         """A signal to all of the command."""
         if self.nanny is not None:
-            signal_all(descendants(self.nanny), number)
+            nanny = self.nanny
+            signal_all(lambda: descendants(nanny), number)
         elif self.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
@@ -165,12 +166,13 @@ def variables(place: Place, command: Command) -> dict[str, str]:
 
 
 def _own_processes() -> int:
-    """How many processes this user has: RLIMIT_NPROC counts them along, where there is no private uid and no user namespace."""
+    """How many threads this user has: RLIMIT_NPROC counts them along, where there is no private uid and no user namespace."""
     uid, found = os.getuid(), 0
     with suppress(OSError):
-        for name in os.listdir("/proc"):
+        for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):
-                found += name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    found += os.stat(f"/proc/{name}/task").st_nlink - 2
     return found
 
 

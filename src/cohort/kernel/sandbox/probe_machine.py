@@ -33,7 +33,6 @@ class Machine:
 
 def look(top: Path = Path("/")) -> Machine:
     """`top`: where the machine's files are; another than `/` is for tests."""
-    found = cgroups.find() if sys.platform == "linux" else None
     return Machine(
         system=sys.platform,
         root=os.geteuid() == 0,
@@ -45,9 +44,18 @@ def look(top: Path = Path("/")) -> Machine:
         apparmor_profile=(top / "etc/apparmor.d/bwrap").exists() or (top / "etc/apparmor.d/bwrap-userns-restrict").exists(),
         container=(top / ".dockerenv").exists() or (top / "run/.containerenv").exists(),
         landlock=landlock.abi(),
-        groups="" if found is None or found.hierarchy is not None else found.reason,
+        groups=_no_groups() if sys.platform == "linux" else "",
         systemd=(top / "run/systemd/system").is_dir(),
     )
+
+
+def _no_groups() -> str:
+    """Why control groups cannot be used; tried with a parent of our own, which is taken away again."""
+    found = cgroups.find(parent=f"cohort-look-{os.getpid()}")
+    if found.hierarchy is None:
+        return found.reason
+    cgroups.Cgroups(found.hierarchy).close()
+    return ""
 
 
 def _setting(path: Path) -> int | None:

@@ -251,6 +251,7 @@ def _show(session: Session, agent: dict[str, Any]) -> None:
     from cohort.surfaces.cli.render import NOTHING, facts, moment, number, seconds, size
 
     limits = agent["limits"]
+    cores = f"{limits['cpu_cores']:g} core{'s' if limits['cpu_cores'] != 1 else ''}"
     rows = [
         ("agent", f"{agent['name']} ({agent['id']}), {agent['state']}"),
         ("registered", f"{moment(agent['created_us'])} by {agent['created_by']}"),
@@ -261,7 +262,7 @@ def _show(session: Session, agent: dict[str, Any]) -> None:
         ("disk", f"{size(limits['disk_bytes'])}, {number(limits['files'])} files"),
         (
             "a command",
-            f"{seconds(limits['command_s'])}, {size(limits['memory_bytes'])}, {limits['processes']} processes, {limits['cpu_cores']:g} cores",
+            f"{seconds(limits['command_s'])}, {size(limits['memory_bytes'])}, {limits['processes']} processes, {cores}",
         ),
         (
             "at most",

@@ -180,6 +180,8 @@ def _answer(session: Session, approval: str, verb: str, body: dict[str, Any], qu
     api, began_s = Api(session), None
     if not yes:
         show_question(session.say, api.get(f"/approvals/{part(approval)}"))
+        if body.get("grant", "once") != "once":
+            session.say(f"  permits     {api.post(f'/approvals/{part(approval)}/preview', body)['words']}")
         began_s = time.monotonic()
         if not agreed(question, yes):
             session.say("nothing was answered")

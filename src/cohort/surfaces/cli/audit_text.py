@@ -21,7 +21,8 @@ def entry_line(entry: Mapping[str, Any]) -> str:
     """One entry on one line: index, time, kind, agent, and what matters of its body."""
     whole = entry["body"]
     body = whole.get("body", {})
-    words = [printable(str(body[name])) for name in SAID if body.get(name) not in (None, "")]
+    said = SAID[:4] if body.get("answer") == "allow" else SAID  # why it had to be asked is told by the records before
+    words = [printable(str(body[name])) for name in said if body.get(name) not in (None, "")]
     line = f"{entry['index']:>7}  {moment(whole.get('at_us'))}  {whole.get('kind', '?'):<10}  {whole.get('agent') or '-':<19}  {'  '.join(words)}"
     return line if len(line) <= LINE_CHARS_MAX else line[: LINE_CHARS_MAX - 1] + "…"
 

@@ -162,6 +162,13 @@ class Agents:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What an answer would permit, in the sentence that its rule would carry."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """Each limit of an agent: whether it is enforced, soft or not enforced on this machine, by what, and what that leaves open."""
 

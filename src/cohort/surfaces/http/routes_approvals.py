@@ -14,7 +14,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ApprovalId, GrantRuleId
 from cohort.kernel.face import KernelFace
 from cohort.kernel.model import Approval, ApprovalState, GrantRule
-from cohort.surfaces.http.bodies_kernel import WAIT_S_MAX, Approvals, ApproveBody, DenyBody, Rules
+from cohort.surfaces.http.bodies_kernel import WAIT_S_MAX, Approvals, ApproveBody, DenyBody, Rules, Words
 from cohort.surfaces.http.callers import Approver, Idempotency, Kernel, Reader
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.live import Feed, approvals_stream, stream_response
@@ -79,6 +79,12 @@ def approve(
     """Once for this very action, unless `grant` says how much further it reaches. The approver is the key that calls, never a name in the body."""
     sign = (body or ApproveBody()).sign(caller.name)
     return once(request, caller, key, body, lambda: json_response(kernel.approvals.approve(ApprovalId(approval), sign)))
+
+
+@router.post("/approvals/{approval}/preview", responses={200: {"model": Words}}, summary="What an answer would permit, in plain words")
+def preview(approval: str, kernel: Kernel, caller: Approver, body: Annotated[ApproveBody | None, Body()] = None) -> Response:
+    """Changes nothing. The body is that of `approve`."""
+    return json_response(Words(kernel.approvals.preview(ApprovalId(approval), (body or ApproveBody()).sign(caller.name))))
 
 
 @router.post("/approvals/{approval}/deny", responses={200: {"model": Approval}}, summary="Refuse an action")
