@@ -85,7 +85,8 @@ class Room:
         self.database = database
         self.backend = backend_in(folder, kind, self.clock, opener or best_opener())
         self.busy: set[WorkspaceId] = set()
-        options |= {"opener": opener or best_opener(), "busy": self.busy.__contains__}
+        self.closed: list[Place] = []
+        options |= {"opener": opener or best_opener(), "busy": self.busy.__contains__, "close": self.closed.append}
         self.workspaces = SqlWorkspaces(database, self.clock, self.audit, self.backend, **options)
         self.files = Files(self.workspaces, opener or best_opener())
         self.desk = Desk(self.workspaces, Snapshots(database, self.clock, opener or best_opener(), secrets.token_bytes))

@@ -269,6 +269,23 @@ class TestWorkspaces:
             assert code_of(raised) == "WORKSPACE_BUSY"
         assert room.audit.events() == ["created"]
 
+    def test_nobody_gets_its_place_while_somebody_has_it_alone(self, room: Room, place: Place) -> None:
+        got: list[Place] = []
+        waiting = threading.Thread(target=lambda: got.append(room.workspaces.place(place.workspace)))
+        with room.workspaces.alone(place.workspace):
+            assert room.workspaces.place(place.workspace) == place
+            waiting.start()
+            waiting.join(0.1)
+            assert got == []
+        waiting.join()
+        assert got == [place]
+
+    def test_what_is_kept_ready_in_it_is_closed_before_it_vanishes(self, room: Room, place: Place) -> None:
+        room.workspaces.resize(place.workspace, Limits(disk_bytes=8 << 20), "ann")
+        now = room.workspaces.place(place.workspace)
+        room.workspaces.remove(place.workspace, "ann", "")
+        assert room.closed == ([place, now] if place.hard_quota else [now])
+
     def test_one_whose_directory_was_exchanged_is_not_handed_out(self, room: Room, place: Place, kind: str) -> None:
         if kind == "image":
             base = os.path.dirname(place.root)

@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import ApprovalId, Entropy, GrantRuleId, new_id
-from cohort.kernel.approvals import grants, limits, records, rows, rules
+from cohort.kernel.approvals import answers, grants, limits, records, rows, rules
 from cohort.kernel.approvals.limits import ApprovalLimits
-from cohort.kernel.approvals.plain import TEXT_CHARS_MAX, TOUCHES_MAX, shown
+from cohort.kernel.approvals.plain import shown
 from cohort.kernel.approvals.waiting import Waiting
 from cohort.kernel.face import Sign
 from cohort.kernel.model import Action, Approval, ApprovalState, Caller, GrantRule, Record
@@ -79,7 +79,7 @@ class SqlApprovals:
                 return known
             asked = rows.asked(change.connection, question.action, question.task, now_us)
             rules.check_budget(asked, self._limits)
-            approval = self._question(question, digest, now_us)
+            approval = answers.asked(ApprovalId(new_id("ap", self._entropy)), question, self._limits, now_us)
             rows.add(change.connection, approval)
             self._append(records.asked(approval))
             change.told.append(approval)
@@ -208,24 +208,6 @@ class SqlApprovals:
     def _rules_for(self, connection: Connection, action: Action, now_us: int) -> Sequence[GrantRule]:
         return rows.rules_in_force(connection, action.agent, now_us, action.operation)
 
-    def _question(self, question: Question, digest: str, now_us: int) -> Approval:
-        return Approval(
-            id=ApprovalId(new_id("ap", self._entropy)),
-            state=S.PENDING,
-            action=question.action,
-            digest=digest,
-            policy_hash=question.policy_hash,
-            risk=question.risk,
-            plain=shown(question.plain, TEXT_CHARS_MAX),
-            touches=tuple(shown(each, TEXT_CHARS_MAX) for each in question.touches[:TOUCHES_MAX]),
-            why=shown(question.why, limits.WHY_CHARS_MAX),
-            asked_by=shown(question.asked_by, limits.NAME_CHARS_MAX),
-            task=question.task,
-            created_us=now_us,
-            expires_us=now_us + self._limits.pending_us,
-            approvers_needed=self._limits.approvers_needed,
-        )
-
     def _consume_single(self, change: _Change, action: Action, policy_hash: str, now_us: int) -> Grant | None:
         found = self._granted(change.connection, action.digest, policy_hash, now_us)
         if found is None:
@@ -254,9 +236,9 @@ class SqlApprovals:
             current = rules.as_of(_known(rows.find(change.connection, approval, hold=True), approval), now_us)
             rules.check_open(current)
             rules.check_approver(sign.approver, current, current.approvers)
-            vote = self._vote(current, sign, answer, now_us)
+            vote = answers.vote_of(current, sign, answer, self._limits, now_us)
             rows.add_vote(change.connection, approval, vote)
-            after, rule = self._after(change, current, vote, now_us)
+            after, rule = self._after(change, current, now_us)
             after = replace(after, note=note)
             if not rows.move(change.connection, after, S.PENDING):
                 raise CohortError("APPROVAL_DECIDED", f"{approval} was decided a moment ago", hint="Look at it.")
@@ -266,24 +248,13 @@ class SqlApprovals:
             change.told.append(after)
             return after
 
-    def _vote(self, approval: Approval, sign: Sign, answer: ApprovalState, now_us: int) -> rows.Vote:
-        looked_ms = None if sign.looked_ms is None else max(0, min(sign.looked_ms, limits.LOOKED_MS_MAX))
-        terms = grants.terms_of(approval, sign, self._limits) if answer is S.APPROVED else None
-        return rows.Vote(sign.approver, answer, now_us, looked_ms, terms)
-
-    def _after(self, change: _Change, approval: Approval, vote: rows.Vote, now_us: int) -> tuple[Approval, GrantRule | None]:
-        """The approval after `vote`, and the rule that it leaves."""
-        cast = [*rows.votes_of(change.connection, [approval.id]).get(approval.id, ())]
-        state = rules.tally(approval.approvers_needed, [each.answer for each in cast])
-        voted = replace(approval, state=state, approvers=tuple(each.approver for each in cast))
-        if state is not S.APPROVED:
-            return (voted if state is S.PENDING else replace(voted, decided_us=now_us)), None
-        terms = grants.agreed([each.terms for each in cast if each.terms is not None])
-        rule = grants.rule_of(GrantRuleId(new_id("gr", self._entropy)), approval, terms, vote.approver, now_us)
+    def _after(self, change: _Change, approval: Approval, now_us: int) -> tuple[Approval, GrantRule | None]:
+        """The approval after the votes that are cast by now, and the rule that it leaves, for which there has to be room."""
+        cast = rows.votes_of(change.connection, [approval.id]).get(approval.id, ())
+        after, rule = answers.counted(approval, cast, GrantRuleId(new_id("gr", self._entropy)), self._limits, now_us)
         if rule is not None:
             self._check_room(change.connection, rule, now_us)
-        usable_us = now_us + self._limits.unused_us
-        return replace(voted, decided_us=now_us, expires_us=usable_us, grant=terms.grant, rule=rule.id if rule else None), rule
+        return after, rule
 
     def _check_room(self, connection: Connection, rule: GrantRule, now_us: int) -> None:
         used = len(rows.rules_in_force(connection, rule.agent, now_us))

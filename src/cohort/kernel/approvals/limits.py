@@ -17,7 +17,7 @@ WHY_CHARS_MAX = 1000
 LOOKED_MS_MAX = 24 * 3_600_000
 LIST_MAX = 500
 WAIT_S_MAX = 300.0
-LOOK_S = 0.25
+LOOK_S = 0.5
 """How long a waiting caller may be behind an answer that another process took."""
 SWEPT_AT_ONCE = 100
 CHANGES_AT_ONCE = 4

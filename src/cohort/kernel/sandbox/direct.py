@@ -165,12 +165,13 @@ def variables(place: Place, command: Command) -> dict[str, str]:
 
 
 def _own_processes() -> int:
-    """How many processes this user has: RLIMIT_NPROC counts them along, where there is no private uid and no user namespace."""
+    """How many threads this user has: RLIMIT_NPROC counts them along, where there is no private uid and no user namespace."""
     uid, found = os.getuid(), 0
     with suppress(OSError):
-        for name in os.listdir("/proc"):
+        for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):
-                found += name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    found += os.stat(f"/proc/{name}/task").st_nlink - 2
     return found
 
 

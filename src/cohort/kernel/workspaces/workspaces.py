@@ -74,17 +74,19 @@ class Kept:
 
 @dataclass(slots=True)
 class _Held:
-    """What this process knows of a workspace it has attached."""
+    """What this process knows of a workspace it has attached. `alone`: the thread that has it to itself."""
 
     kept: Kept
     place: Place
     lock: threading.Lock = field(default_factory=threading.Lock)
+    alone: int | None = None
 
 
 class SqlWorkspaces:
     """The port `Workspaces`, and the ledger of `Files`. Safe to use from many threads; one process per machine and directory.
 
-    `private_uids`: whether each agent gets a uid of its own, which takes root. `busy`: whether anything runs in a workspace.
+    `private_uids`: whether each agent gets a uid of its own, which takes root. `busy`: whether anything runs in a workspace. `close`: ends what
+    is kept ready for commands in a place that is about to vanish.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class SqlWorkspaces:
         backend: Backend,
         *,
         busy: Busy = lambda _: False,
+        close: Callable[[Place], None] = lambda _: None,
         pool: Pool | None = None,
         opener: Opener,
         private_uids: bool = False,
@@ -105,6 +108,7 @@ class SqlWorkspaces:
         self._audit = audit
         self._backend = backend
         self._busy = busy
+        self._close = close
         self._pool = pool
         self._opener = opener
         self._private_uids = private_uids
@@ -153,7 +157,11 @@ class SqlWorkspaces:
         return kept.id
 
     def place(self, workspace: WorkspaceId) -> Place:
+        """Waits while another thread has the workspace `alone`, so that no command starts meanwhile. Errors also: WORKSPACE_BUSY."""
         held = self._held.get(workspace)
+        if held is not None and held.alone not in (None, threading.get_ident()):
+            with self.changing(workspace):
+                held = self._held.get(workspace)
         if held is not None:
             try:
                 self._backend.check(held.kept.directory)
@@ -187,6 +195,7 @@ class SqlWorkspaces:
         kept = self.find(workspace)
         with self.alone(workspace):
             self.record(kept, "removed", actor, reason)
+            self._close(self.place(workspace))
             # Commit point: from here on it is gone for its readers, and a start finishes the rest.
             self._set(workspace, state="removing")
             self._held.pop(workspace, None)
@@ -214,9 +223,15 @@ class SqlWorkspaces:
     def alone(self, workspace: WorkspaceId) -> Iterator[None]:
         """As `changing`, and nothing runs there. Errors: WORKSPACE_BUSY."""
         with self.changing(workspace):
-            if self._busy(workspace):
-                raise busy(workspace)
-            yield
+            try:
+                self._of(workspace).alone = threading.get_ident()
+                if self._busy(workspace):
+                    raise busy(workspace)
+                yield
+            finally:
+                held = self._held.get(workspace)
+                if held is not None:
+                    held.alone = None
 
     @contextmanager
     def changing(self, workspace: WorkspaceId) -> Iterator[None]:
@@ -282,6 +297,7 @@ class SqlWorkspaces:
                 self._backend.remove(name)
             raise
         if name != kept.directory:
+            self._close(self.place(kept.id))
             self._backend.release(kept.directory)
         # Commit point. Before this line the old one is the workspace; after it, the new one; a start removes the other.
         self._set(kept.id, directory=name, bytes_max=size.bytes_max, files_max=size.files_max)
@@ -375,7 +391,7 @@ class SqlWorkspaces:
             fresh = self._attach(kept)
             known = self._held.get(workspace)
             if known is not None:  # whoever holds the lock keeps it
-                fresh.lock = known.lock
+                fresh.lock, fresh.alone = known.lock, known.alone
             self._held[workspace] = fresh
             return fresh
 
