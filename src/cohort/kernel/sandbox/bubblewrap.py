@@ -58,7 +58,9 @@ class Cold:
     def start(self, place: Place, limits: Limits, command: Command) -> LongRunning:
         """Errors: as `ports.Sandbox.run`."""
         begun = self._begin(place, limits, command, None)
-        running = LongRunning(begun.execution, begun.stdin, lambda number: signal_all(payload(begun.pid), number), begun.after.close)
+        running = LongRunning(
+            begun.execution, begun.stdin, lambda number: signal_all(lambda: payload(begun.pid), number), begun.after.close
+        )
         if command.stdin:
             running.write(command.stdin)
         return running
