@@ -198,6 +198,7 @@ class Kernel:
             reply=webhook.reply if webhook is not None else None,
             limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
             log_key=lambda: ground.audit.desk.vkey,
+            reload_policy=door.gate.reload_policy,
         )
 
     def register(self, operation: str, executor: Executor) -> None:
