@@ -77,7 +77,7 @@ def opened(folder: Path, name: str) -> AuditRoom:
 
 
 def rate(callers: int, each: int, call: Callable[[int], object]) -> float:
-    """Calls a second when `callers` threads make `each` calls."""
+    """Calls a second when `callers` threads make `each` calls each."""
     threads = [threading.Thread(target=lambda first=caller * each: [call(first + n) for n in range(each)]) for caller in range(callers)]
     start_s = time.perf_counter()
     for thread in threads:
@@ -118,6 +118,7 @@ def appends(folder: Path, quick: bool) -> list[Row]:
     """Alternating, so that what else the machine does falls on all alike; the median of the rounds."""
     room = opened(folder, "appends")
     count, rows = (200, 40) if quick else (2000, 400), {"disk": [], "sqlite": [], "one": [], "many": []}  # type: dict[str, list[float]]
+    spent: dict[str, list[float]] = {"one": [], "many": []}
     numbers = iter(range(0, 1 << 40, 1 << 20))
     for _ in range(ROUNDS):
         rows["disk"].append(syncs_per_s(folder, count[0]))
@@ -125,8 +126,12 @@ def appends(folder: Path, quick: bool) -> list[Row]:
         for path in folder.glob("plain.db*"):
             path.unlink()
         base = next(numbers)
-        rows["one"].append(rate(1, count[0], lambda n, base=base: room.log.append(intent(base + n))))
-        rows["many"].append(rate(CALLERS, count[1], lambda n, base=base: room.log.append(intent(base + 500_000 + n))))
+        for name, callers, each in (("one", 1, count[0]), ("many", CALLERS, count[1])):
+            start_s = time.process_time()
+            rows[name].append(
+                rate(callers, each, lambda n, base=base, name=name: room.log.append(intent(base + n + 500_000 * (name == "many"))))
+            )
+            spent[name].append((time.process_time() - start_s) / (callers * each) * 1e6)
     room.stop()
     names = {
         "disk": "4 KiB appended and synced to disk",
@@ -142,6 +147,7 @@ def appends(folder: Path, quick: bool) -> list[Row]:
             "best": round(max(found)),
             "worst": round(min(found)),
             "/ disk": statistics.median(found) / disk,
+            "processor us": round(statistics.median(spent[key]), 1) if key in spent else "",
         }
         for key, found in rows.items()
     ]
@@ -157,7 +163,11 @@ def verification(folder: Path, entries: int) -> list[Row]:
         print(f"\r{2 * (first + len(numbers)):>10,} of {entries:,}", end="", file=sys.stderr)
     written_s = time.perf_counter() - start_s
     print(file=sys.stderr)
-    full = [room.desk.verify() for _ in range(3)]
+    full, spent = [], []
+    for _ in range(3):
+        start_s = time.process_time()
+        full.append(room.desk.verify())
+        spent.append(time.process_time() - start_s)
     quick = []
     for number in range(50):
         room.log.append(intent(entries + number))
@@ -172,6 +182,7 @@ def verification(folder: Path, entries: int) -> list[Row]:
             "what": f"full verification of {full[0].size:,} records, seconds",
             "median": statistics.median(one.duration_us for one in full) / 1e6,
         },
+        {"what": "its processor time on two threads, seconds", "median": statistics.median(spent)},
         {"what": "the best of three, seconds", "median": min(one.duration_us for one in full) / 1e6},
         {"what": "quick verification after one more record, milliseconds", "median": statistics.median(quick) / 1e3},
         {"what": "proof of one record, milliseconds", "median": 1e3 * _timed(lambda: room.desk.prove(entries // 3))},

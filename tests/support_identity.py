@@ -129,7 +129,7 @@ class Offices:
             "test.example",
             self.life_max_s,
             self.rooms,
-            self.stopped.append,
+            lambda agent: self.stopped.append(agent.id),
         )
 
     def register(self, name: str = "smoke-1", *scopes: str) -> Registered:

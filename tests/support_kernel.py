@@ -720,6 +720,7 @@ class Kernel:
     actions: MemoryActions = field(init=False)
     workspaces: MemoryWorkspaces = field(init=False)
     face: KernelFace = field(init=False)
+    policy_asked_by: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.agents = MemoryAgents(self.audit)
@@ -738,7 +739,15 @@ class Kernel:
             self._reply,
             lambda: "cohort.local/audit+00000000+AAAA",
             lambda agent: holdings(self.agents.find(agent).limits, Mechanisms("linux", namespaces=True, rlimits=True, watchdog=True)),
+            self._reload_policy,
         )
+
+    def _reload_policy(self, actor: str) -> str:
+        """The first time it is wrong, then right."""
+        self.policy_asked_by.append(actor)
+        if len(self.policy_asked_by) == 1:
+            raise CohortError("POLICY_INVALID", "policy.cedar, line 3: end of input", field="policy.cedar:3", hint="Correct that line.")
+        return "c0ffee"
 
     def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:
         if headers.get("webhook-signature") != "right":

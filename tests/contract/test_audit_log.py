@@ -12,7 +12,7 @@ from cohort.kernel.audit.notes import parse_vkey
 from cohort.kernel.audit.proofs import verify_proof
 from cohort.kernel.face import AuditQuery
 from cohort.kernel.model import RecordKind
-from support_audit import fill, open_room, pair, record
+from support_audit import change, fill, open_room, pair, record
 
 
 @pytest.fixture
@@ -124,3 +124,35 @@ def test_an_action_without_an_outcome_is_open_until_it_has_one(room):
     room.log.append(record(2, RecordKind.OUTCOME))
     assert room.desk.verify(full=False).complete
     assert room.desk.verify().complete
+
+
+@pytest.mark.parametrize(
+    ("statement", "first_bad", "why"),
+    [
+        ("UPDATE audit_entries SET kind = 'note' WHERE idx = 77", 77, "what is searched of record 77"),
+        ("UPDATE audit_entries SET agent = NULL WHERE idx = 77", 77, "what is searched of record 77"),
+        ("UPDATE audit_entries SET at_us = at_us + 1 WHERE idx = 299", 299, "what is searched of record 299"),
+        ("UPDATE audit_entries SET entry = leaf WHERE idx = 77", 77, "record 77 was edited"),
+        ("UPDATE audit_entries SET leaf = entry WHERE idx = 77", 77, "the leaf hash beside record 77"),
+        ("DELETE FROM audit_entries WHERE idx = 77", 77, "record 77 is missing"),
+        ("DELETE FROM audit_entries WHERE idx > 270", 271, "its tail was cut off"),
+        ("DELETE FROM audit_nodes", 0, "the inner hash over records 0 to 255"),
+        ("UPDATE audit_checkpoints SET note = 'x'", None, "cannot be trusted"),
+    ],
+)
+def test_a_change_behind_the_log_s_back_is_named_on_each_store(room, database, statement, first_bad, why):
+    fill(room, 300)
+    change(database, (statement, []))
+    answer = room.desk.verify()
+    assert (answer.integrity, answer.first_bad) == ("broken", first_bad)
+    assert why in answer.why
+
+
+@pytest.mark.parametrize(
+    "fields", [{"session": None}, {"agent": None, "action": None}, {"session": "se_" + "a" * 16}, {"private": {"kind": "x", "prev": "y"}}]
+)
+def test_records_of_every_shape_verify(room, fields):
+    room.log.append(record(1, RecordKind.OUTCOME, **fields))
+    room.log.append(record(2, RecordKind.OUTCOME))
+    answer = room.desk.verify()
+    assert (answer.integrity, answer.why) == ("verified", "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +76,18 @@ def test_an_agent_works_is_asked_about_survives_a_kill_and_is_stopped(home: Home
     anyio.run(work)
     verified = home.ask("audit", "verify")
     assert (verified["integrity"], verified["complete"]) == ("verified", True)
+
+
+def test_what_runs_for_an_agent_ends_when_it_is_suspended(home: Home) -> None:
+    home.ask("up", "--detach")
+    registered(home, "runner", "--scope", "system.execute", "--autonomy", "aggressive")
+    tried = json.loads(home.run("exec", "--json", "runner", "--", "true", code=None).stdout)
+    if tried.get("code") in ("LEVEL_TOO_LOW", "SANDBOX_UNAVAILABLE"):
+        pytest.skip("this machine gives no sandbox: it has no user namespaces, or not the privilege for them")
+    running = subprocess.Popen(home.argv("exec", "--json", "runner", "--", "sleep", "90"), cwd=home.folder, env=home.environment, stdout=-1)
+    until(lambda: "sleep" in home.run("audit", "search", "--kind", "intent", "--json").stdout)
+    begun_s = time.monotonic()
+    home.ask("agent", "suspend", "runner", "--reason", "it sleeps")
+    output, _ = running.communicate(timeout=60)
+    assert time.monotonic() - begun_s < 60
+    assert json.loads(output)["outcome"] in ("done", "failed", "unknown"), output

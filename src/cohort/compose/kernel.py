@@ -112,6 +112,15 @@ class _Machine:
             self.resources.release(agent)
             raise
 
+    def end(self, agent: Agent) -> None:
+        """What still runs for an agent that was suspended or revoked; a process that this misses ends with the next sweep."""
+        try:
+            self.processes.stop_all(agent.id)
+            if agent.workspace is not None:
+                self.contained.close(self.workspaces.place(agent.workspace))
+        except CohortError as error:
+            _log.warning("what runs for %s could not be ended at once: %s", agent.name, error)
+
     def give_back(self, known: Sequence[Agent]) -> None:
         """What revoked agents were promised is there for others."""
         for agent in known:
@@ -189,6 +198,7 @@ class Kernel:
             reply=webhook.reply if webhook is not None else None,
             limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
             log_key=lambda: ground.audit.desk.vkey,
+            reload_policy=door.gate.reload_policy,
         )
 
     def register(self, operation: str, executor: Executor) -> None:
@@ -346,7 +356,7 @@ def _machine(ground: _Ground) -> _Machine:
 def _people(ground: _Ground, machine: _Machine, environ: Mapping[str, str]) -> _People:
     told, log = ground.told, ground.audit.log
     keys, domain, life_s = Path(told["token_keys"]), str(told["trust_domain"]), int(told["identity_token_expiration_s"])
-    identity = open_identity(ground.database, ground.clock, ground.entropy, log, keys, domain, life_s, machine)
+    identity = open_identity(ground.database, ground.clock, ground.entropy, log, keys, domain, life_s, machine, machine.end)
     needed = ApprovalLimits(approvers_needed=int(told["approvers_needed"]))
     approvals = SqlApprovals(ground.database, log, ground.clock, ground.entropy, needed)
     if told["approval_webhook"] is None:

@@ -297,6 +297,20 @@ def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path
     assert cohort("audit", "anchor").code == 0
 
 
+def test_a_policy_is_checked_here_and_reloaded_there(cohort: Command, kernel: Kernel, tmp_path: Path) -> None:
+    file = tmp_path / "policy.cedar"
+    file.write_text('@id("a") permit (principal, action, resource);\n@answer("ask") forbid (principal, action, resource);\n')
+    checked = cohort("policy", "check", str(file))
+    assert (checked.code, checked.out.split()) == (0, ["1", "permit", "a", "2", "ask", "line-2"])
+    assert cohort("policy", "check", str(file), "--json").json["rules"][1] == {"id": "line-2", "effect": "ask", "line": 2}
+    file.write_text("permit (principal, action, resource);\nforbid (")
+    wrong = cohort("policy", "check", str(file))
+    assert (wrong.code, "line 2" in wrong.err) == (2, True)
+    kernel.policy_asked_by.clear()
+    assert cohort("policy", "reload").code == 2
+    assert cohort("policy", "reload").out == "c0ffee\n"
+
+
 def test_a_workspace_is_committed_discarded_and_restored(cohort: Command, kernel: Kernel) -> None:
     assert cohort("workspace", "diff", "scribe").code == 3
     assert "+two" in cohort("workspace", "diff", "scribe", "notes/plan.md").out

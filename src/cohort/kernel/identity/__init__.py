@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.base.clock import Clock
-from cohort.base.ids import AgentId, Entropy
+from cohort.base.ids import Entropy
 from cohort.kernel.identity.agents import SqlAgents, Workrooms
 from cohort.kernel.identity.endpoint import SqlTokens
 from cohort.kernel.identity.identities import SqlIdentities
@@ -16,13 +16,14 @@ from cohort.kernel.identity.journal import Journal
 from cohort.kernel.identity.signing import SigningKeys
 from cohort.kernel.identity.time import Steady
 from cohort.kernel.identity.tokens import Jwts
+from cohort.kernel.model import Agent
 from cohort.kernel.ports import AuditLog
 from cohort.storage.database import Database
 
 __all__ = ["IdentityRoom", "Workrooms", "open_identity"]
 
 
-def _nobody(_: AgentId) -> None:
+def _nobody(_: Agent) -> None:
     """Nothing runs."""
 
 
@@ -42,7 +43,7 @@ def open_identity(
     trust_domain: str,
     token_life_max_s: int,
     workrooms: Workrooms,
-    stopped: Callable[[AgentId], None] = _nobody,
+    stopped: Callable[[Agent], None] = _nobody,
 ) -> IdentityRoom:
     """The room on a migrated database; makes the first key to sign tokens with when `key_dir` holds none.
 

@@ -52,7 +52,7 @@ class SqlAgents:
         time: Steady,
         entropy: Entropy,
         workrooms: Workrooms,
-        stopped: Callable[[AgentId], None],
+        stopped: Callable[[Agent], None],
     ) -> None:
         self._database = database
         self._issuer = issuer
@@ -112,7 +112,7 @@ class SqlAgents:
         body = {"event": "revoke", "name": found.name, "actor": check_actor(actor), "reason": check_text("reason", reason)}
         with self._journal.change(RecordKind.AGENT, body, found.id), self._database.write() as connection:
             self._end(connection, found.id, reason)
-        self._stopped(found.id)
+        self._stopped(found)
         return self.find(found.id)
 
     def new_key(self, agent: str, actor: str) -> Registered:
@@ -255,7 +255,7 @@ class SqlAgents:
             values = {"state": state.value, "changed_us": self._time.now_us()}
             connection.execute(update(agents).where(agents.c.id == found.id).values(values))
         if state is not AgentState.ACTIVE:
-            self._stopped(found.id)
+            self._stopped(found)
         return self.find(found.id)
 
     def _end(self, connection: Connection, agent: AgentId, reason: str) -> None:

@@ -113,7 +113,8 @@ class _Begun:
     def send(self, number: int) -> None:
         """A signal to all of the command."""
         if self.nanny is not None:
-            signal_all(descendants(self.nanny), number)
+            nanny = self.nanny
+            signal_all(lambda: descendants(nanny), number)
         elif self.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)

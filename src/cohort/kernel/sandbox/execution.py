@@ -107,6 +107,7 @@ class Execution:
         self._line, self._id, self._pipes, self._bounds, self._clock = line, id, pipes, bounds, clock
         self._understand = understand
         self._watch = Watch()
+        self._egress_bytes: Callable[[], int] = lambda: 0
         self.over = threading.Event()
         """Set once nothing of it is left and its pipes are closed."""
         self._input = memoryview(stdin)
@@ -119,6 +120,10 @@ class Execution:
     def watch(self, watch: Watch) -> None:
         """What to ask about memory, from now on."""
         self._watch = watch
+
+    def meter(self, egress_bytes: Callable[[], int]) -> None:
+        """What to ask at its end about its way out."""
+        self._egress_bytes = egress_bytes
 
     def stop(self, why: StoppedBy) -> None:
         """Kill it with all it started; the first reason counts."""
@@ -284,6 +289,7 @@ class Execution:
             memory_bytes=told.memory_bytes if peak is None else peak,
             stopped_by=stopped_by,
             level=self._bounds.level,
+            egress_bytes=self._egress_bytes(),
         )
 
     def _not_started(self, told: Told) -> CohortError:
