@@ -1,7 +1,7 @@
 """Acting as an agent by hand: one session per person and agent for as long as its token lasts.
 
-An approval is for an action of one session, so a person who asks again after somebody approved has to come back in the same session; also after control was restarted, so that a
-repeated request meets what the first one began.
+An approval is for an action of one session, so a person who asks again after somebody approved has to come back in the same session; also
+after control was restarted, so that a repeated request meets what the first one began.
 """
 
 from __future__ import annotations
