@@ -98,13 +98,13 @@ class MemoryAudit:
         for entry in reversed(self.entries):
             body = entry.body
             fits = all(
-                value is None or body[name] == value
+                value is None or body.get(name) == value
                 for name, value in (("agent", query.agent), ("kind", query.kind), ("action", query.action))
             )
             fits = fits and (query.text is None or query.text in json.dumps(dict(body)))
             fits = fits and (query.before is None or entry.index < query.before)
-            fits = fits and (query.since_us is None or body["at_us"] >= query.since_us)
-            fits = fits and (query.until_us is None or body["at_us"] < query.until_us)
+            fits = fits and (query.since_us is None or body.get("at_us", 0) >= query.since_us)
+            fits = fits and (query.until_us is None or body.get("at_us", 0) < query.until_us)
             if fits:
                 found.append(entry)
         return found[: query.limit]
@@ -720,6 +720,7 @@ class Kernel:
     actions: MemoryActions = field(init=False)
     workspaces: MemoryWorkspaces = field(init=False)
     face: KernelFace = field(init=False)
+    policy_asked_by: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.agents = MemoryAgents(self.audit)
@@ -738,7 +739,15 @@ class Kernel:
             self._reply,
             lambda: "cohort.local/audit+00000000+AAAA",
             lambda agent: holdings(self.agents.find(agent).limits, Mechanisms("linux", namespaces=True, rlimits=True, watchdog=True)),
+            self._reload_policy,
         )
+
+    def _reload_policy(self, actor: str) -> str:
+        """The first time it is wrong, then right."""
+        self.policy_asked_by.append(actor)
+        if len(self.policy_asked_by) == 1:
+            raise CohortError("POLICY_INVALID", "policy.cedar, line 3: end of input", field="policy.cedar:3", hint="Correct that line.")
+        return "c0ffee"
 
     def _reply(self, headers: Mapping[str, str], body: bytes) -> Approval:
         if headers.get("webhook-signature") != "right":

@@ -22,9 +22,13 @@ from support_sandbox import BACKENDS, LIMITS, Journal, need, parts, place, proce
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these backends are Linux'")
 
 
+SPAWNERS: list[int] = []
+"""Every process that was started to start others, newest last."""
+
+
 @pytest.fixture(scope="module")
 def spawner() -> Iterator[Spawner]:
-    spawner = Spawner()
+    spawner = Spawner(begun=SPAWNERS.append)
     yield spawner
     spawner.close()
 
@@ -271,6 +275,18 @@ def test_closing_a_workspace_ends_all_that_runs_in_it(sandbox: Sandbox, here: Pl
         other.close_input()
         assert ended(other).exit_code == 8
         sandbox.close(elsewhere)
+
+
+def test_when_the_spawner_is_killed_all_it_started_ends(sandbox: Sandbox, here: Place) -> None:
+    """As when control itself is killed: the spawner's socket ends then. Here it has no time to clean up. Afterwards there is a new one."""
+    marker = f"cohort-orphan-{uuid.uuid4().hex}"
+    running = sandbox.start(here, LIMITS, shell(f"setsid sh -c 'sleep 300; : {marker}' & echo up; sleep 300; : {marker}"))
+    until(lambda: running.output("stdout", 0, 10) == b"up\n")
+    os.kill(SPAWNERS[-1], signal.SIGKILL)
+    done = ended(running)
+    assert done.stopped_by is StoppedBy.SANDBOX
+    until(lambda: processes_with(marker) == [])
+    assert sandbox.run(here, LIMITS, shell("exit 7")).exit_code == 7
 
 
 def test_an_action_of_nobody_is_refused(sandbox: Sandbox, here: Place) -> None:

@@ -65,6 +65,7 @@ def test_a_command_reaches_what_it_was_granted_by_the_proxy_in_its_environment(h
     assert done.stdout.split() == [b"hello", b"403", b"403"]
     assert [(one.allowed, one.reason) for one in told] == [(True, Reason.LISTED), (False, Reason.NOT_LISTED), (False, Reason.NOT_LISTED)]
     assert len(server.received) == 1
+    assert done.egress_bytes == len(server.received[0]) + len(REPLY)
 
 
 def test_without_a_grant_there_is_no_network_at_all(here: Place) -> None:

@@ -385,3 +385,5 @@ class KernelFace:
     """The public key that signs the audit log's checkpoints, as a vkey (`NAME+KEYID+BASE64`); None when it is missing."""
     limits: Callable[[str], Sequence[Holding]] = lambda _: ()
     """Which limits of an agent (id or name) hold on this machine, and by what. Errors: AGENT_UNKNOWN."""
+    reload_policy: Callable[[str], str] | None = None
+    """Reads the policy file again, for the person named; the hash of what is in force then. Errors: POLICY_INVALID, AUDIT_UNAVAILABLE."""

@@ -392,7 +392,10 @@ class StoppedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a command ended. `exit_code`: None when a signal ended it. Output is cut at the limit; the counts are of everything it wrote."""
+    """How a command ended. `exit_code`: None when a signal ended it. Output is cut at the limit; the counts are of everything it wrote.
+
+    `egress_bytes`: what passed through its way out, up and down.
+    """
 
     exit_code: int | None
     signal: int | None
@@ -405,6 +408,7 @@ class Completed:
     memory_bytes: int | None
     stopped_by: StoppedBy | None
     level: Level
+    egress_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

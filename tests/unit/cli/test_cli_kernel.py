@@ -22,6 +22,7 @@ from cohort.kernel.model import ApprovalState, GrantScope
 from cohort.storage.database import open_database
 from cohort.surfaces.cli.action import parse_arguments
 from cohort.surfaces.cli.approval_text import printable
+from cohort.surfaces.cli.audit_text import entry_line
 from support_audit import fill
 from support_command import Command
 from support_delivery import ADMIN_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
@@ -297,6 +298,20 @@ def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path
     assert cohort("audit", "anchor").code == 0
 
 
+def test_a_policy_is_checked_here_and_reloaded_there(cohort: Command, kernel: Kernel, tmp_path: Path) -> None:
+    file = tmp_path / "policy.cedar"
+    file.write_text('@id("a") permit (principal, action, resource);\n@answer("ask") forbid (principal, action, resource);\n')
+    checked = cohort("policy", "check", str(file))
+    assert (checked.code, checked.out.split()) == (0, ["1", "permit", "a", "2", "ask", "line-2"])
+    assert cohort("policy", "check", str(file), "--json").json["rules"][1] == {"id": "line-2", "effect": "ask", "line": 2}
+    file.write_text("permit (principal, action, resource);\nforbid (")
+    wrong = cohort("policy", "check", str(file))
+    assert (wrong.code, "line 2" in wrong.err) == (2, True)
+    kernel.policy_asked_by.clear()
+    assert cohort("policy", "reload").code == 2
+    assert cohort("policy", "reload").out == "c0ffee\n"
+
+
 def test_a_workspace_is_committed_discarded_and_restored(cohort: Command, kernel: Kernel) -> None:
     assert cohort("workspace", "diff", "scribe").code == 3
     assert "+two" in cohort("workspace", "diff", "scribe", "notes/plan.md").out
@@ -333,3 +348,12 @@ def test_a_kernel_that_cannot_record_is_said_so(cohort: Command, kernel: Kernel)
 
 def test_text_of_others_cannot_move_the_cursor() -> None:
     assert printable("a\x1b[1mb\u202ec\n") == "a<U+001B>[1mb<U+202E>c<U+000A>"
+
+
+@pytest.mark.parametrize(
+    "whole", [{}, {"unreadable": "{\x1b"}, {"at_us": 10**30, "kind": {}, "agent": [1], "body": [2]}, {"at_us": "x", "body": None}]
+)
+def test_an_edited_entry_is_a_line_like_any_other(whole: dict[str, object]) -> None:
+    line = entry_line({"index": 3, "body": whole})
+    assert line.startswith("      3  ")
+    assert line.isprintable()

@@ -146,7 +146,8 @@ def test_text_cannot_hide_reorder_or_end_the_quotation():
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
 )
 COMMAND = ["argv", "shell", "cwd", "env", "stdin", "network", "code"]
 OTHER = ["path", "to", "content", "mode", "recursive", "url", "method", "headers", "body", "payload", "text", "signal", "key", "value"]
@@ -154,7 +155,7 @@ names = st.sampled_from([*COMMAND, *OTHER])
 operations = st.sampled_from([*_WORDS, "memory.read", "unheard.of"])
 
 
-@given(operations, st.text(), st.dictionaries(names | st.text(), anything, max_size=8), st.text())
+@given(operations, st.text(), st.dictionaries(names | st.text(), anything, max_size=4), st.text())
 def test_no_arguments_make_words_that_deceive_or_fail(operation, resource, arguments, agent):
     plain = describe(action(operation, resource, **{"argv": ["x"], **arguments}), agent, WORKSPACE)
     for text in (plain.text, *plain.touches):

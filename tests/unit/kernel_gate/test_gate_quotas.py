@@ -118,6 +118,17 @@ def test_egress_is_reserved_for_the_whole_answer(gates: GateHouse) -> None:
     assert gates.ask("http.request", url="https://known.example/").code == "QUOTA_EXCEEDED"
 
 
+def test_what_commands_pass_to_the_network_is_counted_against_the_day(gates: GateHouse) -> None:
+    limited(gates, egress_bytes_per_day=5 << 20)
+    gates.replace_executor("terminal.run", lambda _cleared: Executed({}, egress_bytes=3 << 20))
+    codes = []
+    for _ in range(3):
+        gates.approve(gates.ask("terminal.run", argv=["curl"], network=True))
+        codes.append(gates.ask("terminal.run", argv=["curl"], network=True).code)
+    assert codes == [None, None, "QUOTA_EXCEEDED"]
+    assert gates.ask("terminal.run", argv=["ls"]).outcome is Outcome.DONE
+
+
 def test_processes_are_counted_by_who_keeps_them(gates: GateHouse) -> None:
     limited(gates, processes=2)
     running = [0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from cohort.base.ids import WorkspaceId
 from cohort.kernel.model import Command, Completed, Level, Limits, Place, StoppedBy
 from cohort.kernel.sandbox import backends, boxes, commands, landlock, opening, popen, profile, seatbelt, windows
 from cohort.kernel.sandbox.memory import Watchdog
+from cohort.kernel.sandbox.processes import signal_all
 from cohort.kernel.sandbox.spawner import Spawner
 from support_processes import until
 from support_sandbox import parts
@@ -118,6 +121,16 @@ def test_the_watchdog_counts_the_sandboxes_own_temporary_files_only() -> None:
     assert other is not None
     assert abs(own - other) < 64 << 20
     assert Watchdog(os.getpid(), 1 << 20, {}).over()
+
+
+def test_a_signal_goes_only_to_who_is_still_listed() -> None:
+    """A process that was listed and is not any more is another one by now, for all that is known."""
+    with subprocess.Popen(["sleep", "60"]) as ours, subprocess.Popen(["sleep", "60"]) as other:
+        answers = iter([[ours.pid, other.pid, 2**22 + 1], [ours.pid]])
+        signal_all(lambda: next(answers), signal.SIGTERM)
+        assert ours.wait(10) == -signal.SIGTERM
+        assert other.poll() is None
+        other.kill()
 
 
 def test_the_seatbelt_profile_denies_by_default_and_keeps_protected_paths() -> None:

@@ -280,6 +280,14 @@ def test_the_log_is_searched_page_by_page_newest_first(client: TestClient, home:
     assert get(client, "/audit/entries/999").status_code == 404
 
 
+def test_a_changed_policy_is_put_in_force_by_an_admin_and_a_wrong_one_is_not(client: TestClient, home: House) -> None:
+    assert post(client, "/policy/reload", role="manager").json()["code"] == "ROLE_TOO_LOW"
+    wrong = post(client, "/policy/reload")
+    assert (wrong.status_code, wrong.json()["code"], wrong.json()["field"]) == (422, "POLICY_INVALID", "policy.cedar:3")
+    assert post(client, "/policy/reload").json() == {"hash": "c0ffee"}
+    assert len(home.kernel.policy_asked_by) == 2
+
+
 def test_the_log_is_verified_proven_exported_anchored_and_noted(client: TestClient, home: House) -> None:
     assert post(client, "/audit/verify").json()["integrity"] == "verified"
     home.kernel.audit.broken = 1

@@ -160,7 +160,7 @@ class Policies:
             return found
 
     def _read(self) -> Policy:
-        text = policy_text.read(_content(self._file), self._file.name if self._file else "policy")
+        text = policy_text.read_file(self._file) if self._file is not None else policy_text.read()
         body = {
             "version": POLICY_VERSION,
             "schema": policy_text.schema_text(),
@@ -168,14 +168,3 @@ class Policies:
             "settings": self._settings,
         }
         return Policy(text, sha256_hex(canonical_json(body)))
-
-
-def _content(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(policy_text.POLICY_CHARS_MAX * 4 + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "Name a readable UTF-8 text in `kernel.policy_file`."
-        raise CohortError("POLICY_INVALID", f"{file.name}: cannot be read: {error}", field="kernel.policy_file", hint=hint) from error

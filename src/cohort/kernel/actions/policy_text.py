@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import cedarpy
@@ -88,6 +89,17 @@ def read(user: str = "", source: str = "policy") -> PolicyText:
     canonical = tuple(_json(text) for text in both)
     said = json.dumps(canonical)
     return PolicyText(tuple(statement for _, statement in (*own, *theirs)), canonical, parsed, any(word in said for word in TAINT_WORDS))
+
+
+def read_file(file: Path) -> PolicyText:
+    """As `read`, of a file in UTF-8. Errors: POLICY_INVALID, also when it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(POLICY_CHARS_MAX * 4 + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "Name a readable UTF-8 text in `kernel.policy_file`."
+        raise CohortError("POLICY_INVALID", f"{file.name}: cannot be read: {error}", field="kernel.policy_file", hint=hint) from error
+    return read(text, file.name)
 
 
 def _statements(text: str, source: str, *, own: bool) -> list[tuple[str, Statement]]:

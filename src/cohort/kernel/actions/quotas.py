@@ -25,6 +25,8 @@ BLOCK_SHARE = 0.02
 AT_ONCE_MAX = 32
 """Actions of one agent that run at the same time."""
 AGENTS_MAX = 10_000
+EGRESS_HELD_BYTES = 1 << 20
+"""For a command with a way out, while it runs."""
 RESPONSE_BYTES_MAX = 4 << 20
 """Reserved for the answer to one request."""
 DAY_US = 86_400_000_000
@@ -89,9 +91,9 @@ class Quotas:
         with self._lock:
             book = self._book(agent)
             self._count(book, limits)
-            cpu_us = self._hold(agent, book, "cpu_us", _cpu_wanted(facts), round(limits.cpu_s_per_day * 1e6), partly=True)
+            cpu_us = self._hold(agent, book, "cpu_us", _cpu_wanted(facts), True, round(limits.cpu_s_per_day * 1e6))
             try:
-                egress = self._hold(agent, book, "egress_bytes", _egress_wanted(facts), limits.egress_bytes_per_day, partly=False)
+                egress = self._hold(agent, book, "egress_bytes", *_egress_wanted(facts), limits.egress_bytes_per_day)
             except CohortError:
                 book.purses["cpu_us"].held -= cpu_us
                 raise
@@ -154,7 +156,7 @@ class Quotas:
             raise _exceeded(f"{AT_ONCE_MAX} actions at once", "Wait for one to end.")
         book.calls.append(now_s)
 
-    def _hold(self, agent: AgentId, book: _Book, name: str, wanted: int, limit: int, *, partly: bool) -> int:
+    def _hold(self, agent: AgentId, book: _Book, name: str, wanted: int, partly: bool, limit: int) -> int:
         """Hold `wanted`, or what is left of the day where `partly` and something is."""
         purse = book.purses[name]
         if wanted > purse.free:
@@ -197,10 +199,13 @@ def _cpu_wanted(facts: Facts) -> int:
     return round(limits.command_s * limits.cpu_cores * 1e6) if facts.row.executes else 0
 
 
-def _egress_wanted(facts: Facts) -> int:
+def _egress_wanted(facts: Facts) -> tuple[int, bool]:
+    """How much, and whether less will do. A command with a way out needs something of the day to be left; what it passes is charged at its end."""
+    if facts.row.executes and facts.action.arguments.get("network"):
+        return EGRESS_HELD_BYTES, True
     if facts.action.operation not in ("http.request", "network.webhook"):
-        return 0
-    return RESPONSE_BYTES_MAX + sum(len(str(value).encode()) for value in facts.action.arguments.values())
+        return 0, False
+    return RESPONSE_BYTES_MAX + sum(len(str(value).encode()) for value in facts.action.arguments.values()), False
 
 
 def _exceeded(what: str, hint: str) -> CohortError:

@@ -20,10 +20,11 @@ from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
-from cohort.kernel.sandbox.execution import Bounds, Execution, LongRunning, Pipes, Told, lines
+from cohort.kernel.sandbox.execution import Bounds, Execution, Pipes, Told, lines
 from cohort.kernel.sandbox.once import Once
 from cohort.kernel.sandbox.processes import children, descendants, signal_all
 from cohort.kernel.sandbox.runners import Runners
+from cohort.kernel.sandbox.running import LongRunning
 from cohort.kernel.sandbox.spawner import unavailable
 from cohort.kernel.sandbox.warm import Warm
 
@@ -58,7 +59,9 @@ class Cold:
     def start(self, place: Place, limits: Limits, command: Command) -> LongRunning:
         """Errors: as `ports.Sandbox.run`."""
         begun = self._begin(place, limits, command, None)
-        running = LongRunning(begun.execution, begun.stdin, lambda number: signal_all(payload(begun.pid), number), begun.after.close)
+        running = LongRunning(
+            begun.execution, begun.stdin, lambda number: signal_all(lambda: payload(begun.pid), number), begun.after.close
+        )
         if command.stdin:
             running.write(command.stdin)
         return running
@@ -97,7 +100,9 @@ class Cold:
             if _looked_at(wanted, command) and begun.execution.hear_extra(stage_two.SET_UP, boxes.SETUP_WAIT_S):
                 boxes.check_protected(begun.pid, wanted.protected)
                 if command.hosts:
-                    begun.after.callback(boxes.way_out(self._parts, begun.pid, wanted.limits, command).close)
+                    way_out = boxes.way_out(self._parts, begun.pid, wanted.limits, command)
+                    begun.after.callback(way_out.close)
+                    begun.execution.meter(lambda: way_out.bytes_used)
                 os.write(ends.ours["go"], stage_two.GO_AHEAD)
         except (CohortError, OSError) as error:
             begun.after.close()

@@ -30,7 +30,7 @@ from typing import Any
 
 MESSAGE_BYTES_MAX = 256 << 10
 DESCRIPTORS_MAX = 32
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 SECCOMP_MODE_FILTER = 2
 LANDLOCK_RESTRICT_SELF = 446
 KILL_ROUNDS_MAX = 1000
@@ -238,9 +238,19 @@ def _mind() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    parent = os.getppid()
     pid = os.fork()
     if pid == 0:
         return
+
+    def end(*_: object) -> None:
+        kill(-pid, signal.SIGKILL)
+        kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)  # when the forker itself was killed, which sends this
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        end()
     os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # also those that tell of others: their end must be seen
     _, status, _ = os.wait4(pid, 0)
     kill(-pid, signal.SIGKILL)

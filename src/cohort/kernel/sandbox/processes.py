@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Callable
 
 DESCENDANTS_MAX = 10_000
 
@@ -29,8 +31,23 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def signal_all(pids: list[int], number: int) -> None:
-    """To processes that may be gone by now."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+def signal_all(listed: Callable[[], list[int]], number: int) -> None:
+    """A signal to every process that `listed` names, and to no other.
+
+    Numbers are used again: each process is held by a descriptor first, and counts only if it is still listed then. Who ends meanwhile,
+    or is no longer ours to signal, needs no signal.
+    """
+    held = {pid: fd for pid in listed() if (fd := _hold(pid)) is not None}
+    still = set(listed())
+    for pid, fd in held.items():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if pid in still:
+                signal.pidfd_send_signal(fd, number)
+        os.close(fd)
+
+
+def _hold(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None

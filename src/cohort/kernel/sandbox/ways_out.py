@@ -9,6 +9,9 @@ from typing import Any, Protocol
 class Listener(Protocol):
     """A proxy that listens inside one sandbox."""
 
+    @property
+    def bytes_used(self) -> int: ...
+
     def close(self) -> None: ...
 
 

@@ -40,7 +40,7 @@ kernel:
   # max_files: 1000
   # require_user_approval: true
   # isolation_min: 3                 # commands are refused below this level; `cohort doctor` tells the level of this machine
-  # policy_file: policy.cedar        # your own policies instead of the built-in ones
+  # policy_file: policy.cedar        # your own policies, besides the built-in ones
   # anchors: [file:/mnt/other-disk/checkpoints]    # a second place that vouches for the audit log
 """
 RELEASE = """\

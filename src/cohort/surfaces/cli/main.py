@@ -29,6 +29,7 @@ COMMANDS = {
     "action": (f"{HERE}.action", "Try one action as an agent, by hand."),
     "exec": (f"{HERE}.execute", "Run one command as an agent, contained, at once."),
     "approval": (f"{HERE}.approval", "What waits for a person, and the answer."),
+    "policy": (f"{HERE}.policy", "Check a policy file; put a changed one in force."),
     "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
     "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "mcp": (f"{HERE}.mcp", "Serve an agent's tools to an MCP client."),

@@ -220,6 +220,11 @@ class Anchored:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     index: int
 

@@ -15,10 +15,11 @@ from cohort.base.errors import ERRORS, CohortError, Retry
 from cohort.base.ids import ActionId
 from cohort.kernel.face import Request as Asked
 from cohort.kernel.model import ActionResult, Outcome
-from cohort.surfaces.http.bodies_kernel import ActionBody, Operations
-from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, Reader
+from cohort.surfaces.http.bodies_kernel import ActionBody, Operations, PolicyInForce
+from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, KeyKeeper, Reader
 from cohort.surfaces.http.encoding import json_response, to_json
 from cohort.surfaces.http.hands import Hands
+from cohort.surfaces.http.repeats import once
 
 router = APIRouter()
 
@@ -76,6 +77,15 @@ async def act_by_hand(
 @router.get("/operations", responses={200: {"model": Operations}}, summary="Every operation: its scope, risk and arguments")
 def operations(kernel: Kernel, _: Reader) -> Response:
     return json_response(Operations(tuple(kernel.actions.operations())))
+
+
+@router.post("/policy/reload", responses={200: {"model": PolicyInForce}}, summary="Read the policy file again and put it in force")
+def reload_policy(request: Request, kernel: Kernel, caller: KeyKeeper, key: Idempotency = None) -> Response:
+    """Recorded with who asked. A file with an error is `POLICY_INVALID`, with its line; what was in force stays in force."""
+    again = kernel.reload_policy
+    if again is None:
+        raise CohortError("POLICY_UNAVAILABLE", "no policies are kept here", hint="Start control with its kernel.")
+    return once(request, caller, key, None, lambda: json_response(PolicyInForce(again(caller.name))))
 
 
 @router.get("/actions/{action}", responses={200: {"model": ActionResult}}, summary="How a former action ended, from the audit log")

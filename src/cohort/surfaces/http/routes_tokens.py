@@ -22,11 +22,8 @@ from cohort.kernel.scopes import SCOPES
 from cohort.surfaces.http.callers import Idempotency, Kernel, KeyKeeper
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.repeats import once
+from cohort.surfaces.mcp.addresses import MCP_PATH, METADATA_PATH, REVOKE_PATH, TOKEN_PATH
 
-TOKEN_PATH = "/api/v1/oauth/token"  # noqa: S105
-REVOKE_PATH = "/api/v1/oauth/revoke"
-MCP_PATH = "/mcp"
-METADATA_PATH = "/.well-known/oauth-protected-resource"
 FIELDS_MAX = 20
 CLIENT_CHARS_COUNTED = 64
 FORM = "application/x-www-form-urlencoded"

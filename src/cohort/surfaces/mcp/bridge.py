@@ -28,8 +28,8 @@ from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 
 from cohort import __version__
 from cohort.base.errors import CohortError, Retry
-from cohort.surfaces.http.routes_tokens import MCP_PATH
 from cohort.surfaces.mcp import answers
+from cohort.surfaces.mcp.addresses import MCP_PATH
 from cohort.surfaces.mcp.server import INSTRUCTIONS
 from cohort.surfaces.mcp.signing_in import Tokens
 

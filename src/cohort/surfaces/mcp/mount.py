@@ -19,7 +19,8 @@ from cohort.base.errors import CohortError, Retry
 from cohort.kernel.face import KernelFace
 from cohort.surfaces.http.ports import BODY_BYTES_MAX
 from cohort.surfaces.http.problems import problem_response
-from cohort.surfaces.http.routes_tokens import MCP_PATH, METADATA_PATH, base_of
+from cohort.surfaces.http.routes_tokens import base_of
+from cohort.surfaces.mcp.addresses import MCP_PATH, METADATA_PATH
 from cohort.surfaces.mcp.asking import Asking
 from cohort.surfaces.mcp.callers import Holder
 from cohort.surfaces.mcp.server import mcp_server

@@ -11,7 +11,7 @@ import anyio
 import httpx2
 
 from cohort.base.errors import CohortError, Retry
-from cohort.surfaces.http.routes_tokens import MCP_PATH, REVOKE_PATH, TOKEN_PATH
+from cohort.surfaces.mcp.addresses import MCP_PATH, REVOKE_PATH, TOKEN_PATH
 
 EARLY_S = 60.0
 """A token that ends sooner is replaced before it is used."""

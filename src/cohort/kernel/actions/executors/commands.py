@@ -77,7 +77,17 @@ def executed(completed: Completed) -> Executed:
     code, reason = ("PROCESS_FAILED", _WHY[completed.stopped_by]) if completed.stopped_by is not None else (None, "")
     hint = "Ask for less at once, or have the agent's limits raised." if code else ""
     shown = ended(completed)
-    return Executed(shown, code, reason, hint, cpu_us=completed.cpu_us, level=completed.level, output_digest=digest, usage=usage)
+    return Executed(
+        shown,
+        code,
+        reason,
+        hint,
+        cpu_us=completed.cpu_us,
+        egress_bytes=completed.egress_bytes,
+        level=completed.level,
+        output_digest=digest,
+        usage=usage,
+    )
 
 
 def ended(completed: Completed) -> dict[str, Any]:
