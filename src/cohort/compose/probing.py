@@ -23,7 +23,7 @@ from cohort.kernel.sandbox.probe import Surroundings, nothing_shown, probe
 from cohort.kernel.sandbox.spawner import Spawn, Spawner
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
-from cohort.kernel.workspaces.workspaces import UID_LAST
+from cohort.kernel.workspaces.rows import UID_LAST
 
 PROBE_UID = UID_LAST + 1
 """Whose workspace the probe's is where Cohort runs as root: no agent's."""

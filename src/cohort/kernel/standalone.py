@@ -38,7 +38,8 @@ from cohort.kernel.model import Agent, Limits, Position, Record, RecordKind, Ris
 from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.beneath import best_opener
-from cohort.kernel.workspaces.files import Files, Listing, Written
+from cohort.kernel.workspaces.entries import Listing
+from cohort.kernel.workspaces.files import Files, Written
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 from cohort.storage.database import Database, open_database
 

@@ -20,10 +20,11 @@ from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts, Wanted
 from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
-from cohort.kernel.sandbox.execution import Bounds, Execution, LongRunning, Pipes, Told, lines
+from cohort.kernel.sandbox.execution import Bounds, Execution, Pipes, Told, lines
 from cohort.kernel.sandbox.once import Once
 from cohort.kernel.sandbox.processes import children, descendants, signal_all
 from cohort.kernel.sandbox.runners import Runners
+from cohort.kernel.sandbox.running import LongRunning
 from cohort.kernel.sandbox.spawner import unavailable
 from cohort.kernel.sandbox.warm import Warm
 

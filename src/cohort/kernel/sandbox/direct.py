@@ -15,9 +15,10 @@ from cohort.kernel.sandbox import commands, profile
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.ends import Ends
-from cohort.kernel.sandbox.execution import Bounds, Execution, LongRunning, Pipes, Told, Watch, lines
+from cohort.kernel.sandbox.execution import Bounds, Execution, Pipes, Told, Watch, lines
 from cohort.kernel.sandbox.memory import Watchdog
 from cohort.kernel.sandbox.processes import descendants, signal_all
+from cohort.kernel.sandbox.running import LongRunning
 from cohort.kernel.sandbox.spawner import Order, unavailable
 
 TELL, RULES = 3, 4

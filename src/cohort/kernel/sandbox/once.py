@@ -8,8 +8,8 @@ from cohort.kernel.model import Command, Completed, Limits, Place
 from cohort.kernel.sandbox import boxes
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
-from cohort.kernel.sandbox.execution import LongRunning
 from cohort.kernel.sandbox.runners import Begun, Runners, Sandbox, key_of
+from cohort.kernel.sandbox.running import LongRunning
 from cohort.kernel.sandbox.spawner import unavailable
 
 

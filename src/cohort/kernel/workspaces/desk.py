@@ -13,8 +13,9 @@ from cohort.kernel.face import WorkspaceView
 from cohort.kernel.model import Change, Snapshot
 from cohort.kernel.workspaces.manifests import Item, Manifest, difference, least_used
 from cohort.kernel.workspaces.paths import canonical, neutral, shown
+from cohort.kernel.workspaces.rows import Kept
 from cohort.kernel.workspaces.snapshots import Snapshots
-from cohort.kernel.workspaces.workspaces import Kept, SqlWorkspaces
+from cohort.kernel.workspaces.workspaces import SqlWorkspaces
 
 TEXT_BYTES_MAX = 512 << 10
 TEXT_LINES_MAX = 5000

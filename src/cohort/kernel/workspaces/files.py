@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
-import heapq
 import os
 import stat
 from collections.abc import Iterator
@@ -24,8 +23,9 @@ from cohort.kernel.model import Place
 from cohort.kernel.workspaces import walking
 from cohort.kernel.workspaces.backend import BLOCK_BYTES, STAGING_DIRECTORY, Used
 from cohort.kernel.workspaces.beneath import Opener, Tree, in_our_words
-from cohort.kernel.workspaces.paths import canonical, listed, shown
-from cohort.kernel.workspaces.protected import GIT, HOOKS, INFO, PLACEHOLDERS, check_writable, is_furniture, protection
+from cohort.kernel.workspaces.entries import Entry, Listing, entry_of, kind_of, page_of, status_of
+from cohort.kernel.workspaces.paths import canonical, shown
+from cohort.kernel.workspaces.protected import check_writable
 
 READ_BYTES_MAX = 8 << 20
 WRITE_BYTES_MAX = 64 << 20
@@ -54,27 +54,6 @@ class Piece:
     @property
     def more(self) -> bool:
         return self.offset + len(self.data) < self.size
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """`kind`: file, directory, link or special. `usable`: whether `path` is how to ask for it; names with hidden characters are not."""
-
-    path: str
-    kind: str
-    size: int
-    mode: int
-    modified_us: int
-    protected: bool
-    usable: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """`after`: what to go on from; None at the end."""
-
-    entries: tuple[Entry, ...]
-    after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +99,16 @@ class Files:
         path = canonical(path)
         with self._tree(place, path) as tree:
             if not path:
-                return _entry(path, os.fstat(tree.descriptor))
+                return entry_of(path, os.fstat(tree.descriptor))
             with tree.parent(path) as (folder, name):
-                return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+                return entry_of(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
     def list(self, place: Place, path: str = "", after: str | None = None, limit: int = LIST_ENTRIES_MAX) -> Listing:
         """Entries of a directory by name, from behind `after`. Placeholders of protected names are left out while they are empty."""
         path = canonical(path)
         _check_number("limit", limit, 1, LIST_ENTRIES_MAX)
         with self._tree(place, path) as tree, _opened(tree, path, os.O_RDONLY | os.O_DIRECTORY) as (folder, _):
-            names = ((listed(entry.name)[0], entry.name) for entry in os.scandir(folder) if path or not _is_placeholder(entry.name, folder))
-            page = heapq.nsmallest(limit + 1, (pair for pair in names if after is None or pair[0] > after))
-            entries = [entry for _, name in page[:limit] if (entry := _child(path, name, folder)) is not None]
-        return Listing(tuple(entries), page[limit - 1][0] if len(page) > limit else None)
+            return page_of(folder, path, after, limit)
 
     def write(self, place: Place, path: str, data: bytes, how: How = How.OVERWRITE, mode: int | None = None) -> Written:
         """Write a whole file, or append. `mode`: permission bits; None keeps those there are. While a file is replaced in a workspace
@@ -141,7 +117,7 @@ class Files:
         check_writable(path)
         _check_number("content", len(data), 0, WRITE_BYTES_MAX)
         with self._ledger.changing(place.workspace), self._tree(place, path) as tree, tree.parent(path) as (folder, name):
-            before = _status(folder, name)
+            before = status_of(folder, name)
             _check_target(path, before, how)
             self._check_room(place, data, before, how)
             if how is How.APPEND and before is not None:
@@ -287,16 +263,9 @@ def _staging(place: Place) -> Iterator[int]:
         os.close(opened)
 
 
-def _status(folder: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
 def _check_regular(path: str, status: os.stat_result, place: Place) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = _kind(status)
+        kind = kind_of(status)
         raise CohortError(
             "PATH_WRONG_KIND", f"{shown(path) or 'the root'} is a {kind}", hint="Use the path of a regular file.", field="path"
         )
@@ -360,7 +329,7 @@ def _rename(old: str, new: str, source: int, target: int, *, replace: bool) -> N
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), new)
-    if _status(target, new) is not None:
+    if status_of(target, new) is not None:
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), new)
     os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
 
@@ -376,45 +345,6 @@ def _counted(tree: Tree, path: str) -> int:
             message = f"{shown(path)} holds more than {DELETE_ENTRIES_MAX} entries"
             raise CohortError("PATH_WRONG_KIND", message, hint="Delete its parts one by one.", field="path")
     return count
-
-
-def _child(path: str, name: str, folder: int) -> Entry | None:
-    """None when it is gone meanwhile."""
-    text, usable = listed(name)
-    status = _status(folder, name)
-    return _entry(f"{path}/{text}" if path else text, status, usable) if status is not None else None
-
-
-def _is_placeholder(name: str, root: int) -> bool:
-    """Whether an entry of the root is there only to keep a protected name taken."""
-    if name not in PLACEHOLDERS and name != GIT:
-        return False
-    status = _status(root, name)
-    if status is None or not is_furniture(name, status) or not stat.S_ISDIR(status.st_mode):
-        return status is not None and is_furniture(name, status)
-    inside = {f"{name}/{below}" for below in _names(root, name)}
-    return inside == {HOOKS, INFO} and not _names(root, HOOKS) if name == GIT else not inside
-
-
-def _names(folder: int, name: str) -> list[str]:
-    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return os.listdir(opened)
-    finally:
-        os.close(opened)
-
-
-def _entry(path: str, status: os.stat_result, usable: bool = True) -> Entry:
-    mode, modified_us = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1000
-    return Entry(path, _kind(status), status.st_size, mode, modified_us, protection(path) is not None, usable)
-
-
-def _kind(status: os.stat_result) -> str:
-    if stat.S_ISREG(status.st_mode):
-        return "file"
-    if stat.S_ISDIR(status.st_mode):
-        return "directory"
-    return "link" if stat.S_ISLNK(status.st_mode) else "special"
 
 
 def _check_number(field: str, value: int, low: int, high: int) -> None:

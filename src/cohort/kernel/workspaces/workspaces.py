@@ -15,61 +15,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select, update
-
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import AgentId, Entropy, SnapshotId, WorkspaceId, new_id
+from cohort.base.ids import AgentId, Entropy, WorkspaceId
 from cohort.kernel.model import Limits, Place, Record, RecordKind, Usage
 from cohort.kernel.ports import AuditLog
 from cohort.kernel.workspaces.backend import Backend, Size, Used, busy
 from cohort.kernel.workspaces.beneath import Opener, in_our_words
 from cohort.kernel.workspaces.copying import copy_tree
 from cohort.kernel.workspaces.pool import Pool, new_name
+from cohort.kernel.workspaces.rows import Kept, Rows
 from cohort.storage.database import Database
-from cohort.storage.schema import agents, workspaces
 
-UID_FIRST = 200_000
-UID_LAST = UID_FIRST + 1_000_000
 LOCK_WAIT_S = 10.0
 CREATING_MAX = 32
 
 Busy = Callable[[WorkspaceId], bool]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A workspace as its row says. `base`: the snapshot that differences are to. `restoring`: what is being put back; empty: nothing at all."""
-
-    id: WorkspaceId
-    agent: AgentId
-    directory: str
-    backend: str
-    uid: int
-    size: Size
-    state: str
-    base: SnapshotId | None
-    restoring: str | None
-    created_us: int
-
-    @classmethod
-    def of(cls, row: Row[Any]) -> Kept:
-        size = Size(row.bytes_max, row.files_max)
-        base = SnapshotId(row.base) if row.base is not None else None
-        return cls(
-            WorkspaceId(row.id),
-            AgentId(row.agent),
-            row.directory,
-            row.backend,
-            row.uid,
-            size,
-            row.state,
-            base,
-            row.restoring,
-            row.created_us,
-        )
 
 
 @dataclass(slots=True)
@@ -103,8 +66,7 @@ class SqlWorkspaces:
         private_uids: bool = False,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        self._database = database
-        self._clock = clock
+        self._rows = Rows(database, clock, entropy, private_uids=private_uids)
         self._audit = audit
         self._backend = backend
         self._busy = busy
@@ -119,7 +81,7 @@ class SqlWorkspaces:
 
     def start(self) -> None:
         """Finish or undo what a killed process began, then keep spares ready. Call it before anything else."""
-        for kept in self.listed(("creating", "removing")):
+        for kept in self._rows.listed(("creating", "removing")):
             try:
                 self._finish(kept, "system") if kept.state == "creating" else self._finish_removal(kept)
             except CohortError as error:
@@ -148,10 +110,10 @@ class SqlWorkspaces:
         """
         size = Size.of(limits)
         with self._creating[hash(agent) % CREATING_MAX]:
-            kept = self._of_agent(agent)
+            kept = self._rows.of_agent(agent)
             if kept is None:
                 name = self._pool.take(size) if self._pool is not None else None
-                kept = self._begin(agent, size, name or new_name(self._entropy))
+                kept = self._rows.begin(agent, size, name or new_name(self._entropy), self._backend.name)
             if kept.state == "creating":
                 self._finish_or_undo(kept, actor)
         return kept.id
@@ -197,7 +159,7 @@ class SqlWorkspaces:
             self.record(kept, "removed", actor, reason)
             self._close(self.place(workspace))
             # Commit point: from here on it is gone for its readers, and a start finishes the rest.
-            self._set(workspace, state="removing")
+            self._rows.set(workspace, state="removing")
             self._held.pop(workspace, None)
             self._finish_removal(kept)
 
@@ -254,38 +216,33 @@ class SqlWorkspaces:
 
     def find(self, workspace: str) -> Kept:
         """By its id or its agent's name. Errors: WORKSPACE_UNKNOWN."""
-        wanted = select(workspaces).join(agents, agents.c.id == workspaces.c.agent).where(workspaces.c.state == "ready")
-        with self._database.read() as connection:
-            row = connection.execute(wanted.where(or_(workspaces.c.id == workspace, agents.c.name == workspace))).first()
-        if row is None:
-            raise CohortError("WORKSPACE_UNKNOWN", f"there is no workspace {workspace[:80]!r}", hint="List the workspaces.")
-        return Kept.of(row)
+        return self._rows.find(workspace)
 
     def listed(self, states: Sequence[str] = ("ready",)) -> Sequence[Kept]:
         """Oldest first."""
-        order = (workspaces.c.created_us, workspaces.c.id)
-        with self._database.read() as connection:
-            rows = connection.execute(select(workspaces).where(workspaces.c.state.in_(states)).order_by(*order)).all()
-        return [Kept.of(row) for row in rows]
+        return self._rows.listed(states)
+
+    def set_restoring(self, workspace: WorkspaceId, target: str | None) -> None:
+        """Note durably which snapshot is being put back; None: it is done."""
+        self._rows.set(workspace, restoring=target)
 
     def record(self, kept: Kept, event: str, actor: str, reason: str, **more: Any) -> None:
         """Write what was, or is about to be, done into the audit log. Errors: AUDIT_UNAVAILABLE."""
         body = {"event": event, "workspace": kept.id, "actor": actor, "reason": reason, **more}
         self._audit.append(Record(RecordKind.WORKSPACE, body, agent=kept.agent))
 
-    def set_restoring(self, workspace: WorkspaceId, target: str | None) -> None:
-        """Note durably which snapshot is being put back; None: it is done."""
-        self._set(workspace, restoring=target)
-
     def _sweep(self) -> None:
         """Remove what nobody was given; what a row names is that row's, however far the process got that was killed."""
-        rows = {kept.directory: kept for kept in self.listed(("creating", "ready", "removing"))}
+        rows = {kept.directory: kept for kept in self._rows.listed(("creating", "ready", "removing"))}
         for name in self._backend.spares():
             kept = rows.get(name)
-            if kept is None:
-                self._backend.remove(name)
-            elif kept.state == "ready":
-                self._backend.assign(name, kept.uid if self._private_uids else None)
+            try:
+                if kept is None:
+                    self._backend.remove(name)
+                elif kept.state == "ready":
+                    self._backend.assign(name, kept.uid if self._private_uids else None)
+            except CohortError as error:
+                _log.warning("%s is left for the next start: %s", name, error)
 
     def _change_size(self, kept: Kept, size: Size, actor: str) -> None:
         before = {"bytes_max": kept.size.bytes_max, "files_max": kept.size.files_max}
@@ -300,7 +257,7 @@ class SqlWorkspaces:
             self._close(self.place(kept.id))
             self._backend.release(kept.directory)
         # Commit point. Before this line the old one is the workspace; after it, the new one; a start removes the other.
-        self._set(kept.id, directory=name, bytes_max=size.bytes_max, files_max=size.files_max)
+        self._rows.set(kept.id, directory=name, bytes_max=size.bytes_max, files_max=size.files_max)
         if name != kept.directory:
             self._backend.assign(name, kept.uid if self._private_uids else None)
             self._backend.remove(kept.directory)
@@ -318,45 +275,12 @@ class SqlWorkspaces:
             raise
         return name
 
-    def _of_agent(self, agent: AgentId, connection: Connection | None = None) -> Kept | None:
-        wanted = select(workspaces).where(workspaces.c.agent == agent, workspaces.c.state.in_(("creating", "ready")))
-        if connection is None:
-            with self._database.read() as opened:
-                row = opened.execute(wanted).first()
-        else:
-            row = connection.execute(wanted).first()
-        return Kept.of(row) if row is not None else None
-
-    def _begin(self, agent: AgentId, size: Size, name: str) -> Kept:
-        with self._database.write() as connection:
-            self._database.lock(connection, "cohort workspaces")
-            existing = self._of_agent(agent, connection)
-            if existing is not None:  # somebody was faster; the spare is swept at the next start
-                return existing
-            workspace = WorkspaceId(new_id("ws", self._entropy))
-            uid = self._next_uid(connection)
-            now_us = self._clock.now_us()
-            kept = Kept(workspace, agent, name, self._backend.name, uid, size, "creating", None, None, now_us)
-            row = {"id": workspace, "agent": agent, "directory": name, "backend": kept.backend, "uid": uid, "created_us": now_us}
-            row |= {"bytes_max": size.bytes_max, "files_max": size.files_max, "state": "creating"}
-            connection.execute(workspaces.insert().values(row))
-        return kept
-
-    def _next_uid(self, connection: Connection) -> int:
-        if not self._private_uids:
-            return os.geteuid()
-        last = connection.execute(select(func.max(workspaces.c.uid)).where(workspaces.c.uid >= UID_FIRST)).scalar()
-        uid = UID_FIRST if last is None else int(last) + 1
-        if uid > UID_LAST:
-            raise CohortError("WORKSPACE_UNAVAILABLE", f"all uids up to {UID_LAST} were given out", hint="Use a new installation.")
-        return uid
-
     def _finish_or_undo(self, kept: Kept, actor: str) -> None:
         try:
             self._finish(kept, actor)
         except CohortError as error:
             if error.retry is not Retry.CHECK_FIRST:
-                self._set(kept.id, state="removing")
+                self._rows.set(kept.id, state="removing")
                 self._finish_removal(kept)
             raise
 
@@ -369,16 +293,12 @@ class SqlWorkspaces:
         size = {"bytes_max": kept.size.bytes_max, "files_max": kept.size.files_max}
         self.record(kept, "created", actor, "", backend=kept.backend, uid=kept.uid, **size)
         # Commit point. Before this line the workspace exists for nobody; after it, for everybody.
-        self._set(kept.id, state="ready")
+        self._rows.set(kept.id, state="ready")
         self._held[kept.id] = held
 
     def _finish_removal(self, kept: Kept) -> None:
         self._backend.remove(kept.directory)
-        self._set(kept.id, state="removed")
-
-    def _set(self, workspace: WorkspaceId, **values: Any) -> None:
-        with self._database.write() as connection:
-            connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(**values))
+        self._rows.set(kept.id, state="removed")
 
     def _of(self, workspace: WorkspaceId) -> _Held:
         return self._held.get(workspace) or self._attached(workspace)

@@ -14,7 +14,8 @@ from cohort.kernel.actions.display import neutral
 from cohort.kernel.actions.facts import workspace_of
 from cohort.kernel.model import Place
 from cohort.kernel.ports import Workspaces
-from cohort.kernel.workspaces.files import Entry, Files, How
+from cohort.kernel.workspaces.entries import Entry
+from cohort.kernel.workspaces.files import Files, How
 from cohort.kernel.workspaces.search import Search
 
 HOW = {"replace": How.OVERWRITE, "create": How.CREATE, "append": How.APPEND}
