@@ -98,13 +98,13 @@ class MemoryAudit:
         for entry in reversed(self.entries):
             body = entry.body
             fits = all(
-                value is None or body[name] == value
+                value is None or body.get(name) == value
                 for name, value in (("agent", query.agent), ("kind", query.kind), ("action", query.action))
             )
             fits = fits and (query.text is None or query.text in json.dumps(dict(body)))
             fits = fits and (query.before is None or entry.index < query.before)
-            fits = fits and (query.since_us is None or body["at_us"] >= query.since_us)
-            fits = fits and (query.until_us is None or body["at_us"] < query.until_us)
+            fits = fits and (query.since_us is None or body.get("at_us", 0) >= query.since_us)
+            fits = fits and (query.until_us is None or body.get("at_us", 0) < query.until_us)
             if fits:
                 found.append(entry)
         return found[: query.limit]

@@ -22,6 +22,7 @@ from cohort.kernel.model import ApprovalState, GrantScope
 from cohort.storage.database import open_database
 from cohort.surfaces.cli.action import parse_arguments
 from cohort.surfaces.cli.approval_text import printable
+from cohort.surfaces.cli.audit_text import entry_line
 from support_audit import fill
 from support_command import Command
 from support_delivery import ADMIN_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
@@ -347,3 +348,12 @@ def test_a_kernel_that_cannot_record_is_said_so(cohort: Command, kernel: Kernel)
 
 def test_text_of_others_cannot_move_the_cursor() -> None:
     assert printable("a\x1b[1mb\u202ec\n") == "a<U+001B>[1mb<U+202E>c<U+000A>"
+
+
+@pytest.mark.parametrize(
+    "whole", [{}, {"unreadable": "{\x1b"}, {"at_us": 10**30, "kind": {}, "agent": [1], "body": [2]}, {"at_us": "x", "body": None}]
+)
+def test_an_edited_entry_is_a_line_like_any_other(whole: dict[str, object]) -> None:
+    line = entry_line({"index": 3, "body": whole})
+    assert line.startswith("      3  ")
+    assert line.isprintable()

@@ -136,10 +136,23 @@ def test_what_agents_write_is_text_everywhere(client: TestClient, home: House) -
     home.kernel.audit.append(
         "decision", {"operation": HOSTILE, "answer": "deny", "code": HOSTILE, "resource": HOSTILE}, approval.action.agent
     )
+    strange = {"kind": 7, "agent": [HOSTILE], "action": {}, "at_us": HOSTILE, "body": [HOSTILE]}
+    home.kernel.audit.entries.append(Entry(len(home.kernel.audit.entries), "0" * 64, strange))
     home.kernel.audit.entries.append(Entry(len(home.kernel.audit.entries), "0" * 64, {"unreadable": HOSTILE}))
     signed(client)
-    for path in ("/agents", "/agents/mallory", "/approvals", f"/approvals/{approval.id}", "/audit", f"/audit?text={HOSTILE}"):
-        text = client.get(path).text
+    unreadable = len(home.kernel.audit.entries) - 1
+    for path in (
+        "/agents",
+        "/agents/mallory",
+        "/approvals",
+        f"/approvals/{approval.id}",
+        "/audit",
+        f"/audit/{unreadable}",
+        "/audit?text=onerror",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        text = answer.text
         assert "<img" not in text, path
         assert "49" not in re.sub(r"<[^>]*>", "", text) or "{{7*7}}" in text, path
         sound(text)

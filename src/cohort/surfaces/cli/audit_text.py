@@ -13,17 +13,22 @@ from cohort.surfaces.cli.session import Session
 
 INTEGRITY_CODES = {"verified": Exit.DONE, "broken": Exit.NO, "no data": Exit.UNKNOWN}
 LINE_CHARS_MAX = 160
+TIME_US_MAX = 250_000_000_000_000_000
+"""The year 9892; later ones have no date."""
 SAID = ("event", "operation", "resource", "answer", "code", "outcome", "reason", "text")
 """What of a body is worth a place on the line, in this order."""
 
 
 def entry_line(entry: Mapping[str, Any]) -> str:
-    """One entry on one line: index, time, kind, agent, and what matters of its body."""
+    """One entry on one line: index, time, kind, agent, and what matters of its body. An edited entry can hold anything anywhere."""
     whole = entry["body"]
-    body = whole.get("body", {})
+    body = whole.get("body") if isinstance(whole.get("body"), dict) else {"text": whole.get("unreadable", "")}
+    said_us = whole.get("at_us")
+    at_us = said_us if isinstance(said_us, int) and 0 <= said_us < TIME_US_MAX else None
+    kind, agent = (printable(str(whole.get(name) or "-")) for name in ("kind", "agent"))
     said = SAID[:4] if body.get("answer") == "allow" else SAID  # why it had to be asked is told by the records before
     words = [printable(str(body[name])) for name in said if body.get(name) not in (None, "")]
-    line = f"{entry['index']:>7}  {moment(whole.get('at_us'))}  {whole.get('kind', '?'):<10}  {whole.get('agent') or '-':<19}  {'  '.join(words)}"
+    line = f"{entry['index']:>7}  {moment(at_us)}  {kind:<10}  {agent:<19}  {'  '.join(words)}"
     return line if len(line) <= LINE_CHARS_MAX else line[: LINE_CHARS_MAX - 1] + "…"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.kernel.face import Entry
+from cohort.surfaces.dashboard.wording_kernel import time_of
 
 ROWS_MAX = 12
 TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waits": "wait", "runs": "accent"}
@@ -54,5 +55,5 @@ def _row(entry: Entry, action: str, body: Mapping[str, Any], outcome: Mapping[st
     else:
         word, code = str(outcome.get("outcome", "unknown")), str(outcome.get("code") or "")
     return ActionRow(
-        action, entry.index, int(entry.body.get("at_us", 0)), str(body.get("operation", "")), str(body.get("resource", "")), word, code
+        action, entry.index, time_of(entry.body) or 0, str(body.get("operation", "")), str(body.get("resource", "")), word, code
     )

@@ -101,6 +101,8 @@ ANSWER_TONES = {"approved": "safe", "denied": "harm", "expired": "harm"}
 SAID = ("name", "resource", "reason", "text", "anchor", "actor", "by")
 """What of a body is worth a place beside the title, in this order."""
 DETAIL_CHARS_MAX = 240
+TIME_US_MAX = 250_000_000_000_000_000
+"""The year 9892; later ones have no date."""
 
 
 def bytes_text(value: float | None) -> str:
@@ -130,11 +132,15 @@ def questions_wait(approvals: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record on one line. `detail` may be an agent's text."""
+    """A record on one line. `detail` may be an agent's text. Whoever edits the log can put anything anywhere, so nothing is taken for granted."""
 
     title: str
     detail: str
     tone: str
+    at_us: int | None = None
+    kind: str = ""
+    agent: str = ""
+    action: str = ""
 
 
 def record_line(whole: Mapping[str, Any]) -> Line:
@@ -145,7 +151,14 @@ def record_line(whole: Mapping[str, Any]) -> Line:
     said: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     title, tone = _title(kind, said)
     detail = next((str(said[name]) for name in SAID if said.get(name) not in (None, "", title)), "")
-    return Line(title, detail[:DETAIL_CHARS_MAX], tone)
+    agent, action = (str(whole.get(name) or "") for name in ("agent", "action"))
+    return Line(title, detail[:DETAIL_CHARS_MAX], tone, time_of(whole), kind, agent, action)
+
+
+def time_of(whole: Mapping[str, Any]) -> int | None:
+    """When an entry says it was made, if that is a time at all."""
+    at_us = whole.get("at_us")
+    return at_us if isinstance(at_us, int) and 0 <= at_us < TIME_US_MAX else None
 
 
 def _title(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
