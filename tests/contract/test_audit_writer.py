@@ -403,3 +403,21 @@ def test_an_error_nobody_foresaw_leaves_no_caller_waiting(room, monkeypatch):
         calls[0]()
     monkeypatch.undo()
     assert calls[1]().index == 0
+
+
+def test_a_record_that_somebody_put_in_the_next_place_seals_the_log(room, database):
+    fill(room, 3)
+    change(
+        database,
+        (
+            "INSERT INTO audit_entries (idx, entry, leaf, at_us, kind) SELECT 3, entry, leaf, at_us, kind FROM audit_entries WHERE idx = 2",
+            [],
+        ),
+    )
+    for _ in range(2):
+        with pytest.raises(CohortError) as caught:
+            room.log.append(record(3))
+        assert caught.value.code == "AUDIT_BROKEN"
+    assert room.log.trouble.code == "AUDIT_BROKEN"
+    answer = room.desk.verify()
+    assert (answer.integrity, answer.first_bad) == ("broken", 3)

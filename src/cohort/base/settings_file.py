@@ -56,6 +56,7 @@ class KernelFile(Strict):
     approvers_needed: Annotated[int, Field(ge=1, le=2)] = 1
     anchors: Annotated[list[Text], Field(max_length=16)] = []
     approval_webhook: WebhookFile | None = None
+    egress_private: Annotated[list[Annotated[str, Field(pattern=r"^\S{1,255}:[0-9]{1,5}$")]], Field(max_length=200)] = []
 
 
 class SettingsFile(Strict):

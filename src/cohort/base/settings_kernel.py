@@ -28,6 +28,7 @@ class KernelSettings:
     """Relative paths are relative to the file's folder; None means the place in the data directory.
 
     `identity_token_expiration_s`: the longest life of a token. `isolation_min`: commands of agents are refused below this level.
+    `egress_private`: `host:port` that agents may be granted though they are not on the public internet.
     """
 
     workspace_root: str | None = None
@@ -42,6 +43,7 @@ class KernelSettings:
     approvers_needed: int = 1
     anchors: tuple[str, ...] = ()
     approval_webhook: WebhookSettings | None = None
+    egress_private: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any], base: Path) -> KernelSettings:
@@ -52,7 +54,8 @@ class KernelSettings:
                 said[name] = str((base / said[name]).expanduser())
         if said.get("approval_webhook") is not None:
             said["approval_webhook"] = WebhookSettings(**said["approval_webhook"])
-        said["anchors"] = tuple(said.get("anchors", ()))
+        for name in ("anchors", "egress_private"):
+            said[name] = tuple(said.get(name, ()))
         return cls(**said)
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +61,10 @@ class Hooks:
 class Contained:
     """The port `Sandbox`: the backend that the probe has chosen. Before that, whoever asks waits for it."""
 
-    def __init__(self, backend: Backend, folder: Path, hooks: Hooks, clock: Clock, entropy: Entropy, installation: str) -> None:
-        """`folder`: outside of every workspace. `installation`: names the control groups."""
+    def __init__(
+        self, backend: Backend, folder: Path, hooks: Hooks, clock: Clock, entropy: Entropy, installation: str, private: Sequence[str] = ()
+    ) -> None:
+        """`folder`: outside of every workspace. `installation`: names the control groups. `private`: as for `Proxy`. Errors: FIELD_INVALID."""
         hierarchy = cgroups.find(parent=f"cohort-{installation}").hierarchy
         self._backend = backend
         self._folder = folder
@@ -71,7 +73,7 @@ class Contained:
         self.private_uids = os.geteuid() == 0
         self._priority = Held.NOT_ENFORCED
         self._spawner = Spawner(begun=self._lower)
-        self._proxy = Proxy()
+        self._proxy = Proxy(private)
         self._groups = None if hierarchy is None else cgroups.Cgroups(hierarchy)
         self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, self._groups)
         self._probed = threading.Event()

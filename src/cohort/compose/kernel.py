@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +329,7 @@ def _machine(ground: _Ground) -> _Machine:
     root, opener = Path(told["workspace_root"]), best_opener()
     backend = storage(root, ground.installation, clock, opener)
     hooks = Hooks(ground.executions.spawned, _reached(ground.executions))
-    contained = Contained(backend, ground.data_dir, hooks, clock, entropy, ground.installation)
+    contained = Contained(backend, ground.data_dir, hooks, clock, entropy, ground.installation, _private(told))
     usual = Size.of(Limits(disk_bytes=int(told["max_disk_mb"]) * 1_000_000, files=int(told["max_files"])))
     workspaces = SqlWorkspaces(
         database,
@@ -371,7 +372,10 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
     told = ground.told
     least, asks = Level(int(told["isolation_min"])), bool(told["require_user_approval"])
     policy_file = Path(told["policy_file"]) if told["policy_file"] else None
-    quotas, requests = Quotas(ground.database, ground.clock, machine.processes.running), Requests(resolve_public)
+    quotas, requests = (
+        Quotas(ground.database, ground.clock, machine.processes.running),
+        Requests(partial(resolve_public, private=_private(told))),
+    )
     rooms = Rooms(
         audit=ground.audit.log,
         entries=ground.entries,
@@ -403,6 +407,11 @@ def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Re
         "agent.delegate": delegate(people.identity.tokens, AUDIENCE),
     }
     return {**ground.executions.observed(on_host), **spawning}
+
+
+def _private(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """`host:port` that agents may be granted though they are not on the public internet."""
+    return tuple(told.get("egress_private", ()))
 
 
 def _reached(executions: Executions) -> Callable[[str, Verdict], None]:

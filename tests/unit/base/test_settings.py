@@ -173,3 +173,12 @@ def test_a_secret_of_the_webhook_has_to_be_a_reference(tmp_path: Path) -> None:
     assert caught.value.code == "CONFIG_INVALID"
     assert caught.value.field == "kernel.approval_webhook.secret"
     assert "hush" not in str(caught.value)
+
+
+def test_hosts_that_may_be_private_are_a_list_of_hosts_with_ports(tmp_path: Path) -> None:
+    write(tmp_path, "kernel: {egress_private: ['wiki.example:443']}\n")
+    assert load_settings({}, folder=tmp_path).kernel.egress_private == ("wiki.example:443",)
+    write(tmp_path, "kernel: {egress_private: [wiki.example]}\n")
+    with pytest.raises(CohortError, match="egress_private") as caught:
+        load_settings({}, folder=tmp_path)
+    assert caught.value.code == "CONFIG_INVALID"

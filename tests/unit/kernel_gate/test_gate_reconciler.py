@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +223,26 @@ def test_only_what_is_new_is_compared(watched: Watched) -> None:
     assert watched.reconciler.compare().executions == 2
 
 
+def test_a_restart_goes_on_where_it_was_and_counts_nothing_twice(watched: Watched) -> None:
+    watched.gates.ask("files.read", path="a")
+    watched.spawn("", "sh")
+    watched.reconciler.compare()
+    again = watched.fresh()
+    assert breaches(again.counts()) == (None, None, None)
+    watched.gates.ask("files.read", path="b")
+    counts = again.compare()
+    assert (counts.executions, breaches(counts), len(counts.findings)) == (3, (1, 0, 0), 1)
+
+
+@pytest.mark.parametrize("spoilt", ["", "{", "[]", '{"segment":99,"offset":0}', '{"segment":1,"offset":0}'])
+def test_what_cannot_be_remembered_is_compared_again(watched: Watched, tmp_path: Path, spoilt: str) -> None:
+    watched.spawn("", "sh")
+    watched.reconciler.compare()
+    (tmp_path / "journal" / "compared.json").write_text(spoilt)
+    counts = watched.fresh().compare()
+    assert (counts.executions, breaches(counts)) == (1, (1, 0, 0))
+
+
 def test_a_store_that_fails_loses_no_line_and_counts_none_twice(watched: Watched) -> None:
     failing: list[bool] = []
 
@@ -252,7 +271,7 @@ def test_segments_that_were_dropped_unread_are_a_finding(tmp_path: Path, clock: 
         journal.spawned(Spawn(OWN, ("ls",), "", 1, "b"))
     counts = reconciler.compare()
     assert any("segments" in finding for finding in counts.findings)
-    assert len(os.listdir(tmp_path)) == 2
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
 def test_a_line_torn_by_a_crash_is_left_out_and_the_next_start_goes_on(tmp_path: Path, clock: ManualClock) -> None:

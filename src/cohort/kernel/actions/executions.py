@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
@@ -26,6 +27,8 @@ SEGMENT_BYTES_MAX = 8 << 20
 SEGMENTS_MAX = 8
 READ_BYTES_MAX = 4 << 20
 NAME_CHARS_MAX = 1024
+STATE = "compared.json"
+STATE_KINDS = {"segment": int, "offset": int, "executions": int, "counts": dict, "findings": list, "open": list}
 
 _SEGMENT = re.compile(r"executions-(\d{8})\.jsonl")
 
@@ -105,6 +108,24 @@ class Executions:
             if whole or segment == segments[-1]:
                 return _parsed(whole), Cursor(segment, begin + len(whole)), lost
         return [], cursor, lost
+
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Keep where the reader is and what it has counted, both or neither. Errors: DISK_FULL."""
+        path = self._folder / STATE
+        with _in_our_words():
+            path.with_suffix(".new").write_text(json.dumps(state, separators=(",", ":")), encoding="utf-8")
+            # Commit point. Before this line a restart compares again from where the reader was before, with what it had counted then.
+            path.with_suffix(".new").replace(path)
+
+    def recall(self) -> Mapping[str, Any] | None:
+        """What was remembered of this very journal; None when there is nothing, or it cannot be of this journal."""
+        try:
+            state = json.loads((self._folder / STATE).read_text(encoding="utf-8"))
+            newest = max(self._segments(), default=0)
+        except (OSError, ValueError):
+            return None
+        whole = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in STATE_KINDS.items())
+        return state if whole and 0 <= state["segment"] <= newest and state["offset"] >= 0 else None
 
     def close(self) -> None:
         with self._lock:

@@ -27,6 +27,7 @@ from cohort.kernel.scopes import parse_scope, permits
 
 FINDINGS_MAX = 100
 OPEN_MAX = 10_000
+OPEN_KEPT_MAX = 1000
 GRANTS_MAX = 100_000
 PERIOD_S = 5.0
 OVERTIME_S = 15.0
@@ -158,7 +159,7 @@ def _over(allowed: Mapping[str, Any], used: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Reconciler:
-    """Compares what is new; see `compare`. `entries`: an action's records. Counts cover what the journal still holds."""
+    """Compares what is new; see `compare`. `entries`: an action's records. Counts go on over restarts, with the journal."""
 
     def __init__(
         self, journal: Executions, entries: Callable[[ActionId], Sequence[Entry]], owner: Callable[[str], str | None], clock: Clock
@@ -168,23 +169,21 @@ class Reconciler:
         self._owner = owner
         self._clock = clock
         self._lock = threading.Lock()
-        self._cursor = Cursor()
         self._backlog: deque[Line] = deque()
-        self._executions = 0
-        self._counts = dict.fromkeys(Breach, 0)
-        self._findings: deque[str] = deque(maxlen=FINDINGS_MAX)
-        self._open: OrderedDict[str, None] = OrderedDict()
+        former = journal.recall() or {"segment": 0, "offset": 0, "executions": 0, "counts": {}, "findings": [], "open": []}
+        self._cursor = Cursor(former["segment"], former["offset"])
+        self._executions: int = former["executions"]
+        self._counts = {breach: int(former["counts"].get(breach.value, 0)) for breach in Breach}
+        self._findings: deque[str] = deque(former["findings"], maxlen=FINDINGS_MAX)
+        self._open: OrderedDict[str, None] = OrderedDict.fromkeys(former["open"])
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._grants: OrderedDict[str, str] = OrderedDict()
-        self._compared_us: int | None = None
+        self._remembered: dict[str, Any] = {}
+        self._last = SafetyCounts(self._executions, None, None, None, None)
 
     def counts(self) -> SafetyCounts:
-        """As of the last comparison; the three counts are None before the first."""
-        with self._lock:
-            if self._compared_us is None:
-                return SafetyCounts(0, None, None, None, None)
-            bypasses, containment, unauthorised = (self._counts[breach] for breach in Breach)
-            return SafetyCounts(self._executions, bypasses, containment, unauthorised, self._compared_us, tuple(self._findings))
+        """As of the last comparison of this process; the three counts are None before the first. Never waits for one under way."""
+        return self._last
 
     def compare(self) -> SafetyCounts:
         """Everything since the last time. Errors of the log's store: nothing is lost, the next call compares it again."""
@@ -194,8 +193,26 @@ class Reconciler:
                     self._compare(self._backlog[0])
                     self._backlog.popleft()
             self._compare_open()
-            self._compared_us = self._clock.now_us()
-        return self.counts()
+            self._last = self._counted()
+            self._remember()
+        return self._last
+
+    def _counted(self) -> SafetyCounts:
+        bypasses, containment, unauthorised = (self._counts[breach] for breach in Breach)
+        return SafetyCounts(self._executions, bypasses, containment, unauthorised, self._clock.now_us(), tuple(self._findings))
+
+    def _remember(self) -> None:
+        state = {
+            "segment": self._cursor.segment,
+            "offset": self._cursor.offset,
+            "executions": self._executions,
+            "counts": {breach.value: count for breach, count in self._counts.items()},
+            "findings": list(self._findings),
+            "open": list(self._open)[-OPEN_KEPT_MAX:],
+        }
+        if state != self._remembered:
+            self._journal.remember(state)
+            self._remembered = state
 
     def _read(self) -> bool:
         """Take in what is new; whether there is anything to compare."""

@@ -128,26 +128,26 @@ def commitment(salt: bytes, data: bytes) -> str:
 
 def canonical(value: Any) -> bytes:
     """As `canonical_json`, quicker for what it nearly always is: strings, whole numbers and plain fractions."""
-    if type(value) in _ALIKE or _plain(value):
-        try:
+    try:
+        if type(value) in _ALIKE or _plain(value):
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        except TypeError:  # half of a surrogate pair; the slow way says so in our words
-            return canonical_json(value)
+    except TypeError:  # a key that is no text, or half of a surrogate pair; the slow way says so in our words
+        return canonical_json(value)
     return canonical_json(value)
 
 
 def _plain(value: Any) -> bool:
     """Whether orjson and RFC 8785 agree on `value`: ASCII keys sort alike, and fractions of ordinary size are written alike."""
     kind = type(value)
+    if kind in _ALIKE:
+        return True
     if kind is dict:
-        return all(type(key) is str and key.isascii() and (type(one) in _ALIKE or _plain(one)) for key, one in value.items())
+        return all(map(str.isascii, value)) and all(map(_plain, value.values()))
     if kind is list or kind is tuple:
-        return all(type(one) in _ALIKE or _plain(one) for one in value)
+        return all(map(_plain, value))
     if kind is int:
         return bool(-_EXACT_INTEGER < value < _EXACT_INTEGER)
-    if kind is float:
-        return bool(1e-3 <= abs(value) < 1e15 and value % 1 != 0)
-    return kind in _ALIKE
+    return kind is float and bool(1e-3 <= abs(value) < 1e15 and value % 1 != 0)
 
 
 def parse(entry: bytes) -> dict[str, Any]:

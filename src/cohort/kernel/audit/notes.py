@@ -85,10 +85,10 @@ class Verifier:
     name: str
     kind: int
     public: bytes
+    id: bytes = field(init=False)
 
-    @property
-    def id(self) -> bytes:
-        return key_id(self.name, self.kind, self.public)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", key_id(self.name, self.kind, self.public))
 
     @property
     def vkey(self) -> str:

@@ -5,8 +5,7 @@ SQLite keeps whatever type is put into a column. Who changes the log may leave a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +47,8 @@ class Rows:
     def __init__(self, connection: Connection) -> None:
         if not connection.in_transaction():
             connection.begin()  # else each of the driver's statements would see a state of its own
-        self._connection = connection
+        self._dbapi: Any = connection.dialect.loaded_dbapi
+        self._error: type[Exception] = self._dbapi.Error
         self._driver: Any = connection.connection.driver_connection
         self._sqlite = connection.dialect.name == "sqlite"
 
@@ -58,38 +58,41 @@ class Rows:
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """A driver's cursor. `?` marks values on both stores."""
-        with self._translated():
+        try:
             if self._sqlite:
                 return self._driver.execute(statement, values)
             return self._driver.cursor(binary=True).execute(statement.replace("?", "%s"), values)
+        except self._error as error:
+            raise self._wrapped(error) from error
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._translated():
+        try:
             if self._sqlite:
                 self._driver.executemany(statement, rows)
             elif rows:
                 self._driver.cursor(binary=True).executemany(statement.replace("?", "%s"), rows)
+        except self._error as error:
+            raise self._wrapped(error) from error
 
     def all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         cursor = self.execute(statement, values)
-        with self._translated():
+        try:
             return list(cursor.fetchall())
+        except self._error as error:
+            raise self._wrapped(error) from error
 
     def one(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         cursor = self.execute(statement, values)
-        with self._translated():
-            found: tuple[Any, ...] | None = cursor.fetchone()
-            return found
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        dbapi = self._connection.dialect.loaded_dbapi
         try:
-            yield
-        except dbapi.IntegrityError as error:
-            raise SqlIntegrityError(None, None, error) from error
-        except dbapi.Error as error:
-            raise DBAPIError(None, None, error) from error
+            found: tuple[Any, ...] | None = cursor.fetchone()
+        except self._error as error:
+            raise self._wrapped(error) from error
+        return found
+
+    def _wrapped(self, error: Exception) -> DBAPIError:
+        """A driver's error as SQLAlchemy would raise it, which `Database` puts into our words."""
+        kind = SqlIntegrityError if isinstance(error, self._dbapi.IntegrityError) else DBAPIError
+        return kind(None, None, error)
 
     @property
     def _checkpoint(self) -> str:
@@ -98,6 +101,11 @@ class Rows:
     def head(self) -> Head | None:
         found = self.one(f"{self._checkpoint} ORDER BY size DESC LIMIT 1")
         return Head(*found) if found else None
+
+    def newest(self) -> tuple[int, bytes] | None:
+        """Size and root of the newest checkpoint as stored; what `head` costs is not needed before every append."""
+        found = self.one(f"SELECT size, {self.as_bytes('root')} FROM audit_checkpoints ORDER BY size DESC LIMIT 1")  # noqa: S608
+        return (found[0], found[1]) if found else None
 
     def checkpoints(self, size_max: int) -> list[Head]:
         """Every kept checkpoint up to that size, smallest first."""
@@ -186,10 +194,11 @@ class Rows:
 
     def add_checkpoint(self, head: Head, replaces: int | None) -> None:
         """`replaces`: the size of the checkpoint that this one makes superfluous."""
-        if replaces is not None:
-            self.execute("DELETE FROM audit_checkpoints WHERE size = ?", [replaces])
-        statement = "INSERT INTO audit_checkpoints (size, root, note, at_us) VALUES (?, ?, ?, ?)"
-        self.execute(statement, [head.size, head.root, head.note, head.at_us])
+        values: list[Any] = [head.size, head.root, head.note, head.at_us]
+        if replaces is None:
+            self.execute("INSERT INTO audit_checkpoints (size, root, note, at_us) VALUES (?, ?, ?, ?)", values)
+        else:
+            self.execute("UPDATE audit_checkpoints SET size = ?, root = ?, note = ?, at_us = ? WHERE size = ?", [*values, replaces])
 
 
 class _Missing(Exception):
