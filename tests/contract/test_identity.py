@@ -303,6 +303,23 @@ def test_a_token_is_for_its_audience_and_connection(offices):
     assert offices.code(caller, offices, plain, MCP) == "TOKEN_INVALID"
 
 
+def test_a_person_who_acts_by_hand_again_comes_back_in_the_same_session(offices):
+    """After a restart too: what was approved, and what was begun under an idempotency key, belongs to a session."""
+    offices.register("smoke-1", "files.read", "files.write")
+    mint = offices.room.agents.mint
+    first = mint("smoke-1", None, "maria", again=True)
+    assert mint("smoke-1", None, "maria", again=True).session == first.session
+    others = [
+        mint("smoke-1", None, "maria"),
+        mint("smoke-1", None, "otto", again=True),
+        mint("smoke-1", ["files.read"], "maria", again=True),
+    ]
+    assert first.session not in [pair.session for pair in others]
+    assert caller(offices, mint("smoke-1", None, "maria", again=True)).agent.name == "smoke-1"
+    offices.clock.advance((first.expires_us - offices.clock.now_us()) / 1e6 - 60)
+    assert mint("smoke-1", None, "maria", again=True).session not in [first.session, *(pair.session for pair in others)]
+
+
 def test_a_minted_token_is_short_recorded_and_without_refresh(offices):
     offices.register("smoke-1", "files.read", "files.write")
     pair = offices.room.agents.mint("smoke-1", ["files.read:docs/**"], "maria", task="look", life_s=60)

@@ -97,9 +97,19 @@ class Agents(Protocol):
         ...
 
     def mint(
-        self, agent: str, scopes: Sequence[str] | None, actor: str, *, task: str | None = None, life_s: float | None = None
+        self,
+        agent: str,
+        scopes: Sequence[str] | None,
+        actor: str,
+        *,
+        task: str | None = None,
+        life_s: float | None = None,
+        again: bool = False,
     ) -> TokenPair:
-        """A token for a person who acts as the agent by hand; recorded. Errors: SCOPE_REFUSED."""
+        """A token for a person who acts as the agent by hand; recorded. `again`: of the session the person has already, if it will do.
+
+        Errors: SCOPE_REFUSED.
+        """
         ...
 
 

@@ -29,6 +29,8 @@ from cohort.storage.database import Database
 UNFINISHED_US = 60_000_000
 """A registration that has not ended after this long was cut short; registering the same name again then finishes it."""
 AGENTS_MAX = 10_000
+AGAIN_LEFT_US = 120_000_000
+"""A session by hand that ends sooner is not taken up again: an action may wait and run for so long."""
 
 
 class Workrooms(Protocol):
@@ -141,9 +143,17 @@ class SqlAgents:
             revoke_subtree(self._database, connection, [session], self._time.now_us(), reason or f"by {actor}")
 
     def mint(
-        self, agent: str, scopes: Sequence[str] | None, actor: str, *, task: str | None = None, life_s: float | None = None
+        self,
+        agent: str,
+        scopes: Sequence[str] | None,
+        actor: str,
+        *,
+        task: str | None = None,
+        life_s: float | None = None,
+        again: bool = False,
     ) -> TokenPair:
-        """A token for a person who acts as the agent by hand; no refresh.
+        """A token for a person who acts as the agent by hand; no refresh. `again`: of the session that this person has already, if it holds the
+        same scopes and does not end within `AGAIN_LEFT_US`: what was approved, or begun under an idempotency key, belongs to a session.
 
         Raises:
             CohortError AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, SCOPE_REFUSED, SCOPE_UNKNOWN, FIELD_INVALID.
@@ -157,11 +167,29 @@ class SqlAgents:
         check_text("task", task or "", TASK_CHARS_MAX)
         end_us = (now_us // 1_000_000 + life) * 1_000_000
         new = NewSession(self._issuer.session_id(), found.id, given, now_us, check_actor(actor), end_us, task)
-        pair = self._issuer.token(Issue(found, new.id, given, AUDIENCE, end_us, life_s=life), None)
         body = {"event": "mint", "actor": actor, "scopes": scope_texts(given), "task": task, "life_s": life}
+        had = self._session_by_hand(new) if again else None
+        if had is not None:
+            with self._journal.change(RecordKind.TOKEN, body, found.id, had[0]):
+                return self._issuer.token(Issue(found, had[0], given, AUDIENCE, had[1], life_s=life), None)
+        pair = self._issuer.token(Issue(found, new.id, given, AUDIENCE, end_us, life_s=life), None)
         with self._journal.change(RecordKind.TOKEN, body, found.id, new.id), self._database.write() as connection:
             open_session(connection, new)
         return pair
+
+    def _session_by_hand(self, like: NewSession) -> tuple[AgentSessionId, int] | None:
+        """The person's session that lasts longest, and when it ends."""
+        asked = (
+            select(agent_sessions.c.id, agent_sessions.c.expires_us, agent_sessions.c.scopes)
+            .where(agent_sessions.c.agent == like.agent, agent_sessions.c.created_by == like.created_by)
+            .where(agent_sessions.c.parent.is_(None), agent_sessions.c.bound_to.is_(None), agent_sessions.c.revoked_us.is_(None))
+            .where(agent_sessions.c.task.is_(None) if like.task is None else agent_sessions.c.task == like.task)
+            .where(agent_sessions.c.expires_us > like.created_us + AGAIN_LEFT_US)
+            .order_by(agent_sessions.c.expires_us.desc())
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(asked).all()
+        return next(((AgentSessionId(row.id), row.expires_us) for row in rows if row.scopes == scope_texts(like.scopes)), None)
 
     def _blank(self, new: NewAgent, actor: str) -> Agent:
         """The agent before it has anything."""

@@ -91,15 +91,24 @@ class SqlWorkspaces:
             self._pool.start()
 
     def stop(self) -> None:
-        """Detach what nothing is open in; the rest is found again at the next start."""
+        """Detach what nothing is open in, also what a killed process has left attached; the rest is found again at the next start."""
         if self._pool is not None:
             self._pool.stop()
-        for held in list(self._held.values()):
+        for directory in self._ours():
             try:
-                self._backend.detach(held.kept.directory)
+                self._backend.detach(directory)
             except CohortError as error:
                 _log.warning("left mounted: %s", error)
         self._held.clear()
+
+    def _ours(self) -> set[str]:
+        """Directories that may be attached; those of this process at least."""
+        found = {held.kept.directory for held in self._held.values()}
+        try:
+            return found | {kept.directory for kept in self.listed(("ready",)) if kept.backend == self._backend.name}
+        except CohortError as error:
+            _log.warning("what a killed process has left attached is not looked for: %s", error)
+            return found
 
     def create(self, agent: AgentId, limits: Limits, actor: str = "system") -> WorkspaceId:
         """The agent's workspace, made if it has none; ready, with its quota verified. The agent's row has to exist.

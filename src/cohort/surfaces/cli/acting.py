@@ -25,7 +25,7 @@ def perform(session: Session, agent: str, operation: str, arguments: dict[str, A
     while True:
         left_s = max(0.0, deadline_s - time.monotonic())
         body = {"operation": operation, "arguments": arguments, "why": why}
-        answer: dict[str, Any] = api.post(f"/agents/{part(agent)}/actions", body, answer_s=ACTION_S)
+        answer: dict[str, Any] = api.post(f"/agents/{part(agent)}/actions", body, answer_s=ACTION_S, repeat=False)
         if answer["outcome"] != "waiting" or left_s <= 0:
             return answer
         if answer["approval_id"] != told:

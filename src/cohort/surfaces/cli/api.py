@@ -51,10 +51,11 @@ class Api:
             page = {"items": page["items"] + following["items"], "next": following["next"]}
         return page
 
-    def post(self, path: str, body: Mapping[str, Any], answer_s: float = ANSWER_S) -> Any:
-        """A change; the answer is waited for so long. Fields that are None are left out."""
+    def post(self, path: str, body: Mapping[str, Any], answer_s: float = ANSWER_S, repeat: bool = True) -> Any:
+        """A change; the answer is waited for so long. Fields that are None are left out. `repeat`: ask again when the answer was lost."""
         said = {name: value for name, value in body.items() if value is not None}
-        return self._request("POST", path, body=said, headers={"Idempotency-Key": new_id("ik", secrets.token_bytes)}, answer_s=answer_s)
+        key = {"Idempotency-Key": new_id("ik", secrets.token_bytes)}
+        return self._request("POST", path, body=said, headers=key, answer_s=answer_s, repeat=repeat)
 
     def download(self, path: str, to: IO[bytes]) -> int:
         """What is at `path`, written to `to`; returns how many bytes."""
@@ -111,6 +112,7 @@ class Api:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         answer_s: float = ANSWER_S,
+        repeat: bool = True,
     ) -> Any:
         said = {name: value for name, value in (query or {}).items() if value is not None}
         deadline_s = time.monotonic() + (AGAIN_WITHIN_S if self._local else 0.0)
@@ -126,7 +128,8 @@ class Api:
                 )
                 break
             except httpx2.TransportError as error:
-                if time.monotonic() >= deadline_s or isinstance(error, httpx2.ReadTimeout):
+                lost = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                if time.monotonic() >= deadline_s or isinstance(error, httpx2.ReadTimeout) or (lost and not repeat):
                     raise self._no_answer(method, path, error) from error
                 time.sleep(AGAIN_EVERY_S)
         if response.status_code >= 400:
@@ -149,7 +152,12 @@ class Api:
         what = f"{method} {path}: the answer was lost ({type(error).__name__})"
         if method == "GET":
             return CohortError("NOT_RUNNING", what, retry=Retry.SAFE, hint="Try again; `cohort status` says how control is.")
-        return CohortError("OUTCOME_UNKNOWN", what, retry=Retry.CHECK_FIRST, hint="Look at the rollout or service before you repeat.")
+        return CohortError(
+            "OUTCOME_UNKNOWN",
+            what,
+            retry=Retry.CHECK_FIRST,
+            hint="Look at what it was about before you repeat; `cohort audit tail` says what was done.",
+        )
 
 
 def part(name: str) -> str:

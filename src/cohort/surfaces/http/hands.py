@@ -1,6 +1,7 @@
 """Acting as an agent by hand: one session per person and agent for as long as its token lasts.
 
-An approval is for an action of one session, so a person who asks again after somebody approved has to come back in the same session.
+An approval is for an action of one session, so a person who asks again after somebody approved has to come back in the same session; also
+after control was restarted, so that a repeated request meets what the first one began.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Hands:
                 if error.code not in GONE:
                     raise
                 self._tokens.forget(name)
-        minted = kernel.agents.mint(name[1].id, None, actor)
+        minted = kernel.agents.mint(name[1].id, None, actor, again=True)
         self._tokens.put(name, minted)
         return kernel.actions.perform(minted.token, request)
 

@@ -1,0 +1,86 @@
+"""Agents as a person has them: registered, contained, approved and recorded by command lines, and whole after SIGKILL to control."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cohort.base.errors import Exit
+from cohort.kernel.sandbox.backends import obstacle
+from support_home import COMMAND_S, Home, home_in
+from support_processes import kill, until
+
+BWRAP = "/usr/bin/bwrap"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """One installation for the whole story; its agents' commands are contained at level 3 at least, or the test says why not."""
+    hindrance = obstacle(BWRAP)
+    if hindrance is not None:
+        if os.environ.get("CI") == "true" and not os.access(BWRAP, os.X_OK):
+            pytest.fail(hindrance.what)
+        pytest.skip(hindrance.what)
+    made = home_in(tmp_path_factory.mktemp("kernel"))
+    made.run("init")
+    made.ask("up", "--detach")
+    yield made
+    made.run("down", code=None)
+
+
+def running(word: str) -> list[int]:
+    """Processes that carry `word` in their command line and are not commands of Cohort's."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if word in (process.info["cmdline"] or ()) and "cohort.surfaces.cli" not in process.info["cmdline"]
+    ]
+
+
+def test_a_command_waits_for_a_person_runs_once_and_is_recorded(home: Home) -> None:
+    home.run("agent", "register", "builder", "--scope", "files.read", "--scope", "files.write", "--scope", "system.execute")
+    command = ("exec", "builder", "--", "python3", "-c", "print('contained')")
+    assert "cohort approval show" in home.run(*command, code=4).stderr
+    waiting = home.ask("approval", "list", "--state", "pending", code=4)["items"]
+    assert len(waiting) == 1
+    home.run("approval", "approve", waiting[0]["id"], "--yes")
+    assert home.run(*command).stdout == "contained\n"
+    home.run(*command, code=4)  # once is once
+    assert home.ask("audit", "verify")["integrity"] == "verified"
+
+
+def test_a_path_out_of_the_workspace_is_refused_with_code_and_record(home: Home) -> None:
+    refused = home.ask("action", "run", "files.read", "path=../../etc/passwd", "--agent", "builder", code=3)
+    assert refused["code"] == "PATH_ESCAPES"
+    newest = home.ask("audit", "search", "--kind", "decision", "--limit", "1")["items"][0]
+    assert newest["body"]["body"]["code"] == "PATH_ESCAPES"
+
+
+def test_after_sigkill_to_control_the_command_is_gone_and_its_outcome_recorded_as_unknown(home: Home) -> None:
+    home.run("agent", "register", "sleeper", "--scope", "system.execute", "--autonomy", "aggressive")
+    seconds = "86397"
+    argv = home.argv("exec", "sleeper", "--", "sleep", seconds)
+    with subprocess.Popen(argv, cwd=home.folder, env=home.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+        until(lambda: running(seconds))
+        control = home.pids()["control"]
+        kill(control)
+        until(lambda: not running(seconds))
+        assert asking.wait(COMMAND_S) == Exit.UNKNOWN  # and it is not asked for again
+    until(lambda: home.pids()["control"] not in (None, control))
+    found = home.ask("audit", "verify")
+    assert (found["integrity"], found["complete"]) == ("verified", True)
+    outcomes = home.ask("audit", "search", "--kind", "outcome", "--limit", "1")["items"]
+    assert outcomes[0]["body"]["body"]["outcome"] == "unknown"
+    assert home.run("exec", "sleeper", "--", "echo", "again").stdout == "again\n"
+
+
+def test_down_leaves_no_mount_behind(home: Home) -> None:
+    """The last of the story: what an installation mounted is gone with it."""
+    assert home.ask("down")["stopped"] is True
+    assert str(home.folder) not in Path("/proc/self/mountinfo").read_text()
+    assert not [device for device in Path("/sys/block").glob("loop*/loop/backing_file") if str(home.folder) in device.read_text()]
