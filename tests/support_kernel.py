@@ -227,7 +227,14 @@ class MemoryAgents:
         self.open[session] = replace(self.open[session], revoked_us=views.NOW_US)
 
     def mint(
-        self, agent: str, scopes: Sequence[str] | None, actor: str, *, task: str | None = None, life_s: float | None = None
+        self,
+        agent: str,
+        scopes: Sequence[str] | None,
+        actor: str,
+        *,
+        task: str | None = None,
+        life_s: float | None = None,
+        again: bool = False,
     ) -> TokenPair:
         found = self.find(agent)
         self._check(found)
