@@ -423,6 +423,13 @@ class TestFiles:
                     act(tried)
                 assert code_of(raised) == "PATH_PROTECTED"
 
+    def test_a_file_that_names_another_repository_cannot_be_written(self, room: Room, place: Place) -> None:
+        room.files.mkdir(place, "sub")
+        for path in ("sub/.git", "sub/.GIT", ".git"):
+            with pytest.raises(CohortError) as raised:
+                room.files.write(place, path, b"gitdir: ../evil")
+            assert code_of(raised) == "PATH_PROTECTED"
+
     def test_placeholders_keep_the_protected_names_taken(self, room: Room, place: Place, kind: str) -> None:
         for name in PLACEHOLDERS:
             status = os.stat(f"{place.root}/{name}", follow_symlinks=False)

@@ -30,7 +30,7 @@ STEPS = {
 }
 STEPS_MAX = 2000
 STRIDE = {"create": 23, "commit": 3, "discard": 12, "remove": 12, "resize": 23}
-"""Every so many steps one run is killed, on directories four times as often; STRIDE=1 in the environment takes them all, in minutes."""
+"""Every so many steps one run is killed, on directories three times as often; STRIDE=1 in the environment takes them all, in minutes."""
 
 LARGER = replace(SMALL, disk_bytes=2 * SMALL.disk_bytes, files=2 * SMALL.files)
 Act = Callable[[Room], object]
@@ -143,7 +143,7 @@ def _saved(room: Room) -> list[object]:
 
 @pytest.mark.parametrize("name", ACTS)
 def test_a_start_after_a_kill_finds_it_whole(folder: Path, migrated_sqlite_url: str, migrated_sqlite: bytes, kind: str, name: str) -> None:
-    wanted = STRIDE[name] if kind == "image" else max(1, STRIDE[name] // 4)
+    wanted = STRIDE[name] if kind == "image" else max(1, STRIDE[name] // 3)
     stride, step, killed = int(os.environ.get("STRIDE", wanted)), 0, True
     while killed and step < STEPS_MAX:
         run = folder / f"{step}"

@@ -357,3 +357,10 @@ def test_an_edited_entry_is_a_line_like_any_other(whole: dict[str, object]) -> N
     line = entry_line({"index": 3, "body": whole})
     assert line.startswith("      3  ")
     assert line.isprintable()
+
+
+def test_text_that_is_not_utf_8_is_an_error_with_a_code(cohort: Command) -> None:
+    for line in (("exec", "--why", "\udcff", "scribe", "--", "ls"), ("agent", "show", "\udcff")):
+        answer = cohort(*line, "--json") if line[0] == "agent" else cohort(*line)
+        assert answer.code == 2
+        assert "not UTF-8" in answer.err

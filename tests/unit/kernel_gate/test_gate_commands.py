@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,20 +25,19 @@ from support_sandbox import need_bubblewrap
 def installed() -> Iterator[tuple[Kernel, str]]:
     """An installation with bubblewrap, in a folder that a private uid can pass through, and an agent that need not ask."""
     need_bubblewrap()
-    folder = Path(tempfile.mkdtemp(prefix="cohort-gate-"))
-    folder.chmod(0o755)
-    spawner = Spawner()
+    with ExitStack() as after:
+        folder = Path(tempfile.mkdtemp(prefix="cohort-gate-"))
+        after.callback(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        spawner = Spawner()
+        after.callback(spawner.close)
 
-    def sandbox_of(on_spawn: OnSpawn) -> Sandbox:
-        return Bubblewrap(Parts(spawner, SystemClock(), on_spawn), warm=False)
+        def sandbox_of(on_spawn: OnSpawn) -> Sandbox:
+            return Bubblewrap(Parts(spawner, SystemClock(), on_spawn), warm=False)
 
-    kernel = Kernel(folder, level=Level.NAMESPACES, sandbox_of=sandbox_of, private_uids=os.geteuid() == 0)
-    try:
+        kernel = Kernel(folder, level=Level.NAMESPACES, sandbox_of=sandbox_of, private_uids=os.geteuid() == 0)
+        after.callback(kernel.close)
         yield kernel, kernel.agent(autonomy=Autonomy.AGGRESSIVE)
-    finally:
-        spawner.close()
-        kernel.close()
-        shutil.rmtree(folder)
 
 
 def test_a_command_runs_in_the_workspace_and_says_how_it_ended(installed: tuple[Kernel, str]) -> None:

@@ -338,6 +338,7 @@ def test_an_action_is_one_row_with_its_last_word(home: House) -> None:
             "harm",
         ),
         ({"kind": "token", "body": {"event": "refresh_replayed"}}, "Refresh replayed", "harm"),
+        ({"kind": "level", "body": {"level": 4, "backend": "bubblewrap"}}, "Isolation level 4, by bubblewrap", "plain"),
         ({"kind": "of tomorrow", "body": None}, "Of tomorrow", "plain"),
         ({"unreadable": "{"}, "Unreadable", "harm"),
         ({}, "", "plain"),

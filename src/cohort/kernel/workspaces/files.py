@@ -114,7 +114,7 @@ class Files:
         """Write a whole file, or append. `mode`: permission bits; None keeps those there are. While a file is replaced in a workspace
         with a hard quota, old and new need room together."""
         path = canonical(path)
-        check_writable(path)
+        check_writable(path, whole=True)  # a file `.git` would name any directory as a repository, hooks and all
         _check_number("content", len(data), 0, WRITE_BYTES_MAX)
         with self._ledger.changing(place.workspace), self._tree(place, path) as tree, tree.parent(path) as (folder, name):
             before = status_of(folder, name)

@@ -76,12 +76,12 @@ def is_furniture(path: str, status: os.stat_result) -> bool:
 
 
 def holds_protected(path: str) -> bool:
-    """Whether moving or deleting `path` as a whole would take a protected name with it."""
+    """Whether making, moving or deleting `path` as a whole would decide about protected names in it."""
     return folded(path.rpartition("/")[2]) == GIT
 
 
 def check_writable(path: str, field: str = "path", *, whole: bool = False) -> None:
-    """Refuse to change a protected path. `whole`: it is moved or deleted with everything in it.
+    """Refuse to change a protected path. `whole`: it is made, moved or deleted with everything in it.
 
     Raises:
         CohortError PATH_PROTECTED

@@ -86,6 +86,10 @@ def run(arguments: list[str], session: Session) -> int:
         return INTERRUPTED
     except click.ClickException as error:
         return _usage(error, session)
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        return session.fail(CohortError("FIELD_INVALID", "the command line holds text that is not UTF-8", hint="Write it as UTF-8."))
     except BrokenPipeError:
         # The reader of our output left; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -176,6 +176,8 @@ def _title(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
             return f"{what or 'action'} {ended}{code}", OUTCOME_TONES.get(ended, "wait")
         case "approval":
             return _approval_title(body)
+        case "level":
+            return f"Isolation level {body.get('level')}, by {body.get('backend')}", "plain"
         case _:
             event = str(body.get("event") or body.get("note") or KIND_WORDS.get(kind, kind))
             return EVENT_WORDS.get(event) or event.replace("_", " ").capitalize(), EVENT_TONES.get(event, "plain")

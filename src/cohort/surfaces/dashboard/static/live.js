@@ -145,6 +145,9 @@
     readOut(event.target);
   });
 
+  const here = document.querySelector("nav [aria-current]"); // on a phone the bar is wider than the screen
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - 16;
+
   setInterval(tick, 1000);
   tick();
   if (body.dataset.live) listen(body.dataset.live);
