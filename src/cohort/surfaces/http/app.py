@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -21,8 +22,10 @@ from cohort.surfaces.http.repeats import Repeats
 from cohort.surfaces.http.routes_actions import Lanes
 from cohort.surfaces.http.routes_approvals import Waiters
 from cohort.surfaces.http.telemetry import Telemetry
-from cohort.surfaces.mcp.asking import Asking
 from cohort.surfaces.mcp.mount import McpDoor, install_mcp
+
+if TYPE_CHECKING:
+    from cohort.surfaces.mcp.asking import Asking
 
 
 def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_NAMES, asking: Asking | None = None) -> FastAPI:

@@ -1,15 +1,20 @@
-"""/mcp on control's port: an OAuth resource server that lets nobody in without an agent's token made for it."""
+"""/mcp on control's port: an OAuth resource server that lets nobody in without an agent's token made for it.
+
+What answers those who are let in takes a second to load (`sessions`). The first of them has it loaded, so that nobody else waits for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
 from fastapi import FastAPI
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,16 +22,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.face import KernelFace
-from cohort.surfaces.http.ports import BODY_BYTES_MAX
+from cohort.kernel.model import Caller
 from cohort.surfaces.http.problems import problem_response
 from cohort.surfaces.http.routes_tokens import base_of
 from cohort.surfaces.mcp.addresses import MCP_PATH, METADATA_PATH
-from cohort.surfaces.mcp.asking import Asking
-from cohort.surfaces.mcp.callers import Holder
-from cohort.surfaces.mcp.server import mcp_server
 
-SESSIONS_MAX = 200
-SESSION_IDLE_S = 1800.0
+if TYPE_CHECKING:
+    from cohort.surfaces.mcp.asking import Asking
+    from cohort.surfaces.mcp.sessions import Sessions
+
+SESSIONS = "cohort.surfaces.mcp.sessions"
 CHECKS_MAX = 8
 """Tokens that are checked at the same time."""
 
@@ -36,24 +41,25 @@ class McpDoor:
 
     def __init__(self, kernel: KernelFace, asking: Asking | None = None) -> None:
         self._kernel = kernel
-        self._server = mcp_server(kernel, asking)
-        self._manager: StreamableHTTPSessionManager | None = None
+        self._asking = asking
+        self._tasks: TaskGroup | None = None
+        self._sessions: Sessions | None = None
+        self._opening = anyio.Lock()
         self._checks: anyio.CapacityLimiter | None = None
         self._closing = anyio.Event()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        manager = StreamableHTTPSessionManager(
-            self._server, session_idle_timeout=SESSION_IDLE_S, max_request_body_size=BODY_BYTES_MAX, max_sessions=SESSIONS_MAX
-        )
+        self._opening = anyio.Lock()
         self._closing = anyio.Event()
         self._checks = anyio.CapacityLimiter(CHECKS_MAX)
-        async with manager.run():
-            self._manager = manager
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             try:
                 yield
             finally:
-                self._manager = None
+                self._tasks = self._sessions = None
+                tasks.cancel_scope.cancel()
 
     def close(self) -> None:
         self._closing.set()
@@ -62,16 +68,34 @@ class McpDoor:
         request = Request(scope)
         try:
             _check_origin(request)
-            scope["user"] = await self._holder(request)
-            if self._manager is None or self._closing.is_set():
-                raise CohortError("NOT_RUNNING", "control is not ready", retry=Retry.SAFE, hint="Try again in a moment.")
+            token, caller, base = await self._caller(request)
+            sessions = await self._open()
         except CohortError as error:
             await _refusal(request, error)(scope, receive, send)
             return
-        await _ending(self._closing, self._manager, scope, receive, send)
+        scope["user"] = sessions.holder(token, caller, base)
+        await _ending(self._closing, sessions, scope, receive, send)
 
-    async def _holder(self, request: Request) -> Holder:
-        """Errors: NOT_SIGNED_IN, and those of `Tokens.check`."""
+    async def _open(self) -> Sessions:
+        """What answers, loaded by the first who asks; the others wait for it. A failure to load it is that request's alone. Errors: NOT_RUNNING."""
+        async with self._opening:
+            tasks = self._tasks
+            if tasks is None or self._closing.is_set():
+                raise CohortError("NOT_RUNNING", "control is not ready", retry=Retry.SAFE, hint="Try again in a moment.")
+            if self._sessions is None:
+                loaded = await anyio.to_thread.run_sync(partial(_load, self._kernel, self._asking), limiter=self._checks)
+                await tasks.start(self._serve, loaded)
+                self._sessions = loaded
+            return self._sessions
+
+    async def _serve(self, sessions: Sessions, *, task_status: TaskStatus[None]) -> None:
+        """Until `run` ends."""
+        async with sessions.run():
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def _caller(self, request: Request) -> tuple[str, Caller, str]:
+        """The token, who holds it, and the address we were reached by. Errors: NOT_SIGNED_IN, and those of `Tokens.check`."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise CohortError(
@@ -80,7 +104,7 @@ class McpDoor:
         base = base_of(request)
         check = partial(self._kernel.tokens.check, token.strip(), base + MCP_PATH)
         caller = await anyio.to_thread.run_sync(check, limiter=self._checks)
-        return Holder(token.strip(), caller, base)
+        return token.strip(), caller, base
 
 
 def install_mcp(app: FastAPI, kernel: KernelFace, asking: Asking | None = None) -> McpDoor:
@@ -88,6 +112,11 @@ def install_mcp(app: FastAPI, kernel: KernelFace, asking: Asking | None = None) 
     door = McpDoor(kernel, asking)
     app.router.routes.append(Route(MCP_PATH, endpoint=door, methods=["GET", "POST", "DELETE"]))
     return door
+
+
+def _load(kernel: KernelFace, asking: Asking | None) -> Sessions:
+    found: Sessions = import_module(SESSIONS).Sessions(kernel, asking)
+    return found
 
 
 def _check_origin(request: Request) -> None:
@@ -110,7 +139,7 @@ def _refusal(request: Request, error: CohortError) -> Response:
     return response
 
 
-async def _ending(closing: anyio.Event, manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send) -> None:
+async def _ending(closing: anyio.Event, sessions: Sessions, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one request; when control shuts down, a listening stream hears that its client has left, and its response is completed."""
     begun = finished = False
 
@@ -125,7 +154,7 @@ async def _ending(closing: anyio.Event, manager: StreamableHTTPSessionManager, s
             return await receive()
         return await _first(closing, receive)
 
-    await manager.asgi_app(scope, receiving, sending)
+    await sessions.answer(scope, receiving, sending)
     if begun and not finished and closing.is_set():
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
