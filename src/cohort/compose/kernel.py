@@ -387,7 +387,8 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
         keys=Keys(ground.database, ground.clock),
         level=lambda: machine.contained.level,
     )
-    gate = Gate(rooms, GateSettings(AUDIENCE, least, asks), _executors(ground, machine, people, requests), ground.clock, ground.entropy)
+    settings = GateSettings(AUDIENCE, least, asks, egress_private=_private(told))
+    gate = Gate(rooms, settings, _executors(ground, machine, people, requests), ground.clock, ground.entropy)
     reconciler = Reconciler(ground.executions, ground.entries, machine.owner, ground.clock)
     return _Door(gate, quotas, requests, reconciler, ReconcilerThread(reconciler))
 

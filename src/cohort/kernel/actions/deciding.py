@@ -71,7 +71,7 @@ class Deciding:
         found = facts.gather(attempt.action, row, attempt.caller, taint, self._level(attempt))
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
-        held = invariants.check(found, self._settings.level_min)
+        held = invariants.check(found, self._settings.level_min, self._settings.egress_private)
         verdict = policy.judge(found)
         return found, rules.combine(found, held, verdict, policy.hash, approval_required=self._settings.approval_required)
 
