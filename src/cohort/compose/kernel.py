@@ -230,6 +230,10 @@ class Kernel:
         self._door.stop()
         self._ground.close()
 
+    def record_key(self, body: Mapping[str, Any]) -> None:
+        """Into the audit log: what is done with people's keys, who may approve among them. Errors: AUDIT_UNAVAILABLE."""
+        self._ground.audit.log.append(Record(RecordKind.KEY, body))
+
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble
