@@ -312,7 +312,8 @@ class MemoryAccess:
     def sign_out(self, cookie: str) -> None:
         self._sessions.pop(cookie, None)
 
-    def create_key(self, name: str, role: Role) -> NewKey:
+    def create_key(self, name: str, role: Role, actor: str = "") -> NewKey:
+        assert actor
         assert isinstance(role, Role)
         assert name
         key = Key(KeyId(f"key_{len(self.made):016d}"), name, role, views.NOW_US, None)
@@ -324,7 +325,8 @@ class MemoryAccess:
     def list_keys(self) -> Sequence[Key]:
         return list(self.made.values())
 
-    def revoke_key(self, key_id: KeyId) -> None:
+    def revoke_key(self, key_id: KeyId, actor: str = "") -> None:
+        assert actor
         if key_id not in self.made:
             raise CohortError("NOT_FOUND", f"there is no key {key_id}", hint="List the keys to see their ids.")
         self.made[key_id] = replace(self.made[key_id], revoked_us=views.NOW_US)

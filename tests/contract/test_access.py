@@ -209,3 +209,26 @@ def test_who_acts_does_not_approve_and_who_audits_changes_nothing():
     assert not Role.OPERATOR.may(Right.APPROVE)
     assert not Role.APPROVER.may(Right.EXECUTE)
     assert Role.AUDITOR.rights == {Right.VIEW, Right.AUDIT}
+
+
+def test_who_makes_and_revokes_a_key_is_recorded_before_it_is_done(database, clock):
+    told = []
+    access = Access(database, clock, record=told.append)
+    new = access.create_key("nora", Role.APPROVER, "anna")
+    access.revoke_key(new.key.id, "bert")
+    said = {"key": new.key.id, "name": "nora", "role": "approver"}
+    assert told == [{"event": "person_key", "actor": "anna", **said}, {"event": "person_key_revoked", "actor": "bert", **said}]
+    assert new.text not in repr(told)
+
+
+def test_what_cannot_be_recorded_is_not_done_to_a_key(database, clock):
+    key = Access(database, clock).create_key("nora", Role.APPROVER)
+
+    def failing(_body):
+        raise CohortError("AUDIT_UNAVAILABLE", "the disk is full")
+
+    access = Access(database, clock, record=failing)
+    assert error_of(access.create_key, "mia", Role.ADMIN).code == "AUDIT_UNAVAILABLE"
+    assert error_of(access.revoke_key, key.key.id).code == "AUDIT_UNAVAILABLE"
+    assert [each.name for each in access.list_keys() if each.revoked_us is None] == ["nora"]
+    assert access.check_key(key.text) is not None

@@ -112,7 +112,7 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     clock = SystemClock()
     database = open_database(_resolved(str(config["database_url"]), environ))
     database.migrate()
-    access = Access(database, clock)
+    access = Access(database, clock, record=lambda body: kernel.record_key(body))
     _import_keys(access, config)
     registry = SqlRegistry(database, clock)
     store = RolloutStore(database)

@@ -231,6 +231,10 @@ class Kernel:
         self._door.stop()
         self._ground.close()
 
+    def record_key(self, body: Mapping[str, Any]) -> None:
+        """Into the audit log: what is done with people's keys, who may approve among them. Errors: AUDIT_UNAVAILABLE."""
+        self._ground.audit.log.append(Record(RecordKind.KEY, body))
+
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble
@@ -404,7 +408,8 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
         keys=Keys(ground.database, ground.clock),
         level=lambda: machine.contained.level,
     )
-    gate = Gate(rooms, GateSettings(AUDIENCE, least, asks), _executors(ground, machine, people, requests), ground.clock, ground.entropy)
+    settings = GateSettings(AUDIENCE, least, asks, egress_private=_private(told))
+    gate = Gate(rooms, settings, _executors(ground, machine, people, requests), ground.clock, ground.entropy)
     reconciler = Reconciler(ground.executions, ground.entries, machine.owner, ground.clock)
     return _Door(gate, quotas, requests, reconciler, ReconcilerThread(reconciler))
 

@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -140,7 +140,15 @@ def new_key_text(entropy: Entropy = secrets.token_bytes) -> str:
 class Access:
     """Keys and sessions. Safe to use from many threads; every method may raise the errors of `Database`."""
 
-    def __init__(self, database: Database, clock: Clock, entropy: Entropy = secrets.token_bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        entropy: Entropy = secrets.token_bytes,
+        record: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> None:
+        """`record`: writes into the audit log who makes and revokes keys, before it is done; when it raises, nothing is done. None: there is no log."""
+        self._record = record or _unrecorded
         self._database = database
         self._clock = clock
         self._entropy = entropy
@@ -159,10 +167,11 @@ class Access:
             connection.execute(self._database.upsert(keys).values(row).on_conflict_do_nothing(index_elements=["sha256"]))
             return KeyId(connection.execute(select(keys.c.id).where(keys.c.sha256 == sha256)).scalar_one())
 
-    def create_key(self, name: str, role: Role) -> NewKey:
-        """A new key. Its text is in the answer and nowhere else."""
+    def create_key(self, name: str, role: Role, actor: str = "") -> NewKey:
+        """A new key. Its text is in the answer and nowhere else. `actor`: who has it made. Errors: FIELD_INVALID, AUDIT_UNAVAILABLE."""
         text, key = new_key_text(self._entropy), self._key(name, role)
         row = {"id": key.id, "name": name, "role": key.role.value, "sha256": fingerprint(text), "created_us": key.created_us}
+        self._record({"event": "person_key", "key": key.id, "name": name, "role": key.role.value, "actor": actor})
         with self._database.write() as connection:
             connection.execute(keys.insert().values(row))
         return NewKey(text, key)
@@ -173,15 +182,18 @@ class Access:
             rows = connection.execute(select(keys).order_by(keys.c.created_us, keys.c.id)).all()
         return [Key(KeyId(row.id), row.name, Role(row.role), row.created_us, row.revoked_us) for row in rows]
 
-    def revoke_key(self, key_id: KeyId) -> None:
+    def revoke_key(self, key_id: KeyId, actor: str = "") -> None:
         """End a key and its sessions; here at once, in other processes within `VERDICT_LIFE_S`.
 
         Raises:
-            CohortError NOT_FOUND: there is no such key.
+            CohortError NOT_FOUND: there is no such key. AUDIT_UNAVAILABLE: nothing was changed.
         """
+        with self._database.read() as connection:
+            found = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
+        if found is None:
+            raise CohortError("NOT_FOUND", f"there is no key {key_id}", hint="List the keys to see their ids.")
+        self._record({"event": "person_key_revoked", "key": key_id, "name": found.name, "role": found.role, "actor": actor})
         with self._database.write() as connection:
-            if connection.execute(select(keys.c.id).where(keys.c.id == key_id)).one_or_none() is None:
-                raise CohortError("NOT_FOUND", f"there is no key {key_id}", hint="List the keys to see their ids.")
             still = keys.c.revoked_us.is_(None)
             connection.execute(update(keys).where(keys.c.id == key_id, still).values(revoked_us=self._clock.now_us()))
             connection.execute(delete(sessions).where(sessions.c.key_id == key_id))
@@ -262,6 +274,10 @@ class Access:
             _log.warning("a session could not be prolonged: %s", error)
             return session
         return replace(session, expires_us=expires_us)
+
+
+def _unrecorded(_body: Mapping[str, Any]) -> None:
+    """Where there is no audit log."""
 
 
 class _Verdicts:

@@ -13,6 +13,7 @@ from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.kernel.actions import origins
 from cohort.kernel.actions.executors.http import Requests
+from cohort.kernel.actions.gate import GateSettings
 from cohort.kernel.actions.quotas import RESPONSE_BYTES_MAX
 from cohort.kernel.model import ActionResult, Autonomy, Outcome
 from cohort.kernel.sandbox.egress_addresses import resolve_public
@@ -142,8 +143,11 @@ def test_nobody_there_is_a_failure(gates: GateHouse) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"])
 def test_what_is_not_public_is_refused_even_when_a_person_approves(gates: GateHouse, host: str) -> None:
+    def leading_there(_host: str, port: int) -> tuple[str, ...]:
+        return resolve_public(host.strip("[]"), port)
+
     with serving(answering(OK)) as served:
-        result = ask(gates, Requests(resolve_public), f"http://{host}:{served.port}/")
+        result = ask(gates, Requests(leading_there), f"http://new.example:{served.port}/")
     assert (result.outcome, result.code, served.received) == (Outcome.FAILED, "EGRESS_REFUSED", [])
 
 
@@ -210,3 +214,39 @@ def test_what_two_readers_could_read_differently_is_refused(url: str) -> None:
     with pytest.raises(CohortError) as raised:
         origins.parse(url)
     assert raised.value.code == "ARGUMENT_INVALID"
+
+
+def test_a_cookie_set_for_one_request_is_sent_with_no_other(gates: GateHouse) -> None:
+    with serving(answering(OK)) as served:
+        requests = Requests(here)
+        for _ in range(2):
+            assert ask(gates, requests, f"http://a.example:{served.port}/").outcome is Outcome.DONE
+    assert [b"cookie" in head.lower() for head in served.received] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "169.254.169.254",
+        "127.0.0.1",
+        "10.1.2.3",
+        "[::1]",
+        "[fe80::1]",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+    ],
+)
+@pytest.mark.parametrize("operation", ["http.request", "network.webhook"])
+def test_a_place_that_is_plainly_not_public_is_refused_and_asked_of_nobody(gates: GateHouse, operation: str, place: str) -> None:
+    url = f"http://{place}/latest/meta-data"
+    refused = gates.ask(operation, url=url, **({"payload": {}} if operation == "network.webhook" else {}))
+    assert (refused.outcome, refused.code, refused.approval_id) == (Outcome.REFUSED, "EGRESS_REFUSED", None)
+    assert gates.log.of(refused.action_id)[-1].body["body"]["rules"] == ["invariant.public-place"]
+
+
+def test_a_private_place_that_the_configuration_names_is_a_question_like_any_other(
+    sqlite_database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    named = GateHouse(sqlite_database, clock, tmp_path, settings=GateSettings(egress_private=("10.1.2.3:8080",)))
+    assert named.ask("http.request", url="http://10.1.2.3:8080/").code == "APPROVAL_NEEDED"
+    assert named.ask("http.request", url="http://10.1.2.3/").code == "EGRESS_REFUSED"

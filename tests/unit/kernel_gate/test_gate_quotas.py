@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from cohort.base.clock import ManualClock
+from cohort.base.errors import CohortError
 from cohort.kernel.actions.clearance import Cleared, Executed
-from cohort.kernel.actions.quotas import Quotas
+from cohort.kernel.actions.quotas import FLOOD_ROOM, Quotas
 from cohort.kernel.model import Autonomy, Limits, Outcome
 from cohort.storage.database import Database, open_database
-from support_gate import GateHouse
+from support_gate import OTHER, GateHouse
 
 AGENT = "ag_" + "a" * 16
 
@@ -145,3 +146,25 @@ def test_a_store_that_is_away_reserves_nothing_and_runs_nothing(database: Databa
     using(gates, 1)
     result = gates.ask("terminal.run", argv=["ls"])
     assert (result.outcome, result.code) == (Outcome.REFUSED, "DATABASE_UNAVAILABLE")
+
+
+def test_an_agent_cannot_fill_the_log_with_what_is_refused(gates: GateHouse) -> None:
+    limited(gates, calls_per_minute=5)
+    for _ in range(5 + FLOOD_ROOM):
+        assert gates.ask("files.read", path="../a").code == "PATH_ESCAPES"
+    for _ in range(20):
+        with pytest.raises(CohortError) as raised:
+            gates.ask("files.read", path="a")
+        assert raised.value.code == "QUOTA_EXCEEDED"
+    assert gates.log.kinds() == ["decision"] * (5 + FLOOD_ROOM) + ["quota"]
+    gates.clock.advance(61)
+    assert gates.ask("files.read", path="../a").code == "PATH_ESCAPES"
+
+
+def test_asking_again_what_a_person_has_to_answer_is_a_call_each_time(gates: GateHouse) -> None:
+    limited(gates, calls_per_minute=5)
+    for _ in range(5 + FLOOD_ROOM):
+        assert gates.ask("files.write", path="a", content="x", workspace=OTHER).code == "APPROVAL_NEEDED"
+    with pytest.raises(CohortError) as raised:
+        gates.ask("files.write", path="a", content="x", workspace=OTHER)
+    assert raised.value.code == "QUOTA_EXCEEDED"

@@ -22,7 +22,7 @@ def place(sqlite_database, tmp_path):
 
 
 def test_control_starts_without_loading_the_protocol():
-    look = "import sys, cohort.surfaces.http.__main__; print([name for name in sys.modules if name.split('.')[0] in ('mcp', 'mcp_types')])"
+    look = "import sys, cohort.surfaces.http.process; print([name for name in sys.modules if name.split('.')[0] in ('mcp', 'mcp_types')])"
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=WAIT_S_MAX, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -42,12 +42,14 @@ class Rooms:
 class GateSettings:
     """`audience`: what tokens have to be made for. `level_min`: commands are refused below it. `approval_required`: whether the table and the
     autonomy ask at all. `keep_payloads`: results beside the log, erasable; without it the log has their digests only.
+    `egress_private`: places, `host:port`, that may be reached though they are not on the public internet.
     """
 
     audience: str = AUDIENCE
     level_min: Level = Level.NAMESPACES
     approval_required: bool = True
     keep_payloads: bool = False
+    egress_private: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 from cohort.base.errors import CohortError
-from cohort.base.ids import AgentSessionId
+from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.actions import facts, invariants, results, rules
 from cohort.kernel.actions.attempt import NOBODY, Attempt, GateSettings, Passed, Rooms, denial, record, refuse
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.approvals.plain import describe
-from cohort.kernel.model import ActionResult, Answer, ApprovalState, Decision, Level, Taint
+from cohort.kernel.model import ActionResult, Answer, Approval, ApprovalState, Decision, Level, Taint
 from cohort.kernel.ports import Question
 
 SESSIONS_KNOWN_MAX = 10_000
+WAITING_AT_ONCE_MAX = 8
+"""Calls of one agent that are held until a person answers; further ones are told at once that they have to wait."""
 
 _ANSWERS = {
     ApprovalState.DENIED: ("APPROVAL_DENIED", "a person refused it"),
@@ -33,6 +37,8 @@ class Deciding:
         self._available = available
         self._decided = decided
         self._known_taints: dict[AgentSessionId, Taint] = {}
+        self._lock = threading.Lock()
+        self._waiting: Counter[AgentId] = Counter()
 
     def passed(self, attempt: Attempt) -> Passed | ActionResult:
         """Steps 3 to 6. An approval that arrives while this waits is followed by steps 2 to 5 again, once."""
@@ -71,7 +77,7 @@ class Deciding:
         found = facts.gather(attempt.action, row, attempt.caller, taint, self._level(attempt))
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
-        held = invariants.check(found, self._settings.level_min)
+        held = invariants.check(found, self._settings.level_min, self._settings.egress_private)
         verdict = policy.judge(found)
         return found, rules.combine(found, held, verdict, policy.hash, approval_required=self._settings.approval_required)
 
@@ -100,8 +106,9 @@ class Deciding:
         approvals = self._rooms.approvals
         approval = approvals.ask(self._question(attempt, decision))
         waiting = record(self._rooms, attempt, found, decision)
+        self._rooms.quotas.note_refusal(attempt.caller.agent.id)
         if approval.state is ApprovalState.PENDING and attempt.request.wait_s > 0:
-            approval = approvals.wait(approval.id, attempt.request.wait_s)
+            approval = self._waited(approval, attempt)
         if approval.state is ApprovalState.PENDING:
             return results.waiting(attempt.action, attempt.digest, decision, approval.id, waiting)
         if approval.state is not ApprovalState.APPROVED:
@@ -111,6 +118,21 @@ class Deciding:
             refused = refuse(self._rooms, attempt, found, denial(answer, attempt, "approval", decision))
             return replace(refused, approval_id=approval.id)
         return self._again(attempt)
+
+    def _waited(self, approval: Approval, attempt: Attempt) -> Approval:
+        """The approval once it is decided or the time is over; as it is, where the agent already has `WAITING_AT_ONCE_MAX` callers waiting."""
+        agent = attempt.caller.agent.id
+        with self._lock:
+            if self._waiting[agent] >= WAITING_AT_ONCE_MAX:
+                return approval
+            self._waiting[agent] += 1
+        try:
+            return self._rooms.approvals.wait(approval.id, attempt.request.wait_s)
+        finally:
+            with self._lock:
+                self._waiting[agent] -= 1
+                if not self._waiting[agent]:
+                    del self._waiting[agent]
 
     def _again(self, attempt: Attempt) -> Passed | ActionResult:
         """Steps 2 to 5 afresh, and then the grant, which one caller gets."""

@@ -96,6 +96,7 @@ class Gate:
         parsed = self._parse(request)
         self._at("parsed")
         caller = self._rooms.identities.authenticate(token, self._settings.audience, bound_to)
+        self._check_flood(caller)
         self._at("authenticated")
         action_id = ActionId(new_id("act", self._entropy))
         try:
@@ -115,6 +116,16 @@ class Gate:
             return parsing.parse(request)
         except CohortError as error:  # who asks is to be proven before anything is answered
             return error
+
+    def _check_flood(self, caller: Caller) -> None:
+        """One record for a flood, and none for what is refused in it. Errors: QUOTA_EXCEEDED, AUDIT_UNAVAILABLE."""
+        flood = self._rooms.quotas.flood(caller.agent.id, caller.agent.limits)
+        if flood is None:
+            return
+        if flood.first:
+            self._rooms.audit.append(records.flood(caller, flood.most))
+        what = f"{flood.most} attempts within a minute: nothing more is looked at"
+        raise CohortError("QUOTA_EXCEEDED", what, retry=Retry.SAFE, hint="Wait a minute, then ask for less.")
 
     def _not_an_action(self, request: Request, caller: Caller, action_id: ActionId, error: CohortError) -> ActionResult:
         name = request.operation if isinstance(request.operation, str) else ""

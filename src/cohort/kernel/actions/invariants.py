@@ -5,13 +5,15 @@ Each rule has an id that is recorded with the decision it made. The rules look a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cohort.base.errors import CohortError
+from cohort.kernel.actions import origins
 from cohort.kernel.actions.catalogue import Kind
 from cohort.kernel.actions.facts import Facts, paths_of, workspace_of
 from cohort.kernel.model import Answer, Level
+from cohort.kernel.sandbox.egress_addresses import plainly_private
 from cohort.kernel.scopes import all_inside, parse_scope
 
 CLOSED_SETTINGS = ("kernel", "policy", "audit", "approval", "approvals", "agents", "identity")
@@ -28,9 +30,10 @@ class Finding:
     reason: str
 
 
-def check(facts: Facts, level_min: Level) -> tuple[Finding, ...]:
-    """Every rule that the action meets; empty when none minds."""
-    return tuple(found for found in (*_paths(facts), *_containment(facts, level_min), *_authority(facts), *_taint(facts)))
+def check(facts: Facts, level_min: Level, private: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """Every rule that the action meets; empty when none minds. `private`: places (`host:port`) that may be reached though they are not public."""
+    groups = (_paths(facts), _containment(facts, level_min), _authority(facts), _places(facts, private), _taint(facts))
+    return tuple(found for group in groups for found in group)
 
 
 def _paths(facts: Facts) -> Iterator[Finding]:
@@ -82,6 +85,20 @@ def _first_wider(facts: Facts) -> str | None:
         except CohortError:
             return str(text)
     return None
+
+
+def _places(facts: Facts, private: Sequence[str]) -> Iterator[Finding]:
+    """What needs no look-up to be refused is not asked of a person, who could not permit it; names are judged once more when they are dialled."""
+    if facts.row.kind is not Kind.ORIGIN:
+        return
+    address = origins.parse(str(facts.action.arguments["url"]))
+    if address.origin != facts.action.resource:
+        yield _deny("invariant.public-place", "EGRESS_REFUSED", "the resource is not the origin of the arguments")
+    if plainly_private(address.host, address.port, private):
+        what = (
+            f"{address.host[:200]} is not on the public internet, and the configuration does not name {address.host[:200]}:{address.port}"
+        )
+        yield _deny("invariant.public-place", "EGRESS_REFUSED", what)
 
 
 def _taint(facts: Facts) -> Iterator[Finding]:

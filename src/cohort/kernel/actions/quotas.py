@@ -22,8 +22,10 @@ from cohort.storage.database import Database
 from cohort.storage.schema import metadata
 
 BLOCK_SHARE = 0.02
-AT_ONCE_MAX = 32
-"""Actions of one agent that run at the same time."""
+AT_ONCE_MAX = 16
+"""Actions of one agent that run at the same time: half of what the surfaces run at once, so that one agent does not keep all others waiting."""
+FLOOD_ROOM = 100
+"""An agent that makes this many attempts in a minute beyond its calls is refused without a record for each: else the log would be its to fill."""
 AGENTS_MAX = 10_000
 EGRESS_HELD_BYTES = 1 << 20
 """For a command with a way out, while it runs."""
@@ -57,6 +59,15 @@ class _Book:
     calls: deque[float] = field(default_factory=deque)
     at_once: int = 0
     uncounted: int = 0
+    flood_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """An agent asks on and on after its calls are used up. `most`: attempts in a minute; `first`: not said within the last minute."""
+
+    most: int
+    first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +128,20 @@ class Quotas:
                 book.purses[name].held -= held
                 book.purses[name].spent += used
 
+    def flood(self, agent: AgentId, limits: Limits) -> Flood | None:
+        """What to say of `agent` before anything is looked at; None: let it ask. What is refused by this is not counted as a call."""
+        most = limits.calls_per_minute + FLOOD_ROOM
+        with self._lock:
+            book = self._book(agent)
+            now_s = _recent(book.calls, self._clock.monotonic_s())
+            if len(book.calls) < most:
+                return None
+            first = book.flood_s is None or book.flood_s <= now_s - MINUTE_S
+            book.flood_s = now_s if first else book.flood_s
+            return Flood(most, first)
+
     def note_refusal(self, agent: AgentId) -> None:
-        """A refused attempt is a call as well: what is refused costs a record."""
+        """A refused attempt is a call as well, and so is one that waits for a person: each costs a record."""
         with self._lock:
             book = self._book(agent)
             book.calls.append(_recent(book.calls, self._clock.monotonic_s()))
@@ -144,7 +167,7 @@ class Quotas:
                 raise _exceeded(f"{AGENTS_MAX} agents are busy", "Try again later.")
             book = self._books[agent] = _Book(day)
         elif book.day != day:
-            fresh = _Book(day, calls=book.calls, at_once=book.at_once)
+            fresh = _Book(day, calls=book.calls, at_once=book.at_once, flood_s=book.flood_s)
             book = self._books[agent] = fresh
         return book
 

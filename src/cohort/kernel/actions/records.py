@@ -90,6 +90,12 @@ def unreadable(action: Action, caller: Caller, operation: str, code: str, reason
     return Record(RecordKind.DECISION, body, action.agent, action.session, action.id)
 
 
+def flood(caller: Caller, attempts: int) -> Record:
+    """That an agent asks more often than is recorded one by one; what it asks for up to a minute from here on is refused."""
+    body = {"event": "flood", "attempts": attempts, "token": caller.token}
+    return Record(RecordKind.QUOTA, body, caller.agent.id, caller.session)
+
+
 def ended(action: Action, body: Mapping[str, Any], private: Mapping[str, str]) -> Record:
     return Record(RecordKind.OUTCOME, body, action.agent, action.session, action.id, private)
 

@@ -31,9 +31,61 @@ VARIES: Mapping[str, frozenset[str]] = {
 """Arguments that a rule with a pattern lets differ from the action shown; of every other operation none."""
 COMMANDS = frozenset({"terminal.run", "process.start"})
 """Operations whose rules may be bound by the first words of the command."""
-_SHELLS = {"sh", "bash", "dash", "zsh", "fish", "busybox"}
-_LANGUAGES = {"python", "perl", "ruby", "node", "lua", "awk", "make"}
-_LAUNCHERS = {"env", "xargs", "sudo", "doas", "su", "nice", "nohup", "timeout", "find", "ssh", "eval", "exec"}
+_SHELLS = {"sh", "bash", "rbash", "dash", "ash", "zsh", "ksh", "mksh", "csh", "tcsh", "fish", "busybox", "toybox"}
+_LANGUAGES = {
+    "python",
+    "pypy",
+    "perl",
+    "ruby",
+    "node",
+    "nodejs",
+    "deno",
+    "bun",
+    "php",
+    "lua",
+    "luajit",
+    "tclsh",
+    "awk",
+    "gawk",
+    "mawk",
+    "nawk",
+    "make",
+}
+_LAUNCHERS = {
+    "env",
+    "xargs",
+    "parallel",
+    "sudo",
+    "doas",
+    "su",
+    "runuser",
+    "setpriv",
+    "chroot",
+    "unshare",
+    "nsenter",
+    "bwrap",
+    "nice",
+    "ionice",
+    "chrt",
+}
+_LAUNCHERS |= {
+    "nohup",
+    "setsid",
+    "stdbuf",
+    "timeout",
+    "time",
+    "watch",
+    "script",
+    "strace",
+    "gdb",
+    "find",
+    "ssh",
+    "eval",
+    "exec",
+    "npx",
+    "uvx",
+    "uv",
+}
 INTERPRETERS = frozenset(_SHELLS | _LANGUAGES | _LAUNCHERS)
 """Programs that run what they are given: their first words say nothing about what happens."""
 

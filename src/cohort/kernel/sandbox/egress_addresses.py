@@ -87,6 +87,14 @@ def resolve_public(host: str, port: int, *, private: Sequence[str] = ()) -> tupl
     return addresses
 
 
+def plainly_private(host: str, port: int, private: Sequence[str] = ()) -> bool:
+    """Whether no look-up is needed to know that `host` is not on the public internet: it is such an address.
+
+    `private`: as for `resolve_public`. Errors: FIELD_INVALID, for a line of `private`.
+    """
+    return _is_address(host) and not is_public(host) and not AllowList.of(private).permits(Target(host, port, literal=True))
+
+
 def look_up(target: Target) -> tuple[str, ...]:
     """Every address of a host, in the resolver's order. Errors: EGRESS_FAILED."""
     if target.literal:

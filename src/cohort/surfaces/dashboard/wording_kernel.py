@@ -77,6 +77,8 @@ EVENT_WORDS = {
     "resume": "Agent resumed",
     "revoke": "Agent revoked",
     "new_key": "New key",
+    "person_key": "New key of a person",
+    "person_key_revoked": "Key of a person revoked",
     "mint": "Token minted by hand",
     "sign_in": "Signed in",
     "refresh": "Token refreshed",

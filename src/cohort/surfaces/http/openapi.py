@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cohort import __version__
@@ -26,6 +26,17 @@ from cohort.surfaces.http.bodies import Problem
 
 PREFIX = "/api/v1"
 PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem document (RFC 9457)."}}
+NAMED = {
+    "services": routes_services.router,
+    "rollouts": routes_rollouts.router,
+    "actions": routes_actions.router,
+    "agents": routes_agents.router,
+    "approvals": routes_approvals.router,
+    "audit": routes_audit.router,
+    "workspaces": routes_workspaces.router,
+    "keys": routes_keys.router,
+    "tokens": routes_tokens.router,
+}
 BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})
 """What an agent asks with its token, and nobody with a key."""
 SIGNED = frozenset({f"{PREFIX}/approvals/reply", f"{PREFIX}/oauth/token", f"{PREFIX}/oauth/revoke"})
@@ -42,24 +53,15 @@ SECURITY = {
 }
 
 
-def api_routes() -> APIRouter:
-    api = APIRouter(prefix=PREFIX, responses=PROBLEM)
-    api.include_router(routes_services.router, tags=["services"])
-    api.include_router(routes_rollouts.router, tags=["rollouts"])
-    api.include_router(routes_actions.router, tags=["actions"])
-    api.include_router(routes_agents.router, tags=["agents"])
-    api.include_router(routes_approvals.router, tags=["approvals"])
-    api.include_router(routes_audit.router, tags=["audit"])
-    api.include_router(routes_workspaces.router, tags=["workspaces"])
-    api.include_router(routes_keys.router, tags=["keys"])
-    api.include_router(routes_tokens.router, tags=["tokens"])
-    return api
-
-
 def add_routes(app: FastAPI) -> None:
-    """The API and the health routes, and their description at /api/v1/openapi.json."""
-    app.include_router(api_routes())
+    """The API and the health routes, and their description at /api/v1/openapi.json.
+
+    Each router is included by itself and health first: what a router answers is worked out when a request first comes as far as it, and
+    whoever waits for control to be ready should not wait for all of them.
+    """
     app.include_router(routes_health.router, tags=["health"])
+    for name, router in NAMED.items():
+        app.include_router(router, prefix=PREFIX, tags=[name], responses=PROBLEM)
     app.include_router(routes_tokens.well_known)
     app.openapi = lambda: description(app)  # type: ignore[method-assign]
 

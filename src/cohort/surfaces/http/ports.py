@@ -70,13 +70,13 @@ class Access(Protocol):
         ...
 
     def sign_out(self, cookie: str) -> None: ...
-    def create_key(self, name: str, role: Role) -> NewKey:
-        """Errors: FIELD_INVALID."""
+    def create_key(self, name: str, role: Role, actor: str = "") -> NewKey:
+        """`actor`: who has it made, for the audit log. Errors: FIELD_INVALID, AUDIT_UNAVAILABLE."""
         ...
 
     def list_keys(self) -> Sequence[Key]: ...
-    def revoke_key(self, key_id: KeyId) -> None:
-        """From at most 5 s later on, everywhere. Errors: NOT_FOUND."""
+    def revoke_key(self, key_id: KeyId, actor: str = "") -> None:
+        """From at most 5 s later on, everywhere. Errors: NOT_FOUND, AUDIT_UNAVAILABLE."""
         ...
 
 

@@ -43,7 +43,7 @@ class Keys:
 @router.post("/keys", status_code=201, responses={201: {"model": KeyWithText}}, summary="Make a key")
 def create(request: Request, body: Annotated[KeyBody, Body()], control: Face, caller: KeyKeeper, key: Idempotency = None) -> Response:
     def change() -> Response:
-        made = control.access.create_key(body.name, body.role)
+        made = control.access.create_key(body.name, body.role, caller.name)
         return json_response(KeyWithText(made.key, made.text), 201)
 
     return once(request, caller, key, body, change)
@@ -59,7 +59,7 @@ def revoke(request: Request, key_id: str, control: Face, caller: KeyKeeper, key:
     """Answers with every key, afterwards."""
 
     def change() -> Response:
-        control.access.revoke_key(KeyId(key_id))
+        control.access.revoke_key(KeyId(key_id), caller.name)
         return json_response(Keys(tuple(control.access.list_keys())))
 
     return once(request, caller, key, None, change)

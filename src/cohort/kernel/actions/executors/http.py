@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -30,6 +31,8 @@ SHOWN_BYTES_MAX = 1 << 20
 HEADERS_SHOWN_MAX = 64
 HEADER_CHARS_MAX = 2000
 ADDRESSES_TRIED_MAX = 3
+NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
+"""Every agent's requests go out by one client: what a server sets for one of them must never be sent for another."""
 
 Resolve = Callable[[str, int], tuple[str, ...]]
 """The public addresses of a host and port. Errors: EGRESS_REFUSED, EGRESS_FAILED."""
@@ -46,6 +49,7 @@ class Requests:
         self._monotonic_s = monotonic_s
         self._client = httpx2.Client(
             trust_env=False,
+            cookies=CookieJar(NO_COOKIES),
             verify=trust if trust is not None else True,
             follow_redirects=False,
             timeout=httpx2.Timeout(READ_MAX_S, connect=CONNECT_MAX_S),
