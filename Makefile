@@ -36,6 +36,8 @@ docs:
 	@scripts/venv dev
 	@$(PYTHON) -m cohort.surfaces.cli.reference > docs/reference/cli.md
 	@$(PYTHON) -m cohort.surfaces.http.openapi > docs/reference/openapi.json
+	@$(PYTHON) -m cohort.kernel.actions.reference > docs/reference/actions.md
+	@$(PYTHON) -m cohort.kernel.sandbox.attacks_page > docs/reference/attack-list.md
 
 #: make lock                          resolve requirements.lock afresh
 lock:
