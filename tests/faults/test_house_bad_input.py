@@ -188,5 +188,7 @@ def test_nobody_else_may_look_into_the_data_directory(home: Home) -> None:
     home.ask("up", "--detach")
     root = home.folder / ".cohort"
     assert root.stat().st_mode & 0o777 == 0o700
-    private = [*(root / "secrets").iterdir(), *root.glob("cohort.db*")]
+    secrets = list((root / "secrets").rglob("*"))
+    private = [*(path for path in secrets if path.is_file()), *root.glob("cohort.db*"), *root.glob("audit.db*")]
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in secrets if path.is_dir()} == {0o700}
