@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -77,6 +79,22 @@ def test_after_sigkill_to_control_the_command_is_gone_and_its_outcome_recorded_a
     outcomes = home.ask("audit", "search", "--kind", "outcome", "--limit", "1")["items"]
     assert outcomes[0]["body"]["body"]["outcome"] == "unknown"
     assert home.run("exec", "sleeper", "--", "echo", "again").stdout == "again\n"
+
+
+def test_an_entry_edited_while_nothing_ran_is_found_after_the_start_and_no_action_runs(home: Home) -> None:
+    write = ("action", "run", "files.write", "path=after.txt", "content=x", "--agent", "builder")
+    home.run(*write)
+    home.run("down")
+    with closing(sqlite3.connect(home.folder / ".cohort" / "audit.db")) as log, log:
+        edited = log.execute(
+            "UPDATE audit_entries SET entry = CAST(replace(entry, 'after.txt', 'other.txt') AS BLOB) WHERE kind = 'intent'"
+        )
+        assert edited.rowcount > 0
+    home.ask("up", "--detach")
+    until(lambda: home.ask("status", code=None)["health"] == "unhealthy")
+    assert any("read-only" in said for part in home.ask("status", code=3)["parts"] for said in part["says"])
+    assert home.ask(*write, code=3)["code"] == "AUDIT_BROKEN"
+    assert home.ask("audit", "verify", code=3)["integrity"] == "broken"
 
 
 def test_down_leaves_no_mount_behind(home: Home) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import select
 
 from cohort.base.clock import Clock
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, WorkspaceId
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
 from cohort.compose.contained import Contained, Hooks, storage
 from cohort.compose.health import Health
 from cohort.kernel.actions.clearance import Executor
+from cohort.kernel.actions.delegating import GatedTokens
 from cohort.kernel.actions.executions import Executions
 from cohort.kernel.actions.executors.commands import Commands
 from cohort.kernel.actions.executors.files import FileExecutors
@@ -189,7 +190,7 @@ class Kernel:
         webhook = people.webhook
         self.face = KernelFace(
             agents=people.identity.agents,
-            tokens=people.identity.tokens,
+            tokens=GatedTokens(people.identity.tokens, door.gate),
             actions=door.gate,
             approvals=people.approvals,
             audit=ground.audit.desk,
@@ -207,7 +208,8 @@ class Kernel:
         self._door.gate.register(operation, executor)
 
     def start(self) -> None:
-        """Recover what a former life left, then look after it all in threads. The probe runs beside: commands wait for its end."""
+        """Recover what a former life left, then look after it all in threads. Beside them runs the probe, for whose end commands wait, and
+        a verification of the whole audit log, for which nothing waits."""
         closed = self._ground.audit.start()
         if closed:
             _log.warning("%d actions were under way when control ended; their outcome is recorded as unknown", closed)
@@ -216,7 +218,7 @@ class Kernel:
             self._people.webhook.start()
         self._note_policy()
         self._door.comparing.start()
-        for name, work in (("containment probe", self._probe), ("approvals", self._sweep)):
+        for name, work in (("containment probe", self._probe), ("approvals", self._sweep), ("audit verification", self._verify)):
             self._rounds.append(threading.Thread(target=work, name=name, daemon=True))
             self._rounds[-1].start()
 
@@ -254,6 +256,22 @@ class Kernel:
             self._ground.audit.log.append(Record(RecordKind.LEVEL, _level_body(found, self._machine.contained.trouble)))
         except CohortError as error:
             _log.error("the isolation level could not be recorded: %s", error)
+
+    def _verify(self) -> None:
+        """An entry that was edited while control was away: opening the log compares hashes, only this reads what they are of."""
+        try:
+            found = self.face.audit.verify(full=True, progress=self._unless_stopping)
+        except CohortError as error:
+            _log.warning("the audit log was not verified: %s", error)
+        except Exception:  # the supervisor of this thread: the log stays as it was opened, and anyone may verify it again
+            _log.exception("verifying the audit log failed")
+        else:
+            if found.integrity == "broken":
+                _log.error("the audit log is broken: %s; no action of an agent runs", found.why)
+
+    def _unless_stopping(self, done: int, count: int) -> None:
+        if self._stopping.is_set():
+            raise CohortError("AUDIT_UNAVAILABLE", f"control ended after {done} of {count} records", retry=Retry.SAFE)
 
     def _sweep(self) -> None:
         while not self._stopping.wait(SWEEP_S):
@@ -409,7 +427,7 @@ def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Re
         **requests.executors(),
         **processes,
         "system.read": system_read(machine.monitor),
-        "agent.delegate": delegate(people.identity.tokens, AUDIENCE),
+        "agent.delegate": delegate(people.identity.tokens),
     }
     return {**ground.executions.observed(on_host), **spawning}
 

@@ -23,7 +23,10 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process. `health` and `ready`: HTTP status of its /health and /ready, None without an answer. `says`: what /ready says, in words."""
+    """One process. `health` and `ready`: HTTP status of its /health and /ready, None without an answer. `says`: what /ready says, in words.
+
+    `well`: no part of it says that it is not; a process can be ready and have one that is not well, such as an audit log that is read-only.
+    """
 
     name: str
     url: str
@@ -33,6 +36,7 @@ class Part:
     health: int | None
     ready: int | None
     says: tuple[str, ...] = ()
+    well: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,10 @@ def look(settings: Settings) -> Condition:
 
 
 def judge(now: Running | None, parts: tuple[Part, ...]) -> Health:
-    """Healthy only if a supervisor runs and every process says it is ready; no supervisor and no process is no answer."""
+    """Healthy only if a supervisor runs and every process says it is ready and every part of it is well; no supervisor and no process is no answer."""
     if now is None and not parts:
         return Health.UNKNOWN
-    well = now is not None and parts and all(part.phase == Phase.READY and part.ready == 200 for part in parts)
+    well = now is not None and parts and all(part.phase == Phase.READY and part.ready == 200 and part.well for part in parts)
     return Health.HEALTHY if well else Health.UNHEALTHY
 
 
@@ -79,7 +83,15 @@ def _part(name: str, url: str, states: Mapping[str, object]) -> Part:
     state = states.get(name)
     (health, _), (ready, answer) = (fetch(where.hostname or "", where.port or 80, path) for path in ("/health", "/ready"))
     phase, pid, deaths = getattr(state, "phase", "unsupervised"), getattr(state, "pid", None), getattr(state, "deaths", 0)
-    return Part(name, url, str(phase), pid, deaths, health, ready, words(answer))
+    return Part(name, url, str(phase), pid, deaths, health, ready, words(answer), _well(answer))
+
+
+def _well(answer: bytes) -> bool:
+    """Whether every part that a /ready of control names is well; one that names none has none that is not."""
+    try:
+        return all(part["ok"] for part in orjson.loads(answer).get("parts", ()))
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return True
 
 
 def words(answer: bytes) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from cohort.base.clock import SystemClock
+from cohort.base.errors import CohortError
 from cohort.kernel.audit import entries
 from cohort.kernel.audit.merkle import Frontier, leaf_hash
 from cohort.kernel.audit.notes import Checkpoint, Signer
@@ -351,3 +352,38 @@ def test_a_copy_of_the_file_verifies_by_itself(room, sqlite_database, tmp_path):
     copy.mkdir()
     shutil.copy(tmp_path / "audit.key", copy)
     assert open_room(sqlite_database, copy, SystemClock()).desk.verify().integrity == "verified"
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_log_that_a_verification_finds_broken_is_written_no_more(sqlite_database, tmp_path, full):
+    room = open_room(sqlite_database, tmp_path)
+    fill(room, 5)
+    change(sqlite_database, ("UPDATE audit_entries SET entry = ? WHERE idx = ?", [forged(sqlite_database, 2)[0], 2]))
+    assert room.log.append(record(5)).index == 5  # nobody has looked yet: what is signed are the hashes
+    assert room.desk.verify(full=full).integrity == "broken"
+    with pytest.raises(CohortError) as caught:
+        room.log.append(record(6))
+    assert caught.value.code == "AUDIT_BROKEN"
+    assert "record 2" in caught.value.message
+    assert room.desk.trouble
+
+
+def test_a_log_that_is_whole_again_is_written_after_a_full_verification_and_says_so(sqlite_database, tmp_path):
+    room = open_room(sqlite_database, tmp_path)
+    fill(room, 5)
+    whole = stored(sqlite_database, 2)
+    change(sqlite_database, ("UPDATE audit_entries SET entry = ? WHERE idx = ?", [forged(sqlite_database, 2)[0], 2]))
+    assert room.desk.verify().integrity == "broken"
+    change(sqlite_database, ("UPDATE audit_entries SET entry = ? WHERE idx = ?", [whole.entry, 2]))
+    assert room.desk.verify(full=False).integrity == "verified"
+    assert room.desk.trouble
+    assert room.desk.verify().integrity == "verified"
+    assert not room.desk.trouble
+    assert room.log.append(record(5)).index == 6
+    assert room.desk.entry(5).body["body"]["note"] == "whole_again"
+
+
+def test_a_verification_does_not_open_a_log_that_something_else_sealed(room):
+    room.log.seal("an anchor knows another")
+    assert room.desk.verify().integrity == "verified"
+    assert room.log.trouble is not None

@@ -17,8 +17,8 @@ from support_processes import free_ports
 NOW = Running(1, 2, 3, "/d", "http://127.0.0.1:1", "http://127.0.0.1:2", ())
 
 
-def part(name: str = "control", phase: str = "ready", ready: int | None = 200) -> Part:
-    return Part(name, "http://127.0.0.1:1", phase, 5, 0, 200, ready)
+def part(name: str = "control", phase: str = "ready", ready: int | None = 200, well: bool = True) -> Part:
+    return Part(name, "http://127.0.0.1:1", phase, 5, 0, 200, ready, well=well)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def part(name: str = "control", phase: str = "ready", ready: int | None = 200) -
         (NOW, (part(), part("gateway")), Health.HEALTHY),
         (NOW, (part(), part("gateway", ready=503)), Health.UNHEALTHY),
         (NOW, (part(), part("gateway", ready=None)), Health.UNHEALTHY),
+        (NOW, (part(well=False), part("gateway")), Health.UNHEALTHY),
         (NOW, (part(phase="waiting"), part("gateway")), Health.UNHEALTHY),
         (None, (part(phase="unsupervised"), part("gateway", phase="unsupervised")), Health.UNHEALTHY),
     ],

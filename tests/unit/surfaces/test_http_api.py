@@ -276,6 +276,13 @@ def test_health_ready_and_status_need_no_key_and_say_which_part_is_not_well(clie
     assert (status["ready"], status["services"], status["rollouts_active"]) == (False, 2, 1)
 
 
+def test_a_read_only_audit_log_leaves_control_ready_and_is_said(client: TestClient, home: House) -> None:
+    home.parts.append(Part("audit log", False, "it is read-only"))
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert answer.json()["parts"][-1]["ok"] is False
+
+
 def test_a_part_that_was_never_looked_at_is_not_ready(client: TestClient, home: House) -> None:
     home.parts.clear()
     assert client.get("/ready").status_code == 503

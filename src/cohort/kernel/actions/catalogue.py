@@ -147,77 +147,30 @@ def _network() -> tuple[Row, ...]:
     )
 
 
-def _others() -> tuple[Row, ...]:
-    deletion, never = frozenset({Class.DATA_DELETION}), Asks.NEVER
-    deployment, system_config = frozenset({Class.DEPLOYMENT}), frozenset({Class.SYSTEM_CONFIG})
-    memory, setting = Kind.MEMORY, Kind.SETTING
+def _stores() -> tuple[Row, ...]:
+    base, memory, never = Kind.DATABASE, Kind.MEMORY, Asks.NEVER
+    writes: dict[str, Any] = {"destructive": True, "classes": frozenset({Class.DATA_DELETION})}
     return (
-        Row(
-            "mobile.act",
-            "mobile.act",
-            "Act on a mobile device.",
-            Kind.DEVICE,
-            0.5,
-            0.5,
-            Asks.CRITICAL,
-            schemas.MOBILE_ACT,
-            destructive=True,
-        ),
-        Row(
-            "database.read",
-            "database.read",
-            "Ask a database.",
-            Kind.DATABASE,
-            0.2,
-            0.2,
-            never,
-            schemas.DATABASE,
-            read_only=True,
-            private=True,
-        ),
-        Row(
-            "database.write",
-            "database.write",
-            "Change a database.",
-            Kind.DATABASE,
-            0.8,
-            0.8,
-            Asks.ALWAYS,
-            schemas.DATABASE,
-            destructive=True,
-            classes=deletion,
-        ),
+        Row("database.read", "database.read", "Ask a database.", base, 0.2, 0.2, never, schemas.DATABASE, read_only=True, private=True),
+        Row("database.write", "database.write", "Change a database.", base, 0.8, 0.8, Asks.ALWAYS, schemas.DATABASE, **writes),
         Row("memory.read", "memory.read", "Recall.", memory, 0.1, 0.1, never, schemas.MEMORY_READ, read_only=True, private=True),
         Row("memory.write", "memory.write", "Remember.", memory, 0.2, 0.2, never, schemas.MEMORY_WRITE),
-        Row(
-            "agent.delegate", "agents.delegate", "Give another agent a narrower token.", Kind.AGENT, 0.3, 0.3, never, schemas.AGENT_DELEGATE
-        ),
-        Row(
-            "release.propose",
-            "release.propose",
-            "Propose a release.",
-            setting,
-            0.7,
-            0.7,
-            Asks.ALWAYS,
-            schemas.RELEASE_PROPOSE,
-            classes=deployment,
-        ),
-        Row(
-            "config.change",
-            "release.propose",
-            "Change a setting.",
-            setting,
-            0.8,
-            0.8,
-            Asks.ALWAYS,
-            schemas.CONFIG_CHANGE,
-            classes=system_config,
-        ),
     )
 
 
-ROWS: Mapping[str, Row] = {row.name: row for row in (*_files(), *_execution(), *_network(), *_others())}
+def _others() -> tuple[Row, ...]:
+    device, agent, setting, always = Kind.DEVICE, Kind.AGENT, Kind.SETTING, Asks.ALWAYS
+    deployment, system_config = frozenset({Class.DEPLOYMENT}), frozenset({Class.SYSTEM_CONFIG})
+    give, propose, change = "Give another agent a narrower token.", schemas.RELEASE_PROPOSE, schemas.CONFIG_CHANGE
+    return (
+        Row("mobile.act", "mobile.act", "Act on a mobile device.", device, 0.5, 0.5, Asks.CRITICAL, schemas.MOBILE_ACT, destructive=True),
+        Row("agent.delegate", "agents.delegate", give, agent, 0.3, 0.3, Asks.NEVER, schemas.AGENT_DELEGATE),
+        Row("release.propose", "release.propose", "Propose a release.", setting, 0.7, 0.7, always, propose, classes=deployment),
+        Row("config.change", "release.propose", "Change a setting.", setting, 0.8, 0.8, always, change, classes=system_config),
+    )
+
+
+ROWS: Mapping[str, Row] = {row.name: row for row in (*_files(), *_execution(), *_network(), *_stores(), *_others())}
 
 
 def find(name: str) -> Row:

@@ -45,6 +45,7 @@ class AuditDesk:
         self._database = parts.database
         self._recheck = Recheck(parts.database, parts.verifier)
         self._verifying = threading.Lock()
+        self._sealed: CohortError | None = None  # what the log was sealed with when a verification did it
         self.payloads = Payloads(parts.database, parts.clock)
 
     @property
@@ -83,7 +84,11 @@ class AuditDesk:
         return head.note
 
     def verify(self, *, full: bool = True, progress: Callable[[int, int], None] | None = None) -> Verification:
-        """`full`: every entry, checkpoint, payload and anchor. Otherwise what came since the last verification in this process."""
+        """`full`: every entry, checkpoint, payload and anchor. Otherwise what came since the last verification in this process.
+
+        A log that is found broken is read-only in this process from then on, until a full verification finds it whole again, and that is
+        recorded.
+        """
         start_s = self._parts.clock.monotonic_s()
         with self._verifying:
             try:
@@ -92,8 +97,21 @@ class AuditDesk:
                 if error.code != "DATABASE_DAMAGED":
                     raise
                 answer = _damaged(error)
+            self._judge(answer, full)
         duration_us = int((self._parts.clock.monotonic_s() - start_s) * 1e6)
         return Verification(**answer, duration_us=duration_us)
+
+    def _judge(self, answer: Mapping[str, Any], full: bool) -> None:
+        """Seal a log that this verification found broken; open one that only a verification had sealed."""
+        log = self._parts.log
+        if log is None:
+            return
+        if answer["integrity"] == BROKEN and log.trouble is None:
+            self._sealed = log.seal(_place(answer))
+        elif answer["integrity"] == VERIFIED and full and self._sealed is not None and log.trouble is self._sealed:
+            why, self._sealed = self._sealed.message, None
+            log.unseal()
+            log.append(Record(RecordKind.NOTE, {"note": "whole_again", "was": why}))
 
     def _full(self, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
         heard = self._parts.anchors.hear()
@@ -152,6 +170,11 @@ class AuditDesk:
         if log is None or log.trouble is not None:
             raise (log.trouble if log and log.trouble else _read_only())
         return log
+
+
+def _place(answer: Mapping[str, Any]) -> str:
+    place, why = f"record {answer['first_bad']}", str(answer["why"])
+    return why if answer["first_bad"] is None or place in why else f"{place}: {why}"
 
 
 def _damaged(error: CohortError) -> dict[str, Any]:

@@ -115,6 +115,10 @@ class SqlAuditLog:
         self._trouble = self._trouble or broken(why)
         return self._trouble
 
+    def unseal(self) -> None:
+        """Write again: the caller has verified the whole log. The next append still compares it with what was last written here."""
+        self._trouble = None
+
     def close(self) -> None:
         """Refuse what comes from now on; what is being written is finished."""
         self._closed = True

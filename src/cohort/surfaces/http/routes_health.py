@@ -15,6 +15,8 @@ from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.ports import ControlFace, Part
 
 router = APIRouter()
+READY_WITHOUT = frozenset({"audit log"})
+"""Parts whose trouble stops agents, and not people: control stays ready, so that somebody can look. The part itself still says that it is not well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def metrics(request: Request) -> Response:
 
 def _readiness(control: ControlFace) -> Readiness:
     parts = tuple(control.parts())
-    return Readiness(bool(parts) and all(part.ok for part in parts), parts)
+    return Readiness(bool(parts) and all(part.ok or part.name in READY_WITHOUT for part in parts), parts)
 
 
 def _how_many(control: ControlFace) -> tuple[int | None, int | None]:
