@@ -176,6 +176,9 @@ def test_exec_passes_output_and_exit_code_through(cohort: Command, kernel: Kerne
     assert cohort("exec", "crawler", "--", "true").code == 3
     assert cohort("exec", "scribe").code == 2
     assert cohort("exec", "scribe", "--").code == 2
+    misplaced = cohort("exec", "scribe", "--why", "because", "--", "true")
+    assert misplaced.code == 2
+    assert "before AGENT" in misplaced.err
     assert cohort("exec", "--env", "A", "scribe", "--", "true").code == 2
 
 
