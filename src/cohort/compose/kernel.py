@@ -398,6 +398,7 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
         Quotas(ground.database, ground.clock, machine.processes.running),
         Requests(partial(resolve_public, private=_private(told))),
     )
+    machine.processes.charge_to(quotas.charge)
     rooms = Rooms(
         audit=ground.audit.log,
         entries=ground.entries,
