@@ -59,7 +59,7 @@ def _containment(facts: Facts, level_min: Level) -> Iterator[Finding]:
     if not facts.row.executes:
         return
     if facts.level < level_min:
-        what = f"commands run contained at level {facts.level.value} here, and level {level_min.value} is demanded"
+        what = f"commands run contained at level {facts.level.value} here, and level {level_min.value} is demanded; `cohort doctor` says what raises it"
         yield _deny("invariant.level", "LEVEL_TOO_LOW", what)
     if facts.caller.agent.workspace is None:
         yield _deny("invariant.own-workspace", "WORKSPACE_UNKNOWN", "a command runs in its agent's own workspace, and there is none")
