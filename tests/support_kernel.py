@@ -141,7 +141,7 @@ class MemoryAudit:
         return {"entries": len(self.entries)}
 
     def anchor(self) -> Sequence[Mapping[str, Any]]:
-        return [{"anchor": "file:/elsewhere/checkpoints", "sent": True, "size": len(self.entries)}]
+        return [{"anchor": "file:/elsewhere/checkpoints", "ok": True, "size": len(self.entries), "detail": "appended"}]
 
     def note(self, text: str, actor: str) -> int:
         assert text

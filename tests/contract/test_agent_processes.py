@@ -281,3 +281,13 @@ def test_processes_die_with_a_control_that_is_killed_and_are_said_to_be_lost(spa
     assert (ended.exit_code, ended.stopped_by) == (None, StoppedBy.LOST)
     assert "was lost" in error_of(again.output, AGENT, process, "stdout", 0, 1).message
     assert again.signal(AGENT, process, signal.SIGTERM).ended == ended
+
+
+def test_what_a_process_used_is_charged_once_when_it_has_ended(processes, here):
+    told = []
+    processes.charge_to(lambda *used: told.append(used))
+    view = processes.start(AGENT, here, LIMITS, shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"))
+    ended = processes.wait(AGENT, view.id, 20).ended
+    processes.running(AGENT)
+    assert told == [(AGENT, ended.cpu_us, 0)]
+    assert ended.cpu_us > 0

@@ -13,6 +13,7 @@ from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.approvals.desk_sql import SqlApprovals
 from cohort.kernel.model import Agent, AgentState, ApprovalState, Autonomy, Caller, GrantScope, Limits
 from cohort.storage.database import open_database
+from cohort.storage.schema import metadata
 from support_approvals import AGENT, POLICY, SESSION, WORKSPACE, MemoryAudit, action, desk, question, sign, writing
 
 MINUTE_S = 60
@@ -183,6 +184,32 @@ def test_two_approvers_have_to_be_two_people(database, clock, audit):
         assert error_of(approvals.approve, asked.id, sign(same)).code == "APPROVER_REFUSED"
     assert approvals.approve(asked.id, sign("berta")).state is ApprovalState.APPROVED
     assert approvals.consume(action(), POLICY, None).approvers == ("anna", "berta")
+
+
+def test_who_acts_by_hand_is_not_one_of_two_approvers(database, clock, audit):
+    approvals = desk(database, clock, audit, approvers_needed=2)
+    sessions, agents = metadata.tables["agent_sessions"], metadata.tables["agents"]
+    agent = {
+        "id": AGENT,
+        "name": "builder",
+        "state": "active",
+        "scopes": [],
+        "autonomy": "standard",
+        "limits": {},
+        "egress": [],
+        "workspace": None,
+    }
+    agent |= {"created_us": 0, "created_by": "anna", "changed_us": 0, "description": ""}
+    common = {"agent": AGENT, "scopes": [], "actors": [], "created_us": 0, "expires_us": 1, "untrusted": False, "private": False}
+    with database.write() as connection:
+        connection.execute(agents.insert().values(agent))
+        connection.execute(sessions.insert().values(id="se_above", parent=None, created_by="Anna", **common))
+        connection.execute(sessions.insert().values(id=SESSION, parent="se_above", created_by=AGENT, **common))
+    asked = approvals.ask(question(action()))
+    refused = error_of(approvals.approve, asked.id, sign("anna"))
+    assert (refused.code, "by hand" in refused.message) == ("APPROVER_REFUSED", True)
+    assert approvals.approve(asked.id, sign("bert")).state is ApprovalState.PENDING
+    assert approvals.approve(asked.id, sign("cleo")).state is ApprovalState.APPROVED
 
 
 def test_one_no_outweighs_a_yes(database, clock, audit):

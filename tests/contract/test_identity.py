@@ -447,8 +447,9 @@ def test_the_sessions_of_an_agent_have_a_limit(offices):
     with offices.database.write() as connection:
         row = dict(connection.execute(select(table)).one()._mapping)
         connection.execute(table.insert(), [row | {"id": f"se_{number}"} for number in range(SESSIONS_MAX - 1)])
+    before = offices.audit.events()
     assert offices.code(offices.room.tokens.sign_in, registered.key, None, AUDIENCE) == "QUOTA_EXCEEDED"
-    assert offices.audit.events()[-2:] == ["sign_in", "sign_in_failed"]
+    assert offices.audit.events() == before  # who signs in on and on does not fill the log
     offices.room.tokens.sign_out(pair.token)
     assert offices.room.tokens.sign_in(registered.key, None, AUDIENCE)
     offices.clock.advance(9 * 24 * 3600)

@@ -21,6 +21,7 @@ from cohort.base.settings_kernel import WebhookSettings
 from cohort.compose.contained import Contained, Hooks, storage
 from cohort.compose.health import Health
 from cohort.kernel.actions.clearance import Executor
+from cohort.kernel.actions.delegating import GatedTokens
 from cohort.kernel.actions.executions import Executions
 from cohort.kernel.actions.executors.commands import Commands
 from cohort.kernel.actions.executors.files import FileExecutors
@@ -189,7 +190,7 @@ class Kernel:
         webhook = people.webhook
         self.face = KernelFace(
             agents=people.identity.agents,
-            tokens=people.identity.tokens,
+            tokens=GatedTokens(people.identity.tokens, door.gate),
             actions=door.gate,
             approvals=people.approvals,
             audit=ground.audit.desk,
@@ -397,6 +398,7 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
         Quotas(ground.database, ground.clock, machine.processes.running),
         Requests(partial(resolve_public, private=_private(told))),
     )
+    machine.processes.charge_to(quotas.charge)
     rooms = Rooms(
         audit=ground.audit.log,
         entries=ground.entries,
@@ -426,7 +428,7 @@ def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Re
         **requests.executors(),
         **processes,
         "system.read": system_read(machine.monitor),
-        "agent.delegate": delegate(people.identity.tokens, AUDIENCE),
+        "agent.delegate": delegate(people.identity.tokens),
     }
     return {**ground.executions.observed(on_host), **spawning}
 

@@ -98,8 +98,10 @@ def stored_scope(scope: Scope) -> str:
     return f"{scope.name}:{scope.resource}" if scope.name.startswith("files.") else str(scope)
 
 
-def narrowed(scopes: Iterable[Scope], held: Sequence[Scope]) -> tuple[Scope, ...]:
+def narrowed(scopes: Sequence[Scope], held: Sequence[Scope]) -> tuple[Scope, ...]:
     """What both permit: exactly the actions that some scope of each permits."""
+    if scopes == held:  # as nearly always: a token for all that its session has, a session for all that its agent has
+        return tuple(dict.fromkeys(scopes))
     both: dict[Scope, None] = {}
     for scope in scopes:
         if any(inside(scope, other) for other in held):

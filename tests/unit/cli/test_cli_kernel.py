@@ -176,6 +176,9 @@ def test_exec_passes_output_and_exit_code_through(cohort: Command, kernel: Kerne
     assert cohort("exec", "crawler", "--", "true").code == 3
     assert cohort("exec", "scribe").code == 2
     assert cohort("exec", "scribe", "--").code == 2
+    misplaced = cohort("exec", "scribe", "--why", "because", "--", "true")
+    assert misplaced.code == 2
+    assert "before AGENT" in misplaced.err
     assert cohort("exec", "--env", "A", "scribe", "--", "true").code == 2
 
 
@@ -295,7 +298,8 @@ def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path
     with tarfile.open(file) as tar:
         assert "audit/entries.jsonl" in tar.getnames()
     assert cohort("audit", "export").code == 2
-    assert cohort("audit", "anchor").code == 0
+    anchored = cohort("audit", "anchor")
+    assert (anchored.code, anchored.out) == (0, "ok  file:/elsewhere/checkpoints: appended\n")
 
 
 def test_a_policy_is_checked_here_and_reloaded_there(cohort: Command, kernel: Kernel, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cohort.base.canonical import canonical_json
 from cohort.base.errors import CohortError
-from cohort.kernel.audit.entries import ENTRY_BYTES_MAX, canonical, parse, prepare
+from cohort.kernel.audit.entries import ENTRY_BYTES_MAX, parse, prepare
 from cohort.kernel.model import Record, RecordKind
 
 scalars = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -26,7 +27,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 @example({"\U00010000": 1, "\ufffd": 2, "a": {"B": 1, "a": [0.1, 1e-7, 5e-324, 1.0, -0.0]}})
 @example('\x7f\u2028\ud7ff\x00\x1f\b\t\n\f\r"\\/')
 def test_the_quick_way_writes_what_rfc_8785_says(value):
-    assert canonical(value) == rfc8785.dumps(value)
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,10 @@ def test_only_a_salted_commitment_of_a_private_payload_is_in_the_entry():
     payload = prepared[0].payloads[0]
     assert parse(entries[0])["private"] == {"stdout": sha256(payload.salt + b"the secret").hexdigest()}
     assert parse(entries[0])["private"] != parse(entries[1])["private"]
+
+
+def test_a_value_too_deep_for_the_quick_way_is_written_by_the_slow_one():
+    value: object = 1
+    for _ in range(600):
+        value = [value]
+    assert canonical_json(value) == b"[" * 600 + b"1" + b"]" * 600

@@ -168,3 +168,12 @@ def test_asking_again_what_a_person_has_to_answer_is_a_call_each_time(gates: Gat
     with pytest.raises(CohortError) as raised:
         gates.ask("files.write", path="a", content="x", workspace=OTHER)
     assert raised.value.code == "QUOTA_EXCEEDED"
+
+
+def test_what_a_long_process_used_is_of_the_day_and_durable_at_once(gates: GateHouse, database: Database) -> None:
+    limited(gates, cpu_s_per_day=100, command_s=10)
+    using(gates, 1)
+    assert run(gates) is None
+    gates.quotas.charge(AGENT, 150_000_000, 7)
+    assert Quotas(database, gates.clock, lambda _agent: 0).used_today(AGENT)["cpu_us"] >= 151_000_000
+    assert run(gates) == "QUOTA_EXCEEDED"

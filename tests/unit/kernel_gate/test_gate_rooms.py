@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
+from cohort.kernel.actions.delegating import GatedTokens
 from cohort.kernel.actions.executors.machine import delegate, system_read
+from cohort.kernel.actions.gate import Gate, GateSettings
+from cohort.kernel.actions.policy import Policies
 from cohort.kernel.face import Request
 from cohort.kernel.machine.monitor import Monitor
 from cohort.kernel.model import Outcome
@@ -20,7 +25,7 @@ from support_gate_rooms import Kernel
 @pytest.fixture
 def kernel(tmp_path: Path, migrated_sqlite: bytes) -> Iterator[Kernel]:
     made = Kernel(tmp_path, template=migrated_sqlite)
-    made.gate.register("agent.delegate", delegate(made.identity.tokens, AUDIENCE))
+    made.gate.register("agent.delegate", delegate(made.identity.tokens))
     made.gate.register("system.read", system_read(Monitor(SystemClock(), disks=(tmp_path,))))
     yield made
     made.close()
@@ -41,6 +46,36 @@ def test_a_delegated_token_does_less_and_is_in_no_log(kernel: Kernel) -> None:
     assert kernel.ask(child, "agent.delegate", agent="smoke-1", scopes=["files.read"]).code == "SCOPE_REFUSED"
     assert "token" not in kernel.ask(token, "agent.delegate", key="k", agent="smoke-2", scopes=[f"files.read:{own}/**"]).result
     assert child not in repr([entry.body for entry in kernel.log()])
+
+
+def test_an_exchange_is_an_action_that_the_policy_can_forbid(tmp_path: Path, migrated_sqlite: bytes) -> None:
+    rule = tmp_path / "policy.cedar"
+    rule.write_text('forbid (principal, action == Action::"agent.delegate", resource);\n')
+    kernel = Kernel(tmp_path, template=migrated_sqlite)
+    kernel.gate.register("agent.delegate", delegate(kernel.identity.tokens))
+    token = kernel.agent("smoke-1")
+    kernel.agent("smoke-2")
+    tokens = GatedTokens(kernel.identity.tokens, kernel.gate)
+    child = tokens.exchange(token, "smoke-2", ["system.read"], AUDIENCE)
+    assert (child.scopes, child.refresh) == (("system.read",), None)
+    assert kernel.gate.caller(child.token).agent.name == "smoke-2"
+    assert [entry.body["kind"] for entry in kernel.log()][-3:] == ["intent", "token", "outcome"]
+    kernel.rooms = replace(kernel.rooms, policies=Policies(rule, {}))
+    forbidding = Gate(kernel.rooms, GateSettings(), {"agent.delegate": delegate(kernel.identity.tokens)}, kernel.clock, secrets.token_bytes)
+    with pytest.raises(CohortError) as raised:
+        GatedTokens(kernel.identity.tokens, forbidding).exchange(token, "smoke-2", ["system.read"], AUDIENCE)
+    assert raised.value.code == "POLICY_DENIED"
+    assert GatedTokens(kernel.identity.tokens, forbidding).exchange(token, "smoke-1", ["system.read"], AUDIENCE).scopes == ("system.read",)
+    kernel.close()
+
+
+def test_files_are_delegated_from_the_workspace_of_the_one_who_delegates(kernel: Kernel) -> None:
+    token = kernel.agent("smoke-1")
+    kernel.agent("smoke-2")
+    own = kernel.identity.agents.find("smoke-1").workspace
+    kernel.identity.agents.grant("smoke-2", [f"files.read:{own}/**"], "anna")
+    given = kernel.ask(token, "agent.delegate", agent="smoke-2", scopes=["files.read:src/**"])
+    assert given.outcome is Outcome.DONE, given
 
 
 def test_what_is_wider_than_the_token_is_not_given(kernel: Kernel) -> None:

@@ -303,7 +303,7 @@ def test_the_log_is_verified_proven_exported_anchored_and_noted(client: TestClie
     exported = get(client, "/audit/export")
     with tarfile.open(fileobj=io.BytesIO(exported.content)) as tar:
         assert {"audit/checkpoint", "audit/entries.jsonl"} <= set(tar.getnames())
-    assert post(client, "/audit/anchor").json()["items"][0]["sent"] is True
+    assert post(client, "/audit/anchor").json()["items"][0]["ok"] is True
     noted = post(client, "/audit/notes", {"text": "rotated the keys"}, role="auditor")
     assert (noted.status_code, noted.json()["index"]) == (201, home.kernel.audit.size() - 1)
 

@@ -12,7 +12,7 @@ To build it, `compose` hands in:
 - `Gate(rooms, settings, executors, clock, entropy)`: `face.Actions`. `executors` from `executors/`: `FileExecutors(workspaces, files, search)`,
   `Commands(workspaces, sandbox, hosts_of)`,
   `ProcessExecutors(workspaces, processes, hosts_of)`, `Requests(resolve_public)`, each with `.executors()`; `system_read(monitor)` for
-  `system.read`, `delegate(tokens, audience)` for `agent.delegate`. Rooms above register theirs: `gate.register(operation, executor)`.
+  `system.read`, `delegate(tokens)` for `agent.delegate`. Rooms above register theirs: `gate.register(operation, executor)`.
   At the start `gate.note_policy("control")` says in the log which policy is in force; `gate.reload_policy(actor)` reads the file again.
 - `Executions(folder, clock)`: the journal of executions, a folder of its own in the data directory. Its `spawned` is the sandbox's `on_spawn`,
   its `reached(action, host)` is for the egress proxy's allowed connections, and `observed(executors)` wraps the executors on the host (all but

@@ -66,7 +66,8 @@ class Gate:
         policy = self._rooms.policies.current()
         if policy.text is None:
             return f"every action is refused: {policy.broken}"
-        return f"{sum(statement.own for statement in policy.text.statements)} rules of your own, {policy.hash[:12]}"
+        count = sum(statement.own for statement in policy.text.statements)
+        return f"{count} rule{'' if count == 1 else 's'} of your own, {policy.hash[:12]}"
 
     def reload_policy(self, actor: str) -> str:
         """Read the policy file again; the hash of what is in force then. It is in the log before it is in force.

@@ -14,7 +14,7 @@ from cohort.kernel.actions.catalogue import Kind
 from cohort.kernel.actions.facts import Facts, paths_of, workspace_of
 from cohort.kernel.model import Answer, Level
 from cohort.kernel.sandbox.egress_addresses import plainly_private
-from cohort.kernel.scopes import all_inside, parse_scope
+from cohort.kernel.scopes import all_inside, own_scope, parse_scope
 
 CLOSED_SETTINGS = ("kernel", "policy", "audit", "approval", "approvals", "agents", "identity")
 """The first words of settings that no agent changes, not even with an approval: what holds it is not its own to change."""
@@ -59,7 +59,7 @@ def _containment(facts: Facts, level_min: Level) -> Iterator[Finding]:
     if not facts.row.executes:
         return
     if facts.level < level_min:
-        what = f"commands run contained at level {facts.level.value} here, and level {level_min.value} is demanded"
+        what = f"commands run contained at level {facts.level.value} here, and level {level_min.value} is demanded; `cohort doctor` says what raises it"
         yield _deny("invariant.level", "LEVEL_TOO_LOW", what)
     if facts.caller.agent.workspace is None:
         yield _deny("invariant.own-workspace", "WORKSPACE_UNKNOWN", "a command runs in its agent's own workspace, and there is none")
@@ -78,9 +78,12 @@ def _authority(facts: Facts) -> Iterator[Finding]:
 
 
 def _first_wider(facts: Facts) -> str | None:
+    """The first scope that is not inside the token's, read as the exchange reads it: from the workspace of the one who delegates."""
+    workspace = facts.caller.agent.workspace
     for text in facts.action.arguments["scopes"]:
         try:
-            if all_inside([parse_scope(text)], facts.caller.scopes) is not None:
+            scope = parse_scope(text) if workspace is None else own_scope(text, workspace)
+            if all_inside([scope], facts.caller.scopes) is not None:
                 return str(text)
         except CohortError:
             return str(text)

@@ -128,6 +128,21 @@ class Quotas:
                 book.purses[name].held -= held
                 book.purses[name].spent += used
 
+    def charge(self, agent: AgentId, cpu_us: int, egress_bytes: int) -> None:
+        """Take from the day what a process has used that was started long ago, whether or not so much is left.
+
+        Errors: those of `Database`; it is remembered then, and charged with the next block.
+        """
+        with self._lock:
+            book = self._book(agent)
+            book.purses["cpu_us"].spent += cpu_us
+            book.purses["egress_bytes"].spent += egress_bytes
+            over = {name: -purse.free for name, purse in book.purses.items() if purse.free < 0}
+            if over:
+                self._add(agent, book, over)
+            for name, amount in over.items():
+                book.purses[name].charged += amount
+
     def flood(self, agent: AgentId, limits: Limits) -> Flood | None:
         """What to say of `agent` before anything is looked at; None: let it ask. What is refused by this is not counted as a call."""
         most = limits.calls_per_minute + FLOOD_ROOM

@@ -172,6 +172,7 @@ AGENT_DELEGATE = arguments(
     "scopes",
     agent=text("Who shall act: name or id.", 63, minLength=1),
     scopes=texts("What it may do; inside the scopes of this token.", 100, 1100, minItems=1),
+    audience=text("Where its token is for beside the gate, such as the address of /mcp.", 200, minLength=1, default="cohort"),
 )
 RELEASE_PROPOSE = arguments(
     "service", "manifest", service=text("Which service.", 63, minLength=1), manifest=text("The release manifest.", 262_144, minLength=1)

@@ -236,6 +236,8 @@ class SqlApprovals:
             current = rules.as_of(_known(rows.find(change.connection, approval, hold=True), approval), now_us)
             rules.check_open(current)
             rules.check_approver(sign.approver, current, current.approvers)
+            if answer is S.APPROVED and current.approvers_needed > 1:
+                rules.check_not_by_hand(sign.approver, rows.opened_by(change.connection, current.action.session))
             vote = answers.vote_of(current, sign, answer, self._limits, now_us)
             rows.add_vote(change.connection, approval, vote)
             after, rule = self._after(change, current, now_us)

@@ -23,6 +23,7 @@ approvals = metadata.tables["approvals"]
 votes = metadata.tables["approval_votes"]
 rules = metadata.tables["approval_rules"]
 facts = metadata.tables["facts"]
+agent_sessions = metadata.tables["agent_sessions"]
 
 VERSION_FACT = "approvals_version"
 _OPEN = (ApprovalState.PENDING.value, ApprovalState.APPROVED.value)
@@ -48,6 +49,14 @@ def find(connection: Connection, approval: ApprovalId, *, hold: bool = False) ->
     query = select(approvals).where(approvals.c.id == approval)
     row = connection.execute(query.with_for_update() if hold else query).mappings().one_or_none()
     return None if row is None else _approval(row, votes_of(connection, [row["id"]]))
+
+
+def opened_by(connection: Connection, session: AgentSessionId) -> list[str]:
+    """Who opened `session`, and those it was delegated from: a person's name where one acts by hand, otherwise an id."""
+    columns = (agent_sessions.c.id, agent_sessions.c.parent, agent_sessions.c.created_by)
+    tree = select(*columns).where(agent_sessions.c.id == session).cte("up", recursive=True)
+    above = select(*columns).join(tree, agent_sessions.c.id == tree.c.parent)
+    return list(connection.execute(select(tree.union(above).c.created_by)).scalars())
 
 
 def newest(connection: Connection, digest: str, states: Sequence[ApprovalState]) -> Approval | None:

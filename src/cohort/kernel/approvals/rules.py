@@ -69,6 +69,16 @@ def check_approver(approver: str, approval: Approval, voted: Collection[str]) ->
         raise _refused(f"{approver} has answered {approval.id} already", "Let somebody else answer too.")
 
 
+def check_not_by_hand(approver: str, opened_by: Collection[str]) -> None:
+    """Where two people are needed, refuse a yes to what the approver asks by hand. `opened_by`: who opened the session that asks.
+
+    Raises:
+        CohortError APPROVER_REFUSED
+    """
+    if same_name(approver) in {same_name(name) for name in opened_by}:
+        raise _refused(f"{approver} asks for it by hand, and two people are needed", "Let somebody else answer.")
+
+
 def same_name(name: str) -> str:
     """A name as compared with others: two spellings of one name are one person."""
     return unicodedata.normalize("NFKC", name).strip().casefold()

@@ -23,10 +23,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from types import NoneType
 from typing import Any, NamedTuple
-
-import orjson
 
 from cohort.base.canonical import canonical_json
 from cohort.base.errors import CohortError
@@ -45,9 +42,6 @@ SALT_BYTES = 32
 NO_LEAF = bytes(32)
 _TIME_DIGITS = 20
 _PREVIOUS_DIGITS = 64
-_EXACT_INTEGER = 1 << 53
-_ALIKE = frozenset({str, bool, NoneType})
-"""What every encoder writes alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +85,16 @@ def prepare(record: Record, entropy: Entropy) -> Prepared:
     for value in (record.agent, record.session, record.action):
         _check_length("id", value, ID_CHARACTERS_MAX)
     payloads = commit(record.private, record.subject, entropy) if record.private else ()
-    private = canonical({payload.name: payload.commitment for payload in payloads}) if payloads else b"{}"
+    private = canonical_json({payload.name: payload.commitment for payload in payloads}) if payloads else b"{}"
     kind = record.kind.value
     prepared = Prepared(
         kind=kind,
         agent=record.agent,
         action=record.action,
         payloads=payloads,
-        head=b'{"action":%b,"agent":%b,"at_us":' % (canonical(record.action), canonical(record.agent)),
-        middle=b',"body":%b,"kind":"%b","prev":"' % (canonical(dict(record.body)), kind.encode()),
-        tail=b'","private":%b,"session":%b,"v":%d}' % (private, canonical(record.session), ENTRY_VERSION),
+        head=b'{"action":%b,"agent":%b,"at_us":' % (canonical_json(record.action), canonical_json(record.agent)),
+        middle=b',"body":%b,"kind":"%b","prev":"' % (canonical_json(dict(record.body)), kind.encode()),
+        tail=b'","private":%b,"session":%b,"v":%d}' % (private, canonical_json(record.session), ENTRY_VERSION),
     )
     if prepared.bytes_max > ENTRY_BYTES_MAX:
         raise _too_large(f"a record of {prepared.bytes_max} bytes; an entry holds {ENTRY_BYTES_MAX}")
@@ -124,30 +118,6 @@ def commit(private: Mapping[str, str], subject: str | None, entropy: Entropy) ->
 
 def commitment(salt: bytes, data: bytes) -> str:
     return sha256(salt + data).hexdigest()
-
-
-def canonical(value: Any) -> bytes:
-    """As `canonical_json`, quicker for what it nearly always is: strings, whole numbers and plain fractions."""
-    try:
-        if type(value) in _ALIKE or _plain(value):
-            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # a key that is no text, or half of a surrogate pair; the slow way says so in our words
-        return canonical_json(value)
-    return canonical_json(value)
-
-
-def _plain(value: Any) -> bool:
-    """Whether orjson and RFC 8785 agree on `value`: ASCII keys sort alike, and fractions of ordinary size are written alike."""
-    kind = type(value)
-    if kind in _ALIKE:
-        return True
-    if kind is dict:
-        return all(map(str.isascii, value)) and all(map(_plain, value.values()))
-    if kind is list or kind is tuple:
-        return all(map(_plain, value))
-    if kind is int:
-        return bool(-_EXACT_INTEGER < value < _EXACT_INTEGER)
-    return kind is float and bool(1e-3 <= abs(value) < 1e15 and value % 1 != 0)
 
 
 def parse(entry: bytes) -> dict[str, Any]:

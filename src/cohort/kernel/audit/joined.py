@@ -51,5 +51,6 @@ def _split(
         return None
     if shortest is None or shortest < HASH_BYTES or len(hashes) != wanted * HASH_BYTES:
         return None
-    lines = (b"\x00" + joined).split(b"\n")
+    lines = joined.split(b"\n")
+    lines[0] = b"\x00" + lines[0]
     return Stretch(lines, hashes) if len(lines) == wanted else None

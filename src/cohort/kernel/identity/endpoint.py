@@ -28,7 +28,7 @@ from cohort.kernel.identity.rows import (
     scopes_of,
 )
 from cohort.kernel.identity.rules import TASK_CHARS_MAX, check_actor, check_text
-from cohort.kernel.identity.sessions import NewSession, open_child, open_session, revoke_subtree, revoked
+from cohort.kernel.identity.sessions import NewSession, open_child, open_session, refuse_many, revoke_subtree, revoked
 from cohort.kernel.identity.signing import SigningKeys
 from cohort.kernel.identity.time import Steady
 from cohort.kernel.identity.tokens import Jwts
@@ -147,6 +147,8 @@ class SqlTokens:
             caller.session,
             (caller.agent.id, *caller.actors),
         )
+        with self._database.read() as connection:
+            refuse_many(connection, new)
         pair = self._issuer.token(Issue(child, new.id, given, audience, new.expires_us, new.actors), None)
         body = {
             "event": "exchange",
@@ -212,6 +214,8 @@ class SqlTokens:
         return row
 
     def _opened(self, agent: Agent, new: NewSession, audience: str) -> TokenPair:
+        with self._database.read() as connection:
+            refuse_many(connection, new)
         secret = self._issuer.secret(REFRESH_PREFIX)
         pair = self._issuer.token(Issue(agent, new.id, new.scopes, audience, new.expires_us, (), new.bound_to), secret)
         body = {"event": "sign_in", "key": new.created_by, "scopes": scope_texts(new.scopes), "audience": audience, "task": new.task}

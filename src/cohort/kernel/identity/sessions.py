@@ -40,7 +40,7 @@ class NewSession:
 def open_session(connection: Connection, new: NewSession) -> None:
     """Insert, and forget what ended long ago. Errors: QUOTA_EXCEEDED: the agent has `SESSIONS_MAX` in force."""
     _forget(connection, new.agent, new.created_us)
-    _refuse_many(connection, new)
+    refuse_many(connection, new)
     connection.execute(agent_sessions.insert().values(_row(new, Taint())))
 
 
@@ -51,7 +51,7 @@ def open_child(database: Database, connection: Connection, new: NewSession) -> N
     if row is None or row.revoked_us is not None:
         raise revoked(row.revoked_why if row is not None else None)
     _forget(connection, new.agent, new.created_us)
-    _refuse_many(connection, new)
+    refuse_many(connection, new)
     connection.execute(agent_sessions.insert().values(_row(new, Taint(row.untrusted, row.private))))
 
 
@@ -97,7 +97,8 @@ def _row(new: NewSession, taint: Taint) -> dict[str, Any]:
     }
 
 
-def _refuse_many(connection: Connection, new: NewSession) -> None:
+def refuse_many(connection: Connection, new: NewSession) -> None:
+    """Also to be asked before anything is recorded: else who signs in on and on fills the log. Errors: QUOTA_EXCEEDED."""
     own = (agent_sessions.c.agent == new.agent, agent_sessions.c.revoked_us.is_(None), agent_sessions.c.expires_us > new.created_us)
     count = connection.execute(select(func.count()).select_from(agent_sessions).where(*own)).scalar_one()
     if count >= SESSIONS_MAX:

@@ -33,6 +33,8 @@ LOOK_S = 0.1
 OVER_LOOK_S = 2.0
 
 Over = Callable[[AgentId, AgentSessionId | None], bool]
+Charge = Callable[[AgentId, int, int], None]
+"""Told what an ended process has used: its agent, microseconds of CPU, bytes of egress."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,11 @@ class AgentProcesses:
         self._started: dict[ProcessId, _Started] = {}
         self._closing = threading.Event()
         self._reaper: threading.Thread | None = None
+        self._charge: Charge | None = None
+
+    def charge_to(self, charge: Charge) -> None:
+        """From now on tell `charge` what each process has used, once it has ended. It may raise CohortError, which is logged."""
+        self._charge = charge
 
     def recover(self) -> int:
         """Say of everything that a former life of this control ran that it is lost; how many that were."""
@@ -239,9 +246,19 @@ class AgentProcesses:
                 _log.warning("process %s of %s: %s", started.view.id, started.view.agent, error)
                 completed = replace(rows.LOST, stopped_by=StoppedBy.SANDBOX, level=Level.NONE)
             with started.lock:
-                if completed is not None and started.ended is None:
+                first = completed is not None and started.ended is None
+                if completed is not None and first:
                     started.ended = replace(completed, stdout=b"", stderr=b"")  # what it wrote is read from `running`
+            if completed is not None and first:
+                self._charged(started.view, completed)
         return started.ended is not None
+
+    def _charged(self, view: ProcessView, completed: Completed) -> None:
+        try:
+            if self._charge is not None:
+                self._charge(view.agent, completed.cpu_us, completed.egress_bytes)
+        except CohortError as error:
+            _log.warning("what process %s of %s has used could not be charged: %s", view.id, view.agent, error)
 
     def _stop(self, which: Callable[[_Started], bool]) -> int:
         with self._lock:

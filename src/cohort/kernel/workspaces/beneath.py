@@ -159,7 +159,11 @@ class Tree:
 _ANSWERS = {
     errno.ELOOP: ("PATH_ESCAPES", "a part of it is a symbolic link", "Use the path of the file itself."),
     errno.EXDEV: ("PATH_ESCAPES", "a part of it is on another file system", "Use a path inside the workspace."),
-    errno.ENOENT: ("PATH_MISSING", "it does not exist", "List its directory to see what is there."),
+    errno.ENOENT: (
+        "PATH_MISSING",
+        "it does not exist, or a directory above it does not",
+        "List the directory above it; `files.mkdir` makes one.",
+    ),
     errno.ENOTDIR: ("PATH_WRONG_KIND", "a part of it is not a directory", "List its directory to see what is there."),
     errno.EISDIR: ("PATH_WRONG_KIND", "it is a directory", "Use the path of a file."),
     errno.ENXIO: ("PATH_WRONG_KIND", "it is not a regular file", "Use the path of a regular file."),

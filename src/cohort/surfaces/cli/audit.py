@@ -182,11 +182,11 @@ def anchor(session: Session) -> int:
     if session.json:
         session.data(page)
     for item in page["items"] if not session.json else ():
-        session.text("  ".join(f"{name}: {value}" for name, value in item.items()))
+        session.text(f"{'ok' if item['ok'] else '--'}  {item['anchor']}: {item['detail']}")
     if not page["items"]:
         session.say("no anchor is configured; see `kernel.anchors` in the configuration")
         return Exit.UNKNOWN
-    return Exit.DONE if all(item.get("sent", False) for item in page["items"]) else Exit.FAILED
+    return Exit.DONE if all(item["ok"] for item in page["items"]) else Exit.FAILED
 
 
 @command.command("note", epilog=examples('cohort audit note "rotated the signing key after the drill"'))

@@ -86,7 +86,11 @@ def _passed_through(session: Session, answer: dict[str, Any]) -> int:
 
 
 def _words(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The command. An option behind AGENT would be run, and asked of a person, as a program of that name."""
     words = argv[1:] if argv[0] == "--" else argv
+    if argv[0].startswith("-") and argv[0] != "--":
+        hint = "Write options before AGENT, and the command behind `--`."
+        raise CohortError("FIELD_INVALID", f"{argv[0]!r} stands where the command begins", field="argv", hint=hint)
     if not words:
         raise CohortError("FIELD_INVALID", "no command was given", field="argv", hint="Write it behind `--`.")
     return words

@@ -42,6 +42,8 @@ _ERRORS = {
     "SCOPE_REFUSED": "invalid_scope",
     "SCOPE_UNKNOWN": "invalid_scope",
     "AGENT_UNKNOWN": "invalid_target",
+    "POLICY_DENIED": "unauthorized_client",
+    "APPROVAL_NEEDED": "unauthorized_client",
 }
 
 

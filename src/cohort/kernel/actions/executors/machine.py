@@ -30,12 +30,12 @@ def system_read(monitor: Monitor) -> Executor:
     return read
 
 
-def delegate(tokens: Exchange, audience: str) -> Executor:
+def delegate(tokens: Exchange) -> Executor:
     """The child token is in the answer and nowhere else."""
 
     def give(cleared: Cleared) -> Executed:
         arguments = cleared.action.arguments
-        pair = tokens.exchange(cleared.token, arguments["agent"], arguments["scopes"], audience, bound_to=cleared.bound_to)
+        pair = tokens.exchange(cleared.token, arguments["agent"], arguments["scopes"], arguments["audience"], bound_to=cleared.bound_to)
         result = {"token": pair.token, "session": pair.session, "scopes": list(pair.scopes), "expires_us": pair.expires_us}
         return Executed(result, secrets=frozenset({"token"}))
 
