@@ -99,6 +99,8 @@ def test_an_entry_edited_while_nothing_ran_is_found_after_the_start_and_no_actio
 
 def test_down_leaves_no_mount_behind(home: Home) -> None:
     """The last of the story: what an installation mounted is gone with it."""
+    installation = json.loads((home.folder / ".cohort" / "installation.json").read_text())["id"]
     assert home.ask("down")["stopped"] is True
+    assert not Path("/run/cohort", installation).exists()
     assert str(home.folder) not in Path("/proc/self/mountinfo").read_text()
     assert not [device for device in Path("/sys/block").glob("loop*/loop/backing_file") if str(home.folder) in device.read_text()]

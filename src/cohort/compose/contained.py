@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ def storage(root: Path, installation: str, clock: Clock, opener: Opener) -> Back
         return ImageBackend(str(root / "images"), str(mounts))
     _log.warning("workspaces have no hard quota here: %s", why)
     return DirectoryBackend(str(root), clock, opener)
+
+
+def forget(installation: str) -> None:
+    """Take the folder of mounts away once nothing is mounted in it."""
+    with suppress(OSError):  # something is, or it was never made
+        (MOUNTS / installation).rmdir()
 
 
 @dataclass(frozen=True, slots=True)

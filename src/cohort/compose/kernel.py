@@ -18,7 +18,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, WorkspaceId
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
-from cohort.compose.contained import Contained, Hooks, storage
+from cohort.compose.contained import Contained, Hooks, forget, storage
 from cohort.compose.health import Health
 from cohort.kernel.actions.clearance import Executor
 from cohort.kernel.actions.delegating import GatedTokens
@@ -229,6 +229,7 @@ class Kernel:
         if self._people.webhook is not None:
             self._people.webhook.stop()
         self._machine.stop()
+        forget(self._ground.installation)
         self._door.stop()
         self._ground.close()
 
