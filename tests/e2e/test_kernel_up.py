@@ -57,7 +57,8 @@ def test_a_command_waits_for_a_person_runs_once_and_is_recorded(home: Home) -> N
 
 
 def test_a_path_out_of_the_workspace_is_refused_with_code_and_record(home: Home) -> None:
-    refused = home.ask("action", "run", "files.read", "path=../../etc/passwd", "--agent", "builder", code=3)
+    home.run("agent", "register", "reader", "--scope", "files.read")
+    refused = home.ask("action", "run", "files.read", "path=../../etc/passwd", "--agent", "reader", code=3)
     assert refused["code"] == "PATH_ESCAPES"
     newest = home.ask("audit", "search", "--kind", "decision", "--limit", "1")["items"][0]
     assert newest["body"]["body"]["code"] == "PATH_ESCAPES"
@@ -98,7 +99,8 @@ def test_an_entry_edited_while_nothing_ran_is_found_after_the_start_and_no_actio
 
 
 def test_down_leaves_no_mount_behind(home: Home) -> None:
-    """The last of the story: what an installation mounted is gone with it."""
+    """What an installation mounted is gone with it."""
+    home.run("agent", "register", "last")
     installation = json.loads((home.folder / ".cohort" / "installation.json").read_text())["id"]
     assert home.ask("down")["stopped"] is True
     assert not Path("/run/cohort", installation).exists()
