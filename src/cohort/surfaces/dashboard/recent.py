@@ -12,6 +12,9 @@ from cohort.surfaces.dashboard.wording_kernel import time_of
 ROWS_MAX = 12
 TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waits": "wait", "runs": "accent"}
 
+ENDED = {"denied": "APPROVAL_DENIED", "expired": "APPROVAL_EXPIRED", "withdrawn": "WITHDRAWN"}
+"""States of an approval after which its action does not happen, and what is said of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActionRow:
@@ -33,6 +36,7 @@ class ActionRow:
 def recent_actions(entries: Iterable[Entry], rows_max: int = ROWS_MAX) -> list[ActionRow]:
     """Of entries newest first; what is said last of an action decides its word."""
     outcomes: dict[str, Mapping[str, Any]] = {}
+    states: dict[str, str] = {}
     rows: dict[str, ActionRow] = {}
     for entry in entries:
         action, kind, body = entry.body.get("action"), entry.body.get("kind"), entry.body.get("body")
@@ -40,16 +44,20 @@ def recent_actions(entries: Iterable[Entry], rows_max: int = ROWS_MAX) -> list[A
             continue
         if kind == "outcome":
             outcomes.setdefault(action, body)
+        elif kind == "approval":
+            states.setdefault(action, str(body.get("state", "")))
         elif kind in ("intent", "decision") and action not in rows:
-            rows[action] = _row(entry, action, body, outcomes.get(action))
+            rows[action] = _row(entry, action, body, outcomes.get(action), states.get(action, ""))
             if len(rows) == rows_max:
                 break
     return list(rows.values())
 
 
-def _row(entry: Entry, action: str, body: Mapping[str, Any], outcome: Mapping[str, Any] | None) -> ActionRow:
-    if entry.body.get("kind") == "decision":
-        word, code = ("waits", "") if body.get("answer") == "ask" else ("refused", str(body.get("code") or ""))
+def _row(entry: Entry, action: str, body: Mapping[str, Any], outcome: Mapping[str, Any] | None, state: str) -> ActionRow:
+    if entry.body.get("kind") == "decision" and body.get("answer") == "ask":
+        word, code = ("refused", ENDED[state]) if state in ENDED else ("waits", "")
+    elif entry.body.get("kind") == "decision":
+        word, code = "refused", str(body.get("code") or "")
     elif outcome is None:
         word, code = "runs", ""
     else:
