@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,6 +20,9 @@ from cohort.ops.supervisor import ProcessSpec
 
 HERE = Path(__file__).parent
 WITHIN_S = 20.0
+FIXED_PORTS = range(20_000, 32_000)
+"""Below those that Linux and macOS hand out by themselves, to connections too: a server that is started later finds its port free."""
+_turn = itertools.count(os.getpid() * 997)
 
 
 def until(condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
@@ -30,14 +35,14 @@ def until(condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listened on a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nobody listens on and that the system gives to nobody who leaves the choice to it; no two test processes try the same."""
+    found: list[int] = []
+    while len(found) < count:
+        port = FIXED_PORTS.start + next(_turn) % len(FIXED_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def child_spec(folder: Path, name: str, *, generation: int = 1, stop_s: float = 5.0, **behaviour: Any) -> ProcessSpec:

@@ -16,6 +16,8 @@ from typing import Any
 STOP_S = 10.0
 SAID_LINES_MAX = 30
 JSON_LINES_MAX = 200
+OWN_PORTS = range(20_000, 32_000)
+PORTS_TRIED = 100
 
 
 class Failed(Exception):
@@ -122,13 +124,14 @@ def gone(pid: int) -> bool:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` where it is free on loopback, else one that the system chooses."""
-    for port in (preferred, 0):
+    """`preferred` where it is free on loopback (0: none is), else one below those that the system hands out, to connections too."""
+    first = OWN_PORTS.start + os.getpid() * 997 % (len(OWN_PORTS) - PORTS_TRIED)
+    for port in (*([preferred] if preferred else ()), *range(first, first + PORTS_TRIED)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise Failed("no port is free on 127.0.0.1")
