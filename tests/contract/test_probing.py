@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from cohort.base.clock import SystemClock
-from cohort.base.errors import CohortError
 from cohort.compose.probing import choose_by_attack, probe_here, probe_place
 from cohort.kernel.model import Level
 from cohort.kernel.sandbox.boxes import Parts
@@ -59,13 +58,12 @@ def test_without_bubblewrap_less_is_shown_and_said(folder: Path) -> None:
     assert any("bwrap is not there" in one.what for one in choice.obstacles)
 
 
-def test_where_nothing_can_be_tried_the_level_is_0_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(folder: Path) -> None:
-        raise CohortError("WORKSPACE_UNAVAILABLE", "no room", hint="Make room.")
-
-    monkeypatch.setattr("cohort.compose.probing.probe_place", broken)
+def test_where_nothing_can_be_tried_the_level_is_0_with_the_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no folder for temporary files, so no workspace can be made for the probe."""
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "missing"))
     found = probe_here()
-    assert (found.level, found.backend, found.soft) == (Level.NONE, "none", ("no room",))
+    assert (found.level, found.backend) == (Level.NONE, "none")
+    assert "no folder to work in" in found.soft[0]
     assert found.fixes
 
 

@@ -66,6 +66,10 @@ def probe_here() -> Containment:
             return choose_by_attack(parts, place, Path(name), clock, secrets.token_bytes)[1]
     except CohortError as error:
         return nothing_shown(clock, error.message, error.hint)
+    except OSError as error:
+        return nothing_shown(
+            clock, f"the probe has no folder to work in: {error}", "Make room in the folder for temporary files, or set TMPDIR."
+        )
     finally:
         spawner.close()
         if groups is not None:
