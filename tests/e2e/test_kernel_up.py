@@ -57,6 +57,10 @@ def test_a_command_waits_for_a_person_runs_once_and_is_recorded(home: Home) -> N
     assert home.ask("audit", "verify")["integrity"] == "verified"
 
 
+def test_status_says_that_the_log_was_verified_at_the_start(home: Home) -> None:
+    until(lambda: any("verified at the start" in said for part in home.ask("status")["parts"] for said in part["says"]))
+
+
 def test_a_path_out_of_the_workspace_is_refused_with_code_and_record(home: Home) -> None:
     home.run("agent", "register", "reader", "--scope", "files.read")
     refused = home.ask("action", "run", "files.read", "path=../../etc/passwd", "--agent", "reader", code=3)

@@ -186,6 +186,7 @@ class Kernel:
         self._people = people
         self._door = door
         self._stopping = threading.Event()
+        self._verified = "not verified yet"
         self._rounds: list[threading.Thread] = []
         webhook = people.webhook
         self.face = KernelFace(
@@ -240,7 +241,7 @@ class Kernel:
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble
-        log = Health("audit log", trouble is None, trouble.message if trouble else f"{self.face.audit.size()} records")
+        log = Health("audit log", trouble is None, trouble.message if trouble else f"{self.face.audit.size()} records, {self._verified}")
         found = self._machine.contained.found()
         said = f"level {found.level.value}, by {found.backend}" if found else self._machine.contained.trouble
         return [log, Health("containment", True, said), Health("policy", True, self._door.gate.policy_in_words())]
@@ -263,10 +264,13 @@ class Kernel:
         try:
             found = self.face.audit.verify(full=True, progress=self._unless_stopping)
         except CohortError as error:
+            self._verified = f"not verified since the start: {error.message}"
             _log.warning("the audit log was not verified: %s", error)
         except Exception:  # the supervisor of this thread: the log stays as it was opened, and anyone may verify it again
+            self._verified = "not verified since the start: it failed, see control's log"
             _log.exception("verifying the audit log failed")
         else:
+            self._verified = f"{found.integrity} at the start"
             if found.integrity == "broken":
                 _log.error("the audit log is broken: %s; no action of an agent runs", found.why)
 
