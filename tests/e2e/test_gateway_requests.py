@@ -227,6 +227,16 @@ def test_a_shadow_copy_is_recorded_and_never_returned(gateway: GatewayProcess) -
     assert (shadow.release, shadow.result, shadow.share, shadow.status) == ("rel_tools", Result.OK, 1.0, 0)
 
 
+def test_a_killed_shadow_copies_nothing_from_the_next_request_on(gateway: GatewayProcess) -> None:
+    before = gateway.pushed
+    gateway.push({**before, "version": before["version"] + 1, "killed": ["shad*"]})
+    try:
+        assert gateway.chat("shadowed", headers={"X_Cohort_Unit": "shadow-killed"})[0] == 200
+        assert [r.arm for r in calls_of(gateway, "shadow-killed")] == [Arm.STABLE]
+    finally:
+        gateway.push({**before, "version": before["version"] + 2})
+
+
 def test_a_shadow_that_hangs_does_not_hold_up_the_client(gateway: GatewayProcess) -> None:
     assert gateway.chat("badly_shadowed")[0] == 200
     state = json.loads(gateway.link("GET", "/-/state")[1])

@@ -99,6 +99,9 @@ class ChatDoor:
         split, salt = ongoing.service.split, ongoing.service.salts
         if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
             return
+        snapshot = self._table.snapshot
+        if snapshot is None or "shadow" in snapshot.killed:
+            return
         busy = len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight
         if busy or not self._answering.has_room(ongoing.service.target(Arm.SHADOW)):
             self._metrics.shadow_dropped += 1

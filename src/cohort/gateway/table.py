@@ -15,7 +15,19 @@ import orjson
 
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salts, salts
-from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.contract import (
+    CONTRACT_VERSION,
+    GATEWAY_FLAGS,
+    Arm,
+    Price,
+    ReleaseRoute,
+    Route,
+    RoutingTable,
+    ServiceRoute,
+    Split,
+    decode_table,
+    is_killed,
+)
 from cohort.gateway.log import Log
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spool import sync_directory
@@ -75,6 +87,7 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
+    killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
 
 
 class Table:
@@ -169,7 +182,8 @@ def compile_table(table: RoutingTable) -> Snapshot:
     targets = {digest: _target(release) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()})
+    killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, killed)
 
 
 def _parse(data: bytes) -> Snapshot:
