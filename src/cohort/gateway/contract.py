@@ -20,11 +20,14 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_routing import RoutingPolicy, routing_of
+
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
 GATEWAY_FLAGS = {
     "cache.exact": "answers kept and given again for the same request",
     "cache.semantic": "answers given again for requests that mean the same",
+    "routing.adapt": "what moves the boundary between a strong and a weak model; the approved boundary holds",
     "routing.adaptive": "the choice between a strong and a weak model for each conversation",
     "shadow": "copies of calls to a candidate",
 }
@@ -83,6 +86,7 @@ class ReleaseRoute:
     prompt: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
+    routing: RoutingPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
+    """`strong_share`: the part of conversations that outcomes say the stable release's strong model should get; None: what the release says."""
+
     name: str
     stable: str
     split: Split | None = None
+    strong_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +247,13 @@ def decode_table(data: bytes) -> RoutingTable:
 
 def _service(entry: dict[str, Any]) -> ServiceRoute:
     split = entry.get("split")
-    return ServiceRoute(entry["name"], entry["stable"], Split(**split) if split else None)
+    return ServiceRoute(entry["name"], entry["stable"], Split(**split) if split else None, entry.get("strong_share"))
 
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
-    return ReleaseRoute(**{**entry, "routes": routes})
+    routing = routing_of(entry["routing"]) if entry.get("routing") else None
+    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
