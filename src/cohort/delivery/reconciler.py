@@ -13,6 +13,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
 from cohort.delivery.ports import DataPlane
 from cohort.delivery.routing import build_table, without
+from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute, decode_table, encode
 
@@ -30,6 +31,7 @@ class Wanted:
     active: tuple[Rollout, ...]
     version: int
     killed: tuple[str, ...]
+    strong_shares: dict[tuple[str, str], float]
 
 
 class Reconciler:
@@ -40,6 +42,7 @@ class Reconciler:
 
     def __init__(self, store: RolloutStore, plane: DataPlane, routes_of: Callable[[str], ReleaseRoute | None], clock: Clock) -> None:
         self._store = store
+        self._routing = RoutingStore(store.database)
         self._plane = plane
         self._routes_of = routes_of
         self._clock = clock
@@ -68,7 +71,9 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
                 )
             routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
-            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed)
+            table = build_table(
+                wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed, wanted.strong_shares
+            )
             if state is not None and self._acknowledged == _content(table):
                 return state
             return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
@@ -167,7 +172,8 @@ class Reconciler:
         with self._store.database.read() as connection:
             version = self._store.fact(connection, VERSION_FACT) or 0
             active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
-            return Wanted(self._store.stable_of(connection), active, version, self._store.killed(connection))
+            shares = {place: target.strong_share for place, target in self._routing.targets(connection).items()}
+            return Wanted(self._store.stable_of(connection), active, version, self._store.killed(connection), shares)
 
 
 def _digests(wanted: Wanted) -> list[str]:

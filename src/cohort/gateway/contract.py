@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.contract_routing import RoutingPolicy, routing_of
+from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
@@ -172,6 +172,11 @@ class Call:
     route: str = ""
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
+    strong: bool = False  # a routing policy chose the strong model to be asked first
+    bucket: str = ""  # of the routing: control or adaptive; "": no policy chose
+    difficulty: float | None = None  # 0 to 1
+    boundary: float | None = None  # what it was compared with
+    features: str = ""  # what the difficulty was made of: contract_routing.FEATURES, one hexadecimal digit each
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,7 @@ class GatewayState:
     last_candidate_us: Mapping[str, int]  # rollout id -> when a unit was last given the candidate (not shadow)
     in_flight: int = 0
     spool_bytes: int = 0
+    routing: Mapping[str, RoutingState] = field(default_factory=dict)  # service -> how its stable release chooses between two models
 
 
 def bucket(salt: bytes, unit: str) -> float:
@@ -305,6 +311,8 @@ def decode_batch(data: bytes) -> Batch:
 
 def decode_state(data: bytes) -> GatewayState:
     try:
-        return GatewayState(**orjson.loads(data))
+        body = orjson.loads(data)
+        routing = {name: RoutingState(**entry) for name, entry in body.pop("routing", {}).items()}
+        return GatewayState(**body, routing=routing)
     except (TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a gateway state: {error!r}") from error
