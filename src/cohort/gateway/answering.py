@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from cohort.gateway import openai
 from cohort.gateway.contract import Result
-from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.deadlines import Deadline, Deadlines, Expired
 from cohort.gateway.http_messages import Reply, Request
-from cohort.gateway.keys import KeyMissing, Keys
+from cohort.gateway.keys import KeyMissing
+from cohort.gateway.openai import Chat
 from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen
+from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
 _OK = Result.OK  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
-FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 _WITHHELD = frozenset(
     {
         b"alt-svc", b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"server",
@@ -30,42 +33,40 @@ _FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
     Broken: (502, "upstream_response_interrupted", Result.INTERRUPTED),
     Invalid: (502, "upstream_invalid_response", Result.UPSTREAM_ERROR),
     KeyMissing: (502, "upstream_key_missing", Result.UPSTREAM_ERROR),
+    Slow: (504, "upstream_timeout", Result.TIMEOUT),
+    CircuitOpen: (503, "upstream_circuit_open", Result.UPSTREAM_ERROR),
 }
 
 
 class Answering:
-    """What calls share: connections, keys, deadlines."""
+    """What calls share: attempts, connections, deadlines."""
 
-    def __init__(self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, recorder: Recorder, answer_bytes_max: int) -> None:
+    def __init__(self, attempts: Attempts, upstreams: Upstreams, deadlines: Deadlines, recorder: Recorder) -> None:
+        self._attempts = attempts
         self._upstreams = upstreams
-        self._keys = keys
         self._deadlines = deadlines
         self._recorder = recorder
-        self._answer_bytes_max = answer_bytes_max
+        self._loop = asyncio.get_running_loop()
 
-    async def answer(self, ongoing: Ongoing, body: bytes, request: Request, reply: Reply) -> None:
+    async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         """Answer the client, whatever happens. Afterwards `ongoing` says how it went. Raises CancelledError when others cancelled it."""
-        target = ongoing.target
-        deadline = self._deadlines.begin(target.timeout_s)
+        deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
-            connection = await self._upstreams.exchange(target.origin, self._message(target, body, request))
+            answer = await self._attempts.ask(ongoing, chat, request, deadline)
             try:
-                if ongoing.stream and 200 <= connection.status < 300:
-                    await self._pass_stream(ongoing, connection, reply)
+                if ongoing.stream and 200 <= answer.connection.status < 300:
+                    await self._pass_stream(ongoing, answer, reply, deadline)
                 else:
-                    body = connection.taken() if connection.complete else await self._whole(connection)
-                    self._pass_whole(ongoing, connection, reply, body)
+                    self._pass_whole(ongoing, answer.connection, reply, answer.data)
             finally:
-                self._upstreams.finish(connection)
+                self._upstreams.finish(answer.connection)
         except asyncio.CancelledError:
-            if not deadline.expired:
+            if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
                 raise
-            words = f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
-            self._fail(ongoing, reply, 504, "upstream_timeout", words, Result.TIMEOUT)
+            self._fail(ongoing, reply, Slow(_late(ongoing, deadline)))
         except (UpstreamError, KeyMissing) as error:
-            status, code, result = _FAILURES[type(error)]
-            self._fail(ongoing, reply, status, code, f"release {ongoing.target.version}, route {ongoing.target.route}: {error}", result)
+            self._fail(ongoing, reply, error)
         finally:
             self._deadlines.end(deadline)
 
@@ -73,16 +74,16 @@ class Answering:
         """A call of `target` would not have to wait for a connection."""
         return self._upstreams.has_room(target.origin)
 
-    async def rehearse(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
+    async def rehearse(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
         """Ask like `answer`, for nobody: the answer is read and thrown away.
 
         What the gateway itself cuts short (it stops, it has no connection left) counts as a client that left, not against the candidate.
         """
         deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
-            await self._discard(ongoing, body, request)
+            await self._discard(ongoing, chat, request, deadline)
         except asyncio.CancelledError:
-            if not deadline.expired:
+            if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE
                 raise
             ongoing.result = Result.TIMEOUT
@@ -91,36 +92,45 @@ class Answering:
         finally:
             self._deadlines.end(deadline)
 
-    def _fail(self, ongoing: Ongoing, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
+    def _fail(self, ongoing: Ongoing, reply: Reply, error: UpstreamError | KeyMissing) -> None:
+        status, code, result = _FAILURES[type(error)]
+        words = f"release {ongoing.target.version}, route {ongoing.target.route}: {error}"
         if reply.started:
+            self._attempts.failed(ongoing.target, slow=isinstance(error, Slow))
             ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
             self._recorder.end(ongoing)
             reply.break_off(openai.stream_error(words, "upstream_stream_interrupted"))
             return
         ongoing.result, ongoing.status = result, status
-        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        retry = b""
+        if status == 503:
+            retry = b"retry-after: %d\r\n" % (math.ceil(error.wait_s) or 1 if isinstance(error, CircuitOpen) else 1)
         self._recorder.end(ongoing)
         reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
 
-    async def _pass_stream(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply) -> None:
-        chunk = await connection.chunk()  # seen before the head of the reply is committed
-        if not chunk:
-            raise NoAnswer("the stream of the answer was empty")
+    async def _pass_stream(self, ongoing: Ongoing, answer: Answer, reply: Reply, deadline: Deadline) -> None:
+        connection = answer.connection
         self._recorder.first(ongoing)
         ongoing.status = connection.status
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
-        tail = openai.Tail()
+        tail, now_s = openai.Tail(), self._loop.time
 
         def passed_on(data: bytes) -> bool:
+            deadline.moved_s = now_s()
             tail.feed(data)
             reply.write(data)
             return reply.congested
 
-        resting = passed_on(chunk)
-        while resting or not await connection.flow(passed_on):
-            await reply.drain()
-            resting = False
+        try:
+            resting = passed_on(answer.data)
+            while resting or not await connection.flow(passed_on):
+                deadline.moved_s = math.inf
+                await reply.drain()
+                deadline.moved_s = now_s()
+                resting = False
+        finally:
+            ongoing.usage = tail.usage()
         _judge_stream(ongoing, connection, tail)
         self._recorder.end(ongoing)
         reply.finish()
@@ -140,50 +150,38 @@ class Answering:
             headers += b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
         reply.send(status, body, headers, content_type)
 
-    async def _discard(self, ongoing: Ongoing, body: bytes, request: Request) -> None:
-        message = self._message(ongoing.target, body, request)
-        connection = await self._upstreams.exchange(ongoing.target.origin, message, patient=False)
+    async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> None:
+        connection, data = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
         try:
             well = 200 <= connection.status < 300
             if ongoing.stream and well:
-                await self._discard_stream(ongoing, connection)
+                await self._discard_stream(ongoing, connection, data, deadline)
             else:
-                ongoing.usage = openai.usage_of(await self._whole(connection))
+                ongoing.usage = openai.usage_of(data)
                 ongoing.result = _OK if well else Result.UPSTREAM_ERROR
         finally:
             self._upstreams.finish(connection)
 
-    async def _discard_stream(self, ongoing: Ongoing, connection: UpstreamConnection) -> None:
+    async def _discard_stream(self, ongoing: Ongoing, connection: UpstreamConnection, data: bytes, deadline: Deadline) -> None:
+        self._recorder.first(ongoing)
         tail = openai.Tail()
-        while chunk := await connection.chunk():
-            if ongoing.first_us is None:
-                self._recorder.first(ongoing)
-            tail.feed(chunk)
-        if ongoing.first_us is None:
-            raise NoAnswer("the stream of the answer was empty")
+        while data:
+            tail.feed(data)
+            deadline.moved_s = self._loop.time()
+            data = await connection.chunk()
+        ongoing.usage = tail.usage()
         _judge_stream(ongoing, connection, tail)
 
-    async def _whole(self, connection: UpstreamConnection) -> bytes:
-        """The body of an answer that is not streamed; raises Broken, or Invalid for one over its limit."""
-        parts, size = [], 0
-        while chunk := await connection.chunk():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > self._answer_bytes_max:
-                raise Invalid(f"the answer is larger than {self._answer_bytes_max} bytes (answer_bytes_max)")
-        return b"".join(parts)
 
-    def _message(self, target: Target, body: bytes, request: Request) -> bytes:
-        headers, passed = request.headers, b""
-        own = self._keys.authorization(target.api_key)
-        if not FORWARDED.isdisjoint(headers):
-            passed = b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
-        return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.head, own, passed, len(body), body)
+def _late(ongoing: Ongoing, deadline: Deadline) -> str:
+    """Which limit is over, in words."""
+    if deadline.expired is Expired.IDLE:
+        return f"nothing more came for {ongoing.target.reliability.idle_s:g} s (reliability.idle_s of the release)"
+    return f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
 
 
 def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:
     """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
-    ongoing.usage = tail.usage()
     if connection.delimited_by_close and not tail.done and not tail.failed:
         raise Broken("the stream ended without its end mark")
     ongoing.result = Result.UPSTREAM_ERROR if tail.failed else _OK
@@ -204,7 +202,8 @@ def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, byte
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:
-    return b"%sx-cohort-unit: %s\r\n" % (ongoing.target.reply_headers, ongoing.unit.encode())
+    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.form.target.route.encode() if ongoing.degraded else b""
+    return b"%sx-cohort-unit: %s\r\n%s" % (ongoing.target.reply_headers, ongoing.unit.encode(), degraded)
 
 
 def _passed_headers(connection: UpstreamConnection, content_type: bytes) -> tuple[bytes, bytes]:

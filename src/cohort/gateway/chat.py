@@ -11,6 +11,7 @@ from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
@@ -21,6 +22,7 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
 class ChatDoor:
@@ -36,6 +38,7 @@ class ChatDoor:
         entropy: Entropy,
         limits: Limits,
         log: Log,
+        deadlines: Deadlines,
     ) -> None:
         self._table = table
         self._recorder = recorder
@@ -45,6 +48,7 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
+        self._deadlines = deadlines
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
@@ -53,12 +57,14 @@ class ChatDoor:
         """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
+            if self._deadlines.late:
+                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", retry_after_s=1)
             chat = openai.parse_chat(request.body, headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             service = find_service(self._table, chat.service)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, refused.body)
+            reply.send(refused.status, refused.body, refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
         if service.split is not None and service.split.shadow_share > 0:
@@ -68,7 +74,7 @@ class ChatDoor:
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
         try:
-            await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
+            await self._answering.answer(ongoing, chat, request, reply)
         except Refused as refused:
             ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
             reply.send(refused.status, refused.body)
@@ -110,7 +116,7 @@ class ChatDoor:
 
     async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
         try:
-            await self._answering.rehearse(shadow, shadow.target.rewriting.apply(chat), request)
+            await self._answering.rehearse(shadow, chat, request)
         finally:
             self._recorder.end(shadow)
 

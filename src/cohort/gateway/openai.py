@@ -14,8 +14,17 @@ DONE = b"data: [DONE]"
 class Refused(Exception):
     """A request that is answered with an error before anything is assigned or sent upstream."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
+        self.headers = b"" if retry_after_s is None else b"retry-after: %d\r\n" % retry_after_s
         self.status = status
         self.code = code
         self.body = error(message, code, param, kind)
