@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 
-from cohort.gateway import openai
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
+from cohort.gateway.dialects.face import Chat, Flow, Passage
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing
-from cohort.gateway.openai import Chat
 from cohort.gateway.records import Ongoing, Recorder
-from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen
+from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
 from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
@@ -49,24 +48,28 @@ class Answering:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
-        """Answer the client, whatever happens. Afterwards `ongoing` says how it went. Raises CancelledError when others cancelled it."""
+        """Answer the client, whatever happens. Afterwards `ongoing` says how it went.
+
+        Raises:
+            Refused: the upstream cannot be asked this. CancelledError: others cancelled it.
+        """
         deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
             answer = await self._attempts.ask(ongoing, chat, request, deadline)
             try:
-                if ongoing.stream and 200 <= answer.connection.status < 300:
-                    await self._pass_stream(ongoing, answer, reply, deadline)
+                if answer.flow is not None:
+                    await self._pass_stream(ongoing, answer, answer.flow, reply, deadline)
                 else:
-                    self._pass_whole(ongoing, answer.connection, reply, answer.data)
+                    self._pass_whole(ongoing, chat, answer, reply)
             finally:
                 self._upstreams.finish(answer.connection)
         except asyncio.CancelledError:
             if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
                 raise
-            self._fail(ongoing, reply, Slow(_late(ongoing, deadline)))
+            self._fail(ongoing, chat, reply, Slow(_late(ongoing, deadline)))
         except (UpstreamError, KeyMissing) as error:
-            self._fail(ongoing, reply, error)
+            self._fail(ongoing, chat, reply, error)
         finally:
             self._deadlines.end(deadline)
 
@@ -92,57 +95,63 @@ class Answering:
         finally:
             self._deadlines.end(deadline)
 
-    def _fail(self, ongoing: Ongoing, reply: Reply, error: UpstreamError | KeyMissing) -> None:
+    def _fail(self, ongoing: Ongoing, chat: Chat, reply: Reply, error: UpstreamError | KeyMissing) -> None:
         status, code, result = _FAILURES[type(error)]
-        words = f"release {ongoing.target.version}, route {ongoing.target.route}: {error}"
+        words = f"{_where(ongoing)}: {error}"
         if reply.started:
             self._attempts.failed(ongoing.target, slow=isinstance(error, Slow))
             ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
             self._recorder.end(ongoing)
-            reply.break_off(openai.stream_error(words, "upstream_stream_interrupted"))
+            reply.break_off(chat.operation.voice.stream_error(words, "upstream_stream_interrupted"))
             return
         ongoing.result, ongoing.status = result, status
-        retry = b""
-        if status == 503:
-            retry = b"retry-after: %d\r\n" % (math.ceil(error.wait_s) or 1 if isinstance(error, CircuitOpen) else 1)
+        wait_s = math.ceil(error.wait_s) if isinstance(error, CircuitOpen) else 1
+        retry = b"retry-after: %d\r\n" % max(wait_s, 1) if status == 503 else b""
         self._recorder.end(ongoing)
-        reply.send(status, openai.error(words, code, kind="upstream_error"), _cohort_headers(ongoing) + retry)
+        said = chat.operation.voice.error(status, words, code, kind="upstream_error")
+        reply.send(status, said, _cohort_headers(ongoing) + retry)
 
-    async def _pass_stream(self, ongoing: Ongoing, answer: Answer, reply: Reply, deadline: Deadline) -> None:
-        connection = answer.connection
+    async def _pass_stream(self, ongoing: Ongoing, answer: Answer, flow: Flow, reply: Reply, deadline: Deadline) -> None:
+        connection, now_s = answer.connection, self._loop.time
         self._recorder.first(ongoing)
         ongoing.status = connection.status
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
-        tail, now_s = openai.Tail(), self._loop.time
+        reply.write(answer.said)
 
         def passed_on(data: bytes) -> bool:
             deadline.moved_s = now_s()
-            tail.feed(data)
-            reply.write(data)
-            return reply.congested
+            said = flow.feed(data)
+            if said:
+                reply.write(said)
+            return reply.congested or flow.problem is not None
 
         try:
-            resting = passed_on(answer.data)
+            resting = reply.congested
             while resting or not await connection.flow(passed_on):
-                deadline.moved_s = math.inf
+                check(flow)
+                deadline.moved_s = math.inf  # until the client has taken what there is
                 await reply.drain()
                 deadline.moved_s = now_s()
                 resting = False
+            check(flow)
         finally:
-            ongoing.usage = tail.usage()
-        _judge_stream(ongoing, connection, tail)
+            ongoing.usage = flow.usage()
+        _judge_stream(ongoing, connection, flow)
+        last = flow.end()
         self._recorder.end(ongoing)
+        if last:
+            reply.write(last)
         reply.finish()
 
-    def _pass_whole(self, ongoing: Ongoing, connection: UpstreamConnection, reply: Reply, body: bytes) -> None:
-        status = connection.status
-        content_type, headers = _passed_headers(connection, b"application/json")
+    def _pass_whole(self, ongoing: Ongoing, chat: Chat, answer: Answer, reply: Reply) -> None:
+        status, body = answer.connection.status, answer.said
+        content_type, headers = _passed_headers(answer.connection, b"application/json")
         if 200 <= status < 300:
-            ongoing.result, ongoing.usage = _OK, openai.usage_of(body)
+            ongoing.result, ongoing.usage = _OK, answer.usage
         else:
             ongoing.result = Result.UPSTREAM_ERROR
-            status, body, content_type = _error_answer(ongoing, status, body)
+            status, body, content_type = _error_answer(ongoing, chat, answer.passage, status, body)
         ongoing.status = status
         self._recorder.end(ongoing)
         headers = _cohort_headers(ongoing) + headers
@@ -151,26 +160,24 @@ class Answering:
         reply.send(status, body, headers, content_type)
 
     async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> None:
-        connection, data = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
+        answer = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
         try:
-            well = 200 <= connection.status < 300
-            if ongoing.stream and well:
-                await self._discard_stream(ongoing, connection, data, deadline)
+            if answer.flow is not None:
+                await self._discard_stream(ongoing, answer.flow, answer.connection, deadline)
             else:
-                ongoing.usage = openai.usage_of(data)
-                ongoing.result = _OK if well else Result.UPSTREAM_ERROR
+                ongoing.usage = answer.usage
+                ongoing.result = _OK if 200 <= answer.connection.status < 300 else Result.UPSTREAM_ERROR
         finally:
-            self._upstreams.finish(connection)
+            self._upstreams.finish(answer.connection)
 
-    async def _discard_stream(self, ongoing: Ongoing, connection: UpstreamConnection, data: bytes, deadline: Deadline) -> None:
+    async def _discard_stream(self, ongoing: Ongoing, flow: Flow, connection: UpstreamConnection, deadline: Deadline) -> None:
         self._recorder.first(ongoing)
-        tail = openai.Tail()
-        while data:
-            tail.feed(data)
+        while chunk := await connection.chunk():
             deadline.moved_s = self._loop.time()
-            data = await connection.chunk()
-        ongoing.usage = tail.usage()
-        _judge_stream(ongoing, connection, tail)
+            flow.feed(chunk)
+            check(flow)
+        ongoing.usage = flow.usage()
+        _judge_stream(ongoing, connection, flow)
 
 
 def _late(ongoing: Ongoing, deadline: Deadline) -> str:
@@ -180,25 +187,30 @@ def _late(ongoing: Ongoing, deadline: Deadline) -> str:
     return f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
 
 
-def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, tail: openai.Tail) -> None:
+def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, flow: Flow) -> None:
     """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
-    if connection.delimited_by_close and not tail.done and not tail.failed:
+    if connection.delimited_by_close and not flow.done and not flow.failed:
         raise Broken("the stream ended without its end mark")
-    ongoing.result = Result.UPSTREAM_ERROR if tail.failed else _OK
+    ongoing.result = Result.UPSTREAM_ERROR if flow.failed else _OK
 
 
-def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, bytes, bytes]:
-    """An upstream's refusal for the client: its own words where they have OpenAI's shape, but not those about the release's key."""
-    where = f"release {ongoing.target.version}, route {ongoing.target.route}"
+def _error_answer(ongoing: Ongoing, chat: Chat, passage: Passage, status: int, body: bytes) -> tuple[int, bytes, bytes]:
+    """An upstream's refusal for the client: its own words where they have its dialect's shape, but not those about the release's key."""
+    where, said = _where(ongoing), chat.operation.voice.error
     if status == 401:
         words = f"{where}: the upstream refused the gateway's key; check `api_key` of the route"
-        return 502, openai.error(words, "upstream_key_refused", kind="upstream_error"), b"application/json"
+        return 502, said(502, words, "upstream_key_refused", kind="upstream_error"), b"application/json"
     if status < 400:
         words = f"{where}: the upstream answered with status {status}; check `base_url` of the route"
-        return 502, openai.error(words, "upstream_invalid_response", kind="upstream_error"), b"application/json"
-    if not openai.is_error(body):
-        body = openai.error(f"{where}: the upstream answered with status {status}", "upstream_error", kind="upstream_error")
-    return status, body, b"application/json"
+        return 502, said(502, words, "upstream_invalid_response", kind="upstream_error"), b"application/json"
+    own = passage.refusal(status, body)
+    if own is None:
+        own = said(status, f"{where}: the upstream answered with status {status}", "upstream_error", kind="upstream_error")
+    return status, own, b"application/json"
+
+
+def _where(ongoing: Ongoing) -> str:
+    return f"release {ongoing.target.version}, route {ongoing.target.route}"
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:

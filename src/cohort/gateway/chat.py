@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: find the service, assign the unit, answer, record; copy to the candidate where a rollout shadows."""
+"""A model call: find the service, assign the unit, answer, record; copy to the candidate where a rollout shadows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, Result, pseudonym
 from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
-from cohort.gateway.openai import Chat, Refused
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Strand
@@ -26,7 +26,7 @@ OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); tr
 
 
 class ChatDoor:
-    """Every chat request of this process."""
+    """Every model call of this process."""
 
     def __init__(
         self,
@@ -53,20 +53,22 @@ class ChatDoor:
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
 
-    def handle(self, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
+    def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
+        """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
             if self._deadlines.late:
-                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", retry_after_s=1)
-            chat = openai.parse_chat(request.body, headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
+            openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+            chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, refused.body, refused.headers)
+            reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
+        chat.unit, chat.at_us = unit, ongoing.at_us
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         return self._answer(ongoing, chat, request, reply)
@@ -77,7 +79,7 @@ class ChatDoor:
             await self._answering.answer(ongoing, chat, request, reply)
         except Refused as refused:
             ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
-            reply.send(refused.status, refused.body)
+            reply.send(refused.status, _said(refused, chat.operation))
         finally:
             self.in_flight -= 1
             if ongoing.total_us is None:
@@ -105,6 +107,9 @@ class ChatDoor:
         split, salt = ongoing.service.split, ongoing.service.salts
         if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
             return
+        snapshot = self._table.snapshot
+        if snapshot is None or "shadow" in snapshot.killed:
+            return
         busy = len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight
         if busy or not self._answering.has_room(ongoing.service.target(Arm.SHADOW)):
             self._metrics.shadow_dropped += 1
@@ -126,6 +131,10 @@ class ChatDoor:
             self._log.write("shadow_failed", error=type(error).__name__)
         if self._last_shadow is not None and not self._shadows:
             self._last_shadow.set_result(None)
+
+
+def _said(refused: Refused, operation: Operation) -> bytes:
+    return operation.voice.error(refused.status, refused.message, refused.code, refused.param, refused.kind)
 
 
 def find_service(table: Table, name: str) -> Service:

@@ -15,14 +15,26 @@ import orjson
 
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salts, salts
-from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.contract import (
+    CONTRACT_VERSION,
+    GATEWAY_FLAGS,
+    Arm,
+    Price,
+    ReleaseRoute,
+    Route,
+    RoutingTable,
+    ServiceRoute,
+    Split,
+    decode_table,
+    is_killed,
+)
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
+from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spool import sync_directory
 
-PROVIDERS = ("openai",)
 RESERVE_BYTES = 1 << 20
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
@@ -42,14 +54,15 @@ class Origin(NamedTuple):
 class Target:
     """One route of a release as it is called: everything that is the same for each request, encoded once.
 
-    `others`: the routes to ask after this one, in order. `record`: the route's part of a record.
+    `heads`: of requests, by path behind the base URL. `others`: the routes to ask after this one, in order. `record`: its part of a record.
     """
 
     digest: str
     version: str
     route: str
+    provider: str
     origin: Origin
-    head: bytes
+    heads: Mapping[bytes, bytes]
     api_key: str | None
     rewriting: Rewriting
     price: Price | None
@@ -84,7 +97,8 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
-    breakers: list[Breaker]
+    killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
+    breakers: tuple[Breaker, ...] = ()
 
 
 class Table:
@@ -195,8 +209,9 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None) -> Snap
     targets = {digest: _first_target(release, known) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
-    used = [target.breaker for first in targets.values() for target in (first, *first.others)]
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, used)
+    killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
+    used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:
@@ -242,8 +257,9 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
         digest=release.digest,
         version=release.version,
         route=route.name,
+        provider=route.provider,
         origin=origin,
-        head=_request_head(origin, path),
+        heads={end: _request_head(origin, path.encode() + end) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -297,12 +313,12 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: str) -> bytes:
+def _request_head(origin: Origin, path: bytes) -> bytes:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
     authority = host if origin.port == default else f"{host}:{origin.port}"
     return (
-        f"POST {path}/chat/completions HTTP/1.1\r\nhost: {authority}\r\nuser-agent: cohort\r\n"
-        "accept-encoding: identity\r\ncontent-type: application/json\r\n"
-        "accept: text/event-stream, application/json\r\n"
-    ).encode()
+        b"POST %s HTTP/1.1\r\nhost: %s\r\nuser-agent: cohort\r\n"
+        b"accept-encoding: identity\r\ncontent-type: application/json\r\n"
+        b"accept: text/event-stream, application/json\r\n"
+    ) % (path, authority.encode())

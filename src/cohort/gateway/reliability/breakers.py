@@ -5,7 +5,7 @@ A breaker belongs to (release, route) and outlives routing tables. Times are of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 from cohort.gateway.contract_reliability import DEFAULT, Reliability, RouteTrouble
@@ -93,7 +93,7 @@ class Breakers:
         breaker = self._known.get((release, route))
         return breaker if breaker is not None else Breaker(release, version, route, limits, self._changed)
 
-    def keep(self, used: list[Breaker]) -> None:
+    def keep(self, used: Iterable[Breaker]) -> None:
         """Those of the table now in force; all others are forgotten."""
         self._known = {(breaker.release, breaker.route): breaker for breaker in used}
 
