@@ -242,6 +242,10 @@ class Kernel:
         """Within the transaction that revokes a person's key: end the sessions of agents that were begun by hand with it."""
         self._people.identity.agents.end_minted(connection, key)
 
+    def note(self, body: Mapping[str, Any]) -> None:
+        """Into the audit log: what a person does that is no action of an agent. Errors: AUDIT_UNAVAILABLE."""
+        self._ground.audit.log.append(Record(RecordKind.NOTE, body))
+
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble
