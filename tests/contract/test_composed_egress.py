@@ -84,8 +84,9 @@ def reaches(kernel: Kernel, port: int) -> None:
 
 
 SINK = (
-    "import socket, time\n"
+    "import os, socket, time\n"
     "print('up', flush=True)\n"
+    "while not os.path.exists('go'): time.sleep(0.02)\n"
     "made = socket.create_connection(('127.0.0.1', 3128))\n"
     "made.sendall(b'POST http://localhost:{port}/ HTTP/1.1\\r\\nHost: localhost:{port}\\r\\nContent-Length: 100000000\\r\\n\\r\\n')\n"
     "sent = 0\n"
@@ -129,6 +130,7 @@ def is_cut(kernel: Kernel, server: Served) -> None:
     token = kernel.face.agents.mint("talker", None, "anna").token
     request = Request("process.start", {"argv": ["python3", "-c", SINK.format(port=server.port)], "network": True})
     first, second = done(kernel, token, request), done(kernel, token, request)
+    (Path(kernel.face.workspaces.show("talker").root) / "go").touch()
     for started in (first, second):
         asked = Request("process.output", {"process": started.result["id"]})
         until(lambda asked=asked: kernel.face.actions.perform(token, asked).result["stdout"] == "up\ncut\n")
