@@ -5,6 +5,7 @@ The gateway composes itself (`gateway/__main__.py`), because it must not import 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Mapping
@@ -26,8 +27,10 @@ from cohort.delivery.manifests import release_routes
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
+from cohort.delivery.routing_adapter import RoutingAdapter
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import ReleaseRoute
+from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.kernel.access import Access, Role, fingerprint
 from cohort.storage.database import Database, open_database
 
@@ -35,6 +38,10 @@ CONTROLLER_LATE_S = 10.0
 """A controller that has not finished a round for this long is not well."""
 GATEWAY_LATE_S = 10.0
 STOP_S = 10.0
+UNRECORDED = frozenset({"AUDIT_UNAVAILABLE", "AUDIT_BROKEN", "DISK_FULL"})
+"""What the audit log says when it takes no record."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -45,6 +52,7 @@ class Control:
     registry: SqlRegistry
     rollouts: SqlRollouts
     flags: SqlFlags
+    routing: RoutingAdapter
     controller: Controller
     reconciler: Reconciler
     plane: HttpDataPlane
@@ -53,15 +61,19 @@ class Control:
     clock: Clock
     _stop: threading.Event
     _loop: threading.Thread
+    _adapting: threading.Thread
 
     def start(self) -> None:
         self.kernel.start()
         self._loop.start()
+        self._adapting.start()
 
     def stop(self) -> None:
         self._stop.set()
         if self._loop.is_alive():
             self._loop.join(STOP_S)
+        if self._adapting.is_alive():
+            self._adapting.join(STOP_S)
         self.kernel.stop()
         self.plane.close()
         self.database.close()
@@ -114,20 +126,25 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     clock = SystemClock()
     database = open_database(_resolved(str(config["database_url"]), environ))
     database.migrate()
-    access = Access(database, clock, record=lambda body: kernel.record_key(body))
-    _import_keys(access, config)
+    access = Access(
+        database, clock, record=lambda body: kernel.record_key(body), ended=lambda connection, key: kernel.end_minted(connection, key)
+    )
     registry = SqlRegistry(database, clock)
     store = RolloutStore(database)
     plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
     damaged = DamageWatch(registry, clock)
-    reconciler = Reconciler(store, plane, _Routes(registry), clock)
+    routes = _Routes(registry)
+    reconciler = Reconciler(store, plane, routes, clock)
     controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     kernel = build_kernel(config, database, clock, environ)
+    _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
+    routing = RoutingAdapter(store, routes.policy, lambda: reconciler.state, clock, kernel.note)
     stop = threading.Event()
+    adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    return Control(database, registry, rollouts, flags, controller, reconciler, plane, access, kernel, clock, stop, loop)
+    return Control(database, registry, rollouts, flags, routing, controller, reconciler, plane, access, kernel, clock, stop, loop, adapting)
 
 
 class _Routes:
@@ -143,11 +160,30 @@ class _Routes:
             self._known[digest] = None if release.kind == "http" else release_routes(release)
         return self._known[digest]
 
+    def policy(self, digest: str) -> RoutingPolicy | None:
+        """How a release chooses between two of its routes; None when it does not, or cannot be read."""
+        try:
+            route = self(digest)
+        except CohortError as error:
+            if error.code != "RELEASE_DAMAGED":
+                raise
+            return None
+        return route.routing if route is not None else None
+
 
 def _import_keys(access: Access, config: Mapping[str, Any]) -> None:
-    """The admin's key, of which only the hash was kept, and the one that commands on this machine use."""
-    access.import_key("admin", Role.ADMIN, _read(config["admin_key_sha256_file"]))
-    access.import_key("operator", Role.MANAGER, fingerprint(_read(config["operator_key_file"])))
+    """The admin's key, of which only the hash was kept, and the one that commands on this machine use.
+
+    One that cannot be recorded is not taken in: control starts without it, as it starts with a broken audit log.
+    """
+    admin, operator = _read(config["admin_key_sha256_file"]), fingerprint(_read(config["operator_key_file"]))
+    for name, role, sha256 in (("admin", Role.ADMIN, admin), ("operator", Role.MANAGER, operator)):
+        try:
+            access.import_key(name, role, sha256)
+        except CohortError as error:
+            if error.code not in UNRECORDED:
+                raise
+            _log.error("the key %s was not taken in: %s", name, error)
 
 
 def _resolved(reference: str, environ: Mapping[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,12 +12,13 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
 from cohort.delivery.routing_fit import Fit, fit
-from cohort.delivery.routing_rules import Rate, Sample, Suggestion, WhatIf, rate, suggest, what_if
-from cohort.delivery.routing_store import RoutingStore, Target
+from cohort.delivery.routing_rules import Sample, rate, suggest, what_if
+from cohort.delivery.routing_store import RoutingStore
+from cohort.delivery.routing_views import BucketView, RoutingReplay, RoutingView, Target
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.adaptive.features import Scorer, decode
 from cohort.gateway.contract import GatewayState, is_killed
-from cohort.gateway.contract_routing import RoutingPolicy, RoutingState
+from cohort.gateway.contract_routing import RoutingPolicy
 
 LOOK_EVERY_S = 60.0
 MOVE_EVERY_US = 3_600_000_000
@@ -28,46 +28,6 @@ BOUNDARIES_MAX = 50
 SWITCHES = ("routing.adaptive", "routing.adapt")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BucketView:
-    """One bucket of units, of the samples at hand: which part got the strong model, and how each model's conversations went."""
-
-    bucket: str
-    conversations: int
-    strong_share: float | None
-    weak: Rate
-    strong: Rate
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingView:
-    """How routing stands for a service's stable release. `state`: what the gateway said last; None: not heard of.
-
-    `drift` is the gateway's (see RoutingState); `drift_max` what the release allows. `samples`: routed calls that the rest rests on.
-    """
-
-    service: str
-    release: str
-    policy: RoutingPolicy
-    state: RoutingState | None
-    target_share: float
-    suggestion: Suggestion
-    held: str  # why the wanted share is not moved now, in words; "" when it may
-    buckets: tuple[BucketView, ...]
-    history: tuple[Target, ...]
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingReplay:
-    """Other boundaries on the conversations that were seen. `samples` 0: nothing is known."""
-
-    service: str
-    release: str
-    samples: int
-    rows: tuple[WhatIf, ...]
 
 
 class RoutingAdapter:

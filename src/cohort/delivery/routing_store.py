@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from cohort.delivery.routing_rules import Sample
+from cohort.delivery.routing_views import Target
 from cohort.gateway.contract import Arm, Call, failed
 from cohort.storage import schema as t
 from cohort.storage.database import Database
@@ -20,16 +20,6 @@ SAMPLES_KEPT_MAX = 20_000
 TRIM_EVERY = 1_000
 JUDGED_US = 24 * 3_600_000_000
 """How long after a call feedback still changes how it went."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The wanted share of one release and since when; `reason` in words."""
-
-    release: str
-    strong_share: float
-    changed_us: int
-    reason: str
 
 
 class RoutingStore:

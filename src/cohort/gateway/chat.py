@@ -8,9 +8,12 @@ from typing import Any
 
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
+from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.contract_routing import RoutingState
+from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -21,6 +24,7 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
 class ChatDoor:
@@ -36,6 +40,8 @@ class ChatDoor:
         entropy: Entropy,
         limits: Limits,
         log: Log,
+        deadlines: Deadlines,
+        router: AdaptiveRouter,
     ) -> None:
         self._table = table
         self._recorder = recorder
@@ -45,6 +51,9 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
+        self._deadlines = deadlines
+        self._router = router
+        self._aimed: object = None  # the table whose wanted shares the router has
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
@@ -53,16 +62,19 @@ class ChatDoor:
         """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
+            if self._deadlines.late:
+                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, _said(refused, operation))
+            reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
         chat.unit, chat.at_us = unit, ongoing.at_us
+        self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         return self._answer(ongoing, chat, request, reply)
@@ -95,6 +107,30 @@ class ChatDoor:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
         return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
 
+    # --- between a strong and a weak model ---
+
+    def _choose(self, ongoing: Ongoing, chat: Chat) -> None:
+        """Which of the release's routes is asked first, where its routing policy has a say."""
+        policy, snapshot = ongoing.target.routing, self._table.snapshot
+        if policy is None or snapshot is None or not chat.operation.conversational:
+            return
+        if snapshot is not self._aimed:
+            self._aimed = snapshot
+            self._router.aim(snapshot.strong_shares)
+        choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
+        if choice is not None:
+            ongoing.route(choice)
+
+    def routing(self) -> dict[str, RoutingState]:
+        """How each service's stable release chooses between two models, where it does."""
+        snapshot = self._table.snapshot
+        services = snapshot.services.values() if snapshot is not None else ()
+        return {
+            service.name: self._router.state(service.name, service.stable.digest, service.stable.routing, snapshot.killed)
+            for service in services
+            if service.stable.routing is not None and snapshot is not None
+        }
+
     # --- shadow ----------------------------------------------------------------------------------------------------------------
 
     def _maybe_copy(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
@@ -109,6 +145,7 @@ class ChatDoor:
             self._metrics.shadow_dropped += 1
             return
         shadow = self._recorder.copy(ongoing)
+        self._choose(shadow, chat)
         strand = Strand(self._shadow(shadow, chat, request), self._shadow_done)
         self._shadows.add(strand)
         strand.step()

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 
 CONTRACT_VERSION = 1
@@ -78,7 +79,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRoute:
-    """What the gateway needs of a release. `parameters` are set on the upstream request where the client set none."""
+    """What the gateway needs of a release. `routes` are asked in their order; `parameters` are set where the client set none."""
 
     digest: str
     version: str
@@ -87,6 +88,7 @@ class ReleaseRoute:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
     routing: RoutingPolicy | None = None
+    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class Call:
     difficulty: float | None = None  # 0 to 1
     boundary: float | None = None  # what it was compared with
     features: str = ""  # what the difficulty was made of: contract_routing.FEATURES, one hexadecimal digit each
+    attempts: int = 1  # asked of upstreams for this call, each try counted
+    degraded: bool = False  # another route than the release's first answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,7 @@ class GatewayState:
     in_flight: int = 0
     spool_bytes: int = 0
     routing: Mapping[str, RoutingState] = field(default_factory=dict)  # service -> how its stable release chooses between two models
+    troubles: tuple[RouteTrouble, ...] = ()  # routes whose last call failed
 
 
 def bucket(salt: bytes, unit: str) -> float:
@@ -259,7 +264,8 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
     routing = routing_of(entry["routing"]) if entry.get("routing") else None
-    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing})
+    reliability = decode_reliability(entry.get("reliability"))
+    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "reliability": reliability})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
@@ -313,6 +319,7 @@ def decode_state(data: bytes) -> GatewayState:
     try:
         body = orjson.loads(data)
         routing = {name: RoutingState(**entry) for name, entry in body.pop("routing", {}).items()}
-        return GatewayState(**body, routing=routing)
+        troubles = tuple(RouteTrouble(**entry) for entry in body.pop("troubles", ()))
+        return GatewayState(**body, routing=routing, troubles=troubles)
     except (TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a gateway state: {error!r}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
+from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
@@ -23,6 +24,8 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
+from cohort.gateway.reliability.attempts import Attempts
+from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
@@ -30,6 +33,8 @@ from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
 UPSTREAM_SWEEP_S = 5.0
+ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
+"""0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -55,17 +60,20 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log)
+    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)))
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     upstreams = Upstreams(limits, turn.send)
-    deadlines = Deadlines()
+    deadlines = Deadlines(limits.loop_late_s_max)
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
-    answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
+    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
+    answering = Answering(attempts, upstreams, deadlines, recorder)
+    router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, deadlines, router)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, local=not settings.expose)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, attempts, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()

@@ -56,6 +56,7 @@ class AdaptiveRouter:
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self._releases: OrderedDict[tuple[str, str], _Release] = OrderedDict()
+        self._targets: Mapping[tuple[str, str], float] = {}
         self._pins: OrderedDict[tuple[str, str, str], bool] = OrderedDict()
 
     def choose(
@@ -82,12 +83,13 @@ class AdaptiveRouter:
 
     def aim(self, targets: Mapping[tuple[str, str], float]) -> None:
         """The wanted shares that follow from outcomes, by service and release; a release not named wants its own."""
+        self._targets = targets
         for place, known in self._releases.items():
             known.boundary.aim(targets.get(place))
 
     def state(self, service: str, digest: str, policy: RoutingPolicy, killed: frozenset[str]) -> RoutingState:
         """How it stands with one release, for people."""
-        known = self._releases.get((service, digest)) or _begin(policy)
+        known = self._releases.get((service, digest)) or _begin(policy, self._targets.get((service, digest)))
         held, mode = known.shares[ADAPTIVE], self._mode(policy, killed)
         away = abs(held.value - policy.strong_share) if held.value is not None and held.seen >= SHARE_SEEN_MIN else 0.0
         return RoutingState(
@@ -112,7 +114,7 @@ class AdaptiveRouter:
         place = (service, digest)
         known = self._releases.get(place)
         if known is None or known.policy != policy:
-            known = self._releases[place] = _begin(policy)
+            known = self._releases[place] = _begin(policy, self._targets.get(place))
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
         return known
@@ -127,5 +129,5 @@ class AdaptiveRouter:
         return strong, before is None
 
 
-def _begin(policy: RoutingPolicy) -> _Release:
-    return _Release(policy, Scorer(policy.weights), Boundary(policy), {CONTROL: Share(), ADAPTIVE: Share()})
+def _begin(policy: RoutingPolicy, target_share: float | None) -> _Release:
+    return _Release(policy, Scorer(policy.weights), Boundary(policy, target_share), {CONTROL: Share(), ADAPTIVE: Share()})
