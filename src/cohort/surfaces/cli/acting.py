@@ -31,9 +31,19 @@ def perform(session: Session, agent: str, operation: str, arguments: dict[str, A
         if answer["approval_id"] != told:
             told = answer["approval_id"]
             session.say(f"waiting for a person: {told} ({answer['reason']}); to answer: cohort approval approve {told}")
-        approval = api.get(f"/approvals/{part(told)}", {"wait_s": min(left_s, ASK_S_MAX)}, answer_s=ASK_S_MAX + 30)
+        approval = _awaited(session, api, told, min(left_s, ASK_S_MAX))
         if approval["state"] in ("denied", "expired", "withdrawn"):
             raise denied(approval)
+
+
+def _awaited(session: Session, api: Api, approval: str, wait_s: float) -> dict[str, Any]:
+    """The approval once it is decided or the time is over. Who stops waiting is told that the question does not stop."""
+    try:
+        found: dict[str, Any] = api.get(f"/approvals/{part(approval)}", {"wait_s": wait_s}, answer_s=ASK_S_MAX + 30)
+        return found
+    except KeyboardInterrupt:
+        session.say(f"\n{approval} still waits for a person; `cohort approval deny {approval}` ends it")
+        raise
 
 
 def denied(approval: dict[str, Any]) -> CohortError:
