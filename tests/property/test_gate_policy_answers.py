@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cedarpy
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
-from cohort.base.ids import ActionId
+from cohort.base.ids import ActionId, AgentId
 from cohort.kernel.actions import facts, parsing, policy_text
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.actions.policy import _CONTEXT, Policy
@@ -22,6 +23,7 @@ from cohort.kernel.model import Answer, Autonomy, Level, Taint
 from support_gate import OTHER, OWN, make_caller
 
 CLOCK = ManualClock()
+OTHER_AGENT = "ag_" + "z" * 16
 PATHS = ["a", "src/a", "b"]
 ANY = [
     "context.risk > 30", "context.risk_max < 50", "context.level >= 4", "context.untrusted", "context.private", "context.network", "context.shell",
@@ -75,6 +77,8 @@ def known_facts(draw: st.DrawFn) -> Facts:
     if operation == "terminal.run":
         arguments = {"argv": draw(st.sampled_from([["ls"], ["ls", "-l"], ["sh", "-c", "x"]])), "network": draw(st.booleans())}
     caller = make_caller(CLOCK, autonomy=draw(st.sampled_from([Autonomy.STANDARD, Autonomy.AGGRESSIVE])))
+    if draw(st.booleans()):
+        caller = replace(caller, agent=replace(caller.agent, id=AgentId(OTHER_AGENT), name="other"))
     parsed = parsing.parse(Request(operation, arguments))
     action = parsed.bind(ActionId("act_" + "a" * 16), caller)
     taint = Taint(untrusted=draw(st.booleans()), private=draw(st.booleans()))
@@ -115,6 +119,16 @@ def test_what_a_policy_reads_is_known(condition: str, reads: Reads) -> None:
     text = policy_text.shipped() + f"permit (principal, {FILES}, resource) when {{ {condition} }};"
     body = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
     assert reads_of(body.values()) == reads
+
+
+def test_an_evaluation_that_failed_is_no_answer_to_remember() -> None:
+    text = f"forbid (principal, {FILES}, resource) when {{ context.risk + 9223372036854775807 > 0 }};"
+    policy = Policy(policy_text.read(text), "hash")
+    parsed = parsing.parse(Request("files.read", {"path": "a"}))
+    caller = make_caller(CLOCK)
+    found = facts.gather(parsed.bind(ActionId("act_" + "a" * 16), caller), parsed.row, caller, Taint(), Level.FULL)
+    assert [policy.judge(found).code for _ in range(2)] == ["POLICY_UNAVAILABLE"] * 2
+    assert len(policy.answers) == 0
 
 
 def test_every_name_of_the_context_is_known() -> None:
