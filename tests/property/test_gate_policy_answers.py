@@ -121,6 +121,20 @@ def test_what_a_policy_reads_is_known(condition: str, reads: Reads) -> None:
     assert reads_of(body.values()) == reads
 
 
+@pytest.mark.parametrize(
+    ("scope", "reads"),
+    [
+        ("principal, action, resource is File", (False, False)),
+        ('principal, action, resource is File in File::"x"', (False, True)),
+        ('principal, action, resource in File::"x"', (False, True)),
+        ('principal == Agent::"x", action, resource', (True, False)),
+    ],
+)
+def test_what_the_head_of_a_policy_reads_is_known(scope: str, reads: tuple[bool, bool]) -> None:
+    found = reads_of(json.loads(cedarpy.policies_to_json_str(f"permit ({scope});"))["staticPolicies"].values())
+    assert (found.principal, found.whole) == reads
+
+
 def test_an_evaluation_that_failed_is_no_answer_to_remember() -> None:
     text = f"forbid (principal, {FILES}, resource) when {{ context.risk + 9223372036854775807 > 0 }};"
     policy = Policy(policy_text.read(text), "hash")
