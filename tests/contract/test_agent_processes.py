@@ -17,10 +17,10 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.machine import processes as module
-from cohort.kernel.machine.priority import Priority, give
+from cohort.kernel.machine.priority import give
 from cohort.kernel.machine.process_rows import processes as table
 from cohort.kernel.machine.processes import AgentProcesses
-from cohort.kernel.model import Command, Place, StoppedBy
+from cohort.kernel.model import Command, Place, Priority, StoppedBy
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
 from cohort.kernel.sandbox.spawner import Spawner
 from support_approvals import Entropy
@@ -289,5 +289,5 @@ def test_what_a_process_used_is_charged_once_when_it_has_ended(processes, here):
     view = processes.start(AGENT, here, LIMITS, shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"))
     ended = processes.wait(AGENT, view.id, 20).ended
     processes.running(AGENT)
-    assert told == [(AGENT, ended.cpu_us, 0)]
+    assert told == [(AGENT, ended.cpu_us)]
     assert ended.cpu_us > 0

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -15,12 +15,26 @@ import orjson
 
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salts, salts
-from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.contract import (
+    CONTRACT_VERSION,
+    GATEWAY_FLAGS,
+    Arm,
+    Price,
+    ReleaseRoute,
+    Route,
+    RoutingTable,
+    ServiceRoute,
+    Split,
+    decode_table,
+    is_killed,
+)
+from cohort.gateway.contract_reliability import DEFAULT, Reliability
+from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
+from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spool import sync_directory
 
-PROVIDERS = ("openai",)
 RESERVE_BYTES = 1 << 20
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
@@ -38,18 +52,26 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One release as it is called: everything that is the same for each request, encoded once."""
+    """One route of a release as it is called: everything that is the same for each request, encoded once.
+
+    `heads`: of requests, by path behind the base URL. `others`: the routes to ask after this one, in order. `record`: its part of a record.
+    """
 
     digest: str
     version: str
     route: str
+    provider: str
     origin: Origin
-    head: bytes
+    heads: Mapping[bytes, bytes]
     api_key: str | None
     rewriting: Rewriting
     price: Price | None
     timeout_s: float
     reply_headers: bytes
+    record: str
+    reliability: Reliability
+    breaker: Breaker
+    others: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,17 +97,20 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
+    killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
+    breakers: tuple[Breaker, ...] = ()
 
 
 class Table:
     """Holds the snapshot in force. `take` is the only way to another one."""
 
-    def __init__(self, directory: Path, epoch: int, log: Log) -> None:
+    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None) -> None:
         self._path = directory / "routing.json"
         self._reserve = directory / "reserve"
         self._epoch = epoch
         self._log = log
         self._lock = asyncio.Lock()
+        self.breakers = breakers or Breakers()
         self.snapshot: Snapshot | None = None
 
     @property
@@ -100,7 +125,8 @@ class Table:
         except FileNotFoundError:
             return
         try:
-            self.snapshot = compile_table(decode_table(data))
+            self.snapshot = self._compiled(data)
+            self.breakers.keep(self.snapshot.breakers)
             self._log.write("table_loaded", version=self.version)
         except (ValueError, TypeError, AttributeError) as error:
             aside = self._path.with_name(f"routing.json.damaged-{self._epoch}")
@@ -114,7 +140,7 @@ class Table:
             CohortError DOCUMENT_INVALID, CONTRACT_VERSION: not a table of this version. DISK_FULL: could not be kept.
                 The old one stays in force.
         """
-        snapshot = _parse(data)
+        snapshot = self._parse(data)
         async with self._lock:
             if snapshot.table.version <= self.version:
                 return False
@@ -130,8 +156,21 @@ class Table:
                 ) from error
             # Commit point. The table is on disk; from here on every new request uses it.
             self.snapshot = snapshot
+            self.breakers.keep(snapshot.breakers)
         self._log.write("table_in_force", version=self.version, services=len(snapshot.services), splits=len(snapshot.splits))
         return True
+
+    def _compiled(self, data: bytes) -> Snapshot:
+        return compile_table(decode_table(data), self.breakers)
+
+    def _parse(self, data: bytes) -> Snapshot:
+        try:
+            return self._compiled(data)
+        except (ValueError, TypeError, AttributeError) as error:
+            code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
+            raise CohortError(
+                code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
+            ) from error
 
     def _persist(self, data: bytes) -> None:
         try:
@@ -160,26 +199,19 @@ class Table:
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
 
 
-def compile_table(table: RoutingTable) -> Snapshot:
-    """The table with every release ready to be called.
+def compile_table(table: RoutingTable, breakers: Breakers | None = None) -> Snapshot:
+    """The table with every release ready to be called; routes keep their circuits from `breakers`.
 
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
-    targets = {digest: _target(release) for digest, release in table.releases.items()}
+    known = breakers or Breakers()
+    targets = {digest: _first_target(release, known) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()})
-
-
-def _parse(data: bytes) -> Snapshot:
-    try:
-        return compile_table(decode_table(data))
-    except (ValueError, TypeError, AttributeError) as error:
-        code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
-        raise CohortError(
-            code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
-        ) from error
+    killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
+    used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:
@@ -203,26 +235,39 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
     return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
 
 
-def _target(release: ReleaseRoute) -> Target:
+def _first_target(release: ReleaseRoute, breakers: Breakers) -> Target:
     if not release.routes:
         raise ValueError(f"releases.{release.digest}: no route")
-    route = release.routes[0]
+    names = [route.name for route in release.routes]
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
+    first, *others = (_target(release, route, breakers) for route in release.routes)
+    return replace(first, others=tuple(others))
+
+
+def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
     if route.provider not in PROVIDERS:
         raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
     origin, path = parse_base_url(route.base_url, f"{place}.base_url")
     _check_release(release, route, place)
+    reliability = release.reliability or DEFAULT
     return Target(
         digest=release.digest,
         version=release.version,
         route=route.name,
+        provider=route.provider,
         origin=origin,
-        head=_request_head(origin, path),
+        heads={end: _request_head(origin, path.encode() + end) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
         timeout_s=release.timeout_s,
         reply_headers=_reply_headers(release, route),
+        record=f',"route":{orjson.dumps(route.name).decode()}',
+        reliability=reliability,
+        breaker=breakers.of(release.digest, release.version, route.name, reliability),
     )
 
 
@@ -268,12 +313,12 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: str) -> bytes:
+def _request_head(origin: Origin, path: bytes) -> bytes:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
     authority = host if origin.port == default else f"{host}:{origin.port}"
     return (
-        f"POST {path}/chat/completions HTTP/1.1\r\nhost: {authority}\r\nuser-agent: cohort\r\n"
-        "accept-encoding: identity\r\ncontent-type: application/json\r\n"
-        "accept: text/event-stream, application/json\r\n"
-    ).encode()
+        b"POST %s HTTP/1.1\r\nhost: %s\r\nuser-agent: cohort\r\n"
+        b"accept-encoding: identity\r\ncontent-type: application/json\r\n"
+        b"accept: text/event-stream, application/json\r\n"
+    ) % (path, authority.encode())
