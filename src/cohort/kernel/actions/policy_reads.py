@@ -41,7 +41,7 @@ def reads_of(policies: Iterable[Mapping[str, Any]]) -> Reads:
 def _of_policy(policy: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for variable in ("principal", "resource"):
         said = policy[variable]
-        if said["op"] != "All" and (said["op"] != "is"):  # a type goes with the action, which is always asked about
+        if said["op"] != "All" and (said["op"] != "is" or "in" in said):  # a type goes with the action, which is always asked about
             yield variable, _ITSELF
     yield from _of_part(policy["conditions"])
 
