@@ -110,10 +110,12 @@ class Answering:
         ongoing.status = connection.status
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
-        tail = openai.Tail()
+        tail, tape = openai.Tail(), ongoing.tape
 
         def passed_on(data: bytes) -> bool:
             tail.feed(data)
+            if tape is not None:
+                tape.feed(data)
             reply.write(data)
             return reply.congested
 
@@ -130,6 +132,8 @@ class Answering:
         content_type, headers = _passed_headers(connection, b"application/json")
         if 200 <= status < 300:
             ongoing.result, ongoing.usage = _OK, openai.usage_of(body)
+            if ongoing.tape is not None:
+                ongoing.tape.whole(body)
         else:
             ongoing.result = Result.UPSTREAM_ERROR
             status, body, content_type = _error_answer(ongoing, status, body)
@@ -204,7 +208,7 @@ def _error_answer(ongoing: Ongoing, status: int, body: bytes) -> tuple[int, byte
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:
-    return b"%sx-cohort-unit: %s\r\n" % (ongoing.target.reply_headers, ongoing.unit.encode())
+    return b"%sx-cohort-unit: %s\r\n%s" % (ongoing.target.reply_headers, ongoing.unit.encode(), ongoing.cache_line)
 
 
 def _passed_headers(connection: UpstreamConnection, content_type: bytes) -> tuple[bytes, bytes]:

@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_cache import CachePolicy, decode_cache
+
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
 
@@ -76,6 +78,7 @@ class ReleaseRoute:
     prompt: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
+    cache: CachePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,8 @@ class Call:
     route: str = ""
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
+    cache: str = ""  # the tier that answered: l1, l2, l3, l4; "none" when the client wanted a kept answer and none was there
+    saved_usd_micro: int | None = None  # what the answer cost when the model gave it; a cached answer costs 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +233,7 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
-    return ReleaseRoute(**{**entry, "routes": routes})
+    return ReleaseRoute(**{**entry, "routes": routes, "cache": decode_cache(entry.get("cache"))})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -16,6 +16,7 @@ import orjson
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salts, salts
 from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.log import Log
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spool import sync_directory
@@ -50,6 +51,8 @@ class Target:
     price: Price | None
     timeout_s: float
     reply_headers: bytes
+    parameters: Mapping[str, Any]
+    cache: CachePolicy | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +226,8 @@ def _target(release: ReleaseRoute) -> Target:
         price=route.price,
         timeout_s=release.timeout_s,
         reply_headers=_reply_headers(release, route),
+        parameters=release.parameters,
+        cache=release.cache,
     )
 
 
