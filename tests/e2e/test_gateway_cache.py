@@ -216,6 +216,19 @@ def test_state_and_metrics_count_what_answered(gateway: GatewayProcess) -> None:
     assert b'cohort_gateway_cache_total{service="kept",answer="l1"}' in gateway.request("GET", "/metrics")[2]
 
 
+def test_the_kill_list_turns_the_cache_off_at_once(upstream: Upstream, tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(table(1, *tables(upstream)))
+        assert [ask(process, "kept", "kill")[1] for _ in range(2)] == ["miss", "exact"]
+        process.push({**table(2, *tables(upstream)), "killed": ["cache.*"]})
+        assert ask(process, "kept", "kill")[1] == "bypass"
+        process.push(table(3, *tables(upstream)))
+        assert ask(process, "kept", "kill")[1] == "exact"
+    finally:
+        process.close()
+
+
 def test_the_switch_in_the_environment_turns_every_tier_off(upstream: Upstream, tmp_path: Path) -> None:
     process = GatewayProcess(tmp_path, environment={"COHORT_CACHE": "0"})
     try:

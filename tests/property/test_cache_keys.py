@@ -21,8 +21,10 @@ NAMES = st.sampled_from(["messages", "tools", "temperature", "seed", "response_f
 REQUESTS = st.dictionaries(NAMES, VALUES, max_size=6)
 
 
-def key(fields: dict[str, Any], tenant: str = "", service: str = "s", release: str = "r", route: str = "m") -> bytes | None:
-    return exact_key(tenant, service, release, route, fields)
+def key(
+    fields: dict[str, Any], tenant: str = "", service: str = "s", release: str = "r", route: str = "m", operation: str = "o"
+) -> bytes | None:
+    return exact_key(tenant, service, release, route, operation, fields)
 
 
 def text(fields: dict[str, Any]) -> str:
@@ -49,8 +51,8 @@ def test_every_other_field_changes_it_known_or_not(fields: dict[str, Any], name:
     assert (key(changed) == key(fields)) == (text(changed) == text(fields))
 
 
-@given(st.lists(WORDS, min_size=4, max_size=4), st.lists(WORDS, min_size=4, max_size=4))
-def test_tenant_service_release_and_route_are_part_of_it_each_for_itself(one: list[str], other: list[str]) -> None:
+@given(st.lists(WORDS, min_size=5, max_size=5), st.lists(WORDS, min_size=5, max_size=5))
+def test_tenant_service_release_route_and_operation_are_part_of_it_each_for_itself(one: list[str], other: list[str]) -> None:
     assert (key({}, *one) == key({}, *other)) == (one == other)
 
 

@@ -67,7 +67,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     deadlines = Deadlines()
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
-    caches = _caches(limits, clock, metrics)
+    caches = _caches(limits, clock, metrics, table)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log, caches)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, CacheDoor(caches, unit_key), unit_key, local=not settings.expose)
@@ -96,10 +96,14 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     log.write("stopped")
 
 
-def _caches(limits: Limits, clock: SystemClock, metrics: Metrics) -> Caches:
+def _caches(limits: Limits, clock: SystemClock, metrics: Metrics, table: Table) -> Caches:
     off = os.environ.get("COHORT_CACHE") == "0"
+
+    def killed(flag: str) -> bool:
+        return off or table.snapshot is None or flag in table.snapshot.killed
+
     memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
-    return Caches(memory, Erased(clock), clock, metrics, limits.cache_answer_bytes_max, lambda _flag: off)
+    return Caches(memory, Erased(clock), clock, metrics, limits.cache_answer_bytes_max, killed)
 
 
 def _lock(data_dir: Path) -> int:

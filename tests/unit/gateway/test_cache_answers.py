@@ -150,11 +150,11 @@ def test_a_request_is_deterministic_when_its_temperature_is_zero(fields: Any, pa
 
 def test_a_tape_holds_what_fits_and_nothing_of_what_does_not() -> None:
     tape = Tape(5)
-    tape.feed(b"ab")
-    tape.feed(b"cde")
+    tape.piece(b"ab")
+    tape.piece(b"cde")
     assert (tape.data, tape.over, tape.streamed) == (b"abcde", False, True)
-    tape.feed(b"f")
-    tape.feed(b"")
+    tape.piece(b"f")
+    tape.piece(b"")
     assert (tape.data, tape.over) == (b"", True)
 
 

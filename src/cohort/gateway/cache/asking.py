@@ -71,13 +71,13 @@ def canonical(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in fields.items() if name not in TRANSPORT_FIELDS}
 
 
-def exact_key(tenant: str, service: str, release: str, route: str, fields: Mapping[str, Any]) -> bytes | None:
+def exact_key(tenant: str, service: str, release: str, route: str, operation: str, fields: Mapping[str, Any]) -> bytes | None:
     """The key of the answer: two requests have one key if and only if everything here is canonically equal.
 
     None for a request that cannot be written out again: nested too deeply.
     """
     try:
-        text = orjson.dumps([KEY_VERSION, tenant, service, release, route, canonical(fields)], option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps([KEY_VERSION, tenant, service, release, route, operation, canonical(fields)], option=orjson.OPT_SORT_KEYS)
     except TypeError:
         return None
     return blake2b(text, digest_size=KEY_BYTES, person=b"cohort exact").digest()

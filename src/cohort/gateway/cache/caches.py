@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,11 +16,16 @@ from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
+from cohort.gateway.dialects.face import Chat
+from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing
+from cohort.gateway.table import Target
 
 EXACT_FLAG = "cache.exact"
 """The kill switch of L1 to L3, read on every request; `COHORT_CACHE=0` in the environment is the same for every tier."""
+KEPT = frozenset({CHAT.name})
+"""Operations whose answers are kept."""
 MISS, BYPASS = b"x-cohort-cache: miss\r\n", b"x-cohort-cache: bypass\r\n"
 
 
@@ -44,9 +49,11 @@ class Hit:
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """One call and the caches. `key`: None when they have no part in it (`bypass`)."""
+    """One call and the caches. `key`: None when they have no part in it (`bypass`). `target`: the route that the key is of."""
 
     ongoing: Ongoing
+    chat: Chat
+    target: Target
     policy: CachePolicy
     control: CacheControl
     key: bytes | None
@@ -68,13 +75,13 @@ class Caches:
         self._killed = killed
         self._metrics = metrics
 
-    def begin(self, ongoing: Ongoing, fields: Mapping[str, Any], header: bytes | None, tenant: str = "") -> Lookup:
+    def begin(self, ongoing: Ongoing, chat: Chat, header: bytes | None, tenant: str = "") -> Lookup:
         """What the caches can do for a call. Sets what its reply will say of them."""
-        policy, control = ongoing.target.cache or CachePolicy(exact=False), cache_control(header)
-        key = None
-        if self._takes_part(policy, control) and may_keep(policy, fields, ongoing.target.parameters):
-            key = exact_key(tenant, ongoing.service.name, ongoing.target.digest, ongoing.target.route, fields)
-        lookup = Lookup(ongoing, policy, control, key, wants_usage(fields), self._clock.monotonic_s())
+        target, control, key = ongoing.target, cache_control(header), None
+        policy = target.cache or CachePolicy(exact=False)
+        if self._takes_part(policy, control, chat, target):
+            key = exact_key(tenant, ongoing.service.name, target.digest, target.route, chat.operation.name, chat.native)
+        lookup = Lookup(ongoing, chat, target, policy, control, key, wants_usage(chat.fields), self._clock.monotonic_s())
         if key is not None:
             lookup.tape = ongoing.tape = Tape(self._answer_bytes_max)
         ongoing.cache_line = BYPASS if key is None else MISS
@@ -98,6 +105,8 @@ class Caches:
         ongoing, tape = lookup.ongoing, lookup.tape
         if lookup.key is None or tape is None or tape.over or ongoing.result is not Result.OK:
             return
+        if ongoing.target is not lookup.target:
+            return  # another route answered
         if self._killed(EXACT_FLAG) or self._erased.since(ongoing.unit, lookup.began_s):
             return
         answer = (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, ongoing.cost_usd_micro)
@@ -121,5 +130,7 @@ class Caches:
         """Drop what is over its time."""
         self._memory.sweep()
 
-    def _takes_part(self, policy: CachePolicy, control: CacheControl) -> bool:
-        return policy.exact and not control.no_store and not self._killed(EXACT_FLAG)
+    def _takes_part(self, policy: CachePolicy, control: CacheControl, chat: Chat, target: Target) -> bool:
+        if not policy.exact or control.no_store or chat.operation.name not in KEPT or self._killed(EXACT_FLAG):
+            return False
+        return may_keep(policy, chat.fields, target.parameters)

@@ -10,8 +10,8 @@ from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.contract import pseudonym
+from cohort.gateway.dialects.face import Refused
 from cohort.gateway.http_messages import Reply, Request
-from cohort.gateway.openai import Refused
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
@@ -32,7 +32,7 @@ class CacheDoor:
         try:
             unit = self._unit(openai.parse_object(request.body))
         except Refused as refused:
-            reply.send(refused.status, refused.body)
+            reply.send(refused.status, openai.error(refused.message, refused.code))
             return
         reply.send(200, orjson.dumps({"unit": unit, "erased": self._caches.erase(unit)}))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cohort.gateway import openai
 from cohort.gateway.cache.caches import Hit, Lookup, Tier
 from cohort.gateway.cache.replay import events
 from cohort.gateway.contract import Result
@@ -16,6 +15,7 @@ NOT_CACHED_STATUS = 504
 def deliver(lookup: Lookup, hit: Hit, recorder: Recorder, reply: Reply) -> None:
     """Record the call as answered by a cache, then answer it: whole, or as a stream when it asked for one."""
     ongoing = lookup.ongoing
+    said = _said(lookup, hit)
     ongoing.result, ongoing.status = Result.OK, 200
     ongoing.cache, ongoing.saved_usd_micro = hit.tier.value, hit.answer.saved_usd_micro
     recorder.end(ongoing)
@@ -27,11 +27,19 @@ def deliver(lookup: Lookup, hit: Hit, recorder: Recorder, reply: Reply) -> None:
         int(hit.age_s),
     )
     if not ongoing.stream:
-        reply.send(200, hit.answer.body, headers)
+        reply.send(200, said, headers)
         return
     reply.start(200, b"content-type: text/event-stream; charset=utf-8\r\n" + headers)
-    reply.write(events(hit.answer.body, lookup.usage))
+    reply.write(said)
     reply.finish()
+
+
+def _said(lookup: Lookup, hit: Hit) -> bytes:
+    chat, voice = lookup.chat, lookup.chat.operation.voice
+    if not lookup.ongoing.stream:
+        return voice.whole(chat, hit.answer.body)
+    flow = voice.flow(chat)
+    return flow.feed(events(hit.answer.body, lookup.usage)) + flow.end()
 
 
 def refuse(lookup: Lookup, recorder: Recorder, reply: Reply) -> None:
@@ -42,4 +50,4 @@ def refuse(lookup: Lookup, recorder: Recorder, reply: Reply) -> None:
     recorder.end(ongoing)
     words = "no answer to this request is kept, and `cache-control: only-if-cached` asks for nothing else"
     headers = ongoing.target.reply_headers + b"x-cohort-unit: %s\r\n%s" % (ongoing.unit.encode(), ongoing.cache_line)
-    reply.send(NOT_CACHED_STATUS, openai.error(words, "not_cached"), headers)
+    reply.send(NOT_CACHED_STATUS, lookup.chat.operation.voice.error(NOT_CACHED_STATUS, words, "not_cached"), headers)

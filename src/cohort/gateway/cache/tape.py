@@ -1,6 +1,13 @@
-"""What an upstream answers, held on its way to the client so that it can be kept afterwards. Bounded."""
+"""What an upstream answers, held on its way to the client so that it can be kept afterwards. Bounded.
+
+Held is a chat completion of OpenAI's, or a stream of its chunks, whichever end speaks that: the upstream, or else the caller.
+"""
 
 from __future__ import annotations
+
+from cohort.gateway.dialects.face import Flow, Usage
+
+OPENAI = "openai"
 
 
 class Tape:
@@ -15,22 +22,18 @@ class Tape:
         self.over = False
         self.streamed = False
 
-    def feed(self, data: bytes) -> None:
-        """A piece of a stream."""
+    def piece(self, data: bytes) -> None:
+        """Of a stream."""
         self.streamed = True
         self._hold(data)
 
-    def whole(self, body: bytes) -> None:
-        """An answer that is not streamed."""
-        self._hold(body)
+    def whole(self, said: bytes, passed_on: bytes, provider: str) -> None:
+        """An answer that is not streamed, as the upstream said it and as the client gets it."""
+        self._hold(said if provider == OPENAI else passed_on)
 
     @property
     def data(self) -> bytes:
         return b"".join(self._pieces)
-
-    def clear(self) -> None:
-        """Forget what was held: another attempt begins."""
-        self._pieces, self._size, self.over, self.streamed = [], 0, False, False
 
     def _hold(self, data: bytes) -> None:
         self._size += len(data)
@@ -38,3 +41,36 @@ class Tape:
             self._pieces, self.over = [], True
         elif not self.over:
             self._pieces.append(data)
+
+
+class Taped:
+    """A flow whose bytes are held as they pass."""
+
+    def __init__(self, flow: Flow, tape: Tape, provider: str) -> None:
+        self.problem = flow.problem
+        self._flow = flow
+        self._tape = tape
+        self._said = provider == OPENAI
+
+    def feed(self, data: bytes) -> bytes:
+        passed_on = self._flow.feed(data)
+        self.problem = self._flow.problem
+        self._tape.piece(data if self._said else passed_on)
+        return passed_on
+
+    def end(self) -> bytes:
+        last = self._flow.end()
+        if last and not self._said:
+            self._tape.piece(last)
+        return last
+
+    @property
+    def done(self) -> bool:
+        return self._flow.done
+
+    @property
+    def failed(self) -> bool:
+        return self._flow.failed
+
+    def usage(self) -> Usage:
+        return self._flow.usage()
