@@ -29,7 +29,12 @@ class Tape:
 
     def whole(self, said: bytes, passed_on: bytes, provider: str) -> None:
         """An answer that is not streamed, as the upstream said it and as the client gets it."""
+        self.clear()
         self._hold(said if provider == OPENAI else passed_on)
+
+    def clear(self) -> None:
+        """Another attempt begins."""
+        self._pieces, self._size, self.over, self.streamed = [], 0, False, False
 
     @property
     def data(self) -> bytes:
@@ -50,6 +55,7 @@ class Taped:
         self.problem = flow.problem
         self._flow = flow
         self._tape = tape
+        tape.clear()
         self._said = provider == OPENAI
 
     def feed(self, data: bytes) -> bytes:
