@@ -141,12 +141,20 @@ def write_keys(path: Path, keys: Keys) -> None:
     Raises:
         CohortError CONFIG_INVALID: it cannot be written; it holds what it held.
     """
-    fresh = path.with_name(f"{path.name}.new")
+    fresh = _unfinished(path)
     try:
         fresh.unlink(missing_ok=True)
         _write(fresh, "".join(f"{one.text}\n" for one in keys.held))
         fresh.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def drop_unfinished(path: Path) -> None:
+    """Remove what a crash left beside the file: it may hold a secret. Errors: CONFIG_INVALID."""
+    try:
+        _unfinished(path).unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -158,6 +166,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from cohort.base.ids import Entropy
 from cohort.kernel.audit import recovery
 from cohort.kernel.audit.anchors import EVERY_S, Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
-from cohort.kernel.audit.keys import Keys, create_key, read_keys, write_keys
+from cohort.kernel.audit.keys import Keys, create_key, drop_unfinished, read_keys, write_keys
 from cohort.kernel.audit.log import SqlAuditLog
 from cohort.kernel.audit.recovery import State
 from cohort.kernel.audit.rotation import Rotation, settled
@@ -99,6 +99,7 @@ def _opened(database: Database, key_file: Path, origin: str, entropy: Entropy) -
 
 def _keys(database: Database, key_file: Path, origin: str, entropy: Entropy) -> Keys | None:
     """The keys; a new one only for a new log, because a log that exists was signed by another."""
+    drop_unfinished(key_file)
     keys = read_keys(key_file)
     if keys is not None:
         return keys
