@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,13 @@ import orjson
 
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
+GATEWAY_FLAGS = {
+    "cache.exact": "answers kept and given again for the same request",
+    "cache.semantic": "answers given again for requests that mean the same",
+    "routing.adaptive": "the choice between a strong and a weak model for each conversation",
+    "shadow": "copies of calls to a candidate",
+}
+"""What the gateway can be told to stop by the kill list, whatever a release says."""
 
 
 class Arm(StrEnum):
@@ -103,12 +110,16 @@ class ServiceRoute:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has."""
+    """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has.
+
+    `killed`: flags that people turned off everywhere; `name*` is every flag that begins so.
+    """
 
     version: int
     issued_us: int
     services: Mapping[str, ServiceRoute]
     releases: Mapping[str, ReleaseRoute]
+    killed: tuple[str, ...] = ()
     contract: int = CONTRACT_VERSION
 
 
@@ -196,6 +207,11 @@ def pseudonym(key: bytes, raw_unit: str) -> str:
     return hmac.digest(key, raw_unit.encode(), hashlib.sha256)[:16].hex()
 
 
+def is_killed(flag: str, killed: Iterable[str]) -> bool:
+    """Whether a kill list (`RoutingTable.killed`) turns this flag off."""
+    return any(flag.startswith(entry[:-1]) if entry.endswith("*") else flag == entry for entry in killed)
+
+
 def encode(value: Any) -> bytes:
     """Any value of this module as JSON."""
     return orjson.dumps(value)
@@ -216,6 +232,7 @@ def decode_table(data: bytes) -> RoutingTable:
             issued_us=int(body["issued_us"]),
             services={name: _service(entry) for name, entry in body["services"].items()},
             releases={digest: _release(entry) for digest, entry in body["releases"].items()},
+            killed=tuple(body.get("killed", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a routing table: {error!r}") from error
