@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from cohort.base.documents import HIDDEN_INPUT
 
-PROVIDERS = ("openai",)
-"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions."""
+PROVIDERS = ("openai", "anthropic")
+"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions. `anthropic`: Anthropic's messages."""
 KINDS = ("model", "agent", "http")
 STABLE = "stable"
 """The tag of the release that a service serves."""

@@ -127,9 +127,9 @@ class Answering:
             _check(flow)
             await reply.drain()
             resting = False
+        last = flow.end()
         _check(flow)
         _judge_stream(ongoing, connection, flow)
-        last = flow.end()
         self._recorder.end(ongoing)
         if last:
             reply.write(last)
@@ -181,6 +181,8 @@ class Answering:
             _check(flow)
         if ongoing.first_us is None:
             raise NoAnswer("the stream of the answer was empty")
+        flow.end()
+        _check(flow)
         _judge_stream(ongoing, connection, flow)
 
     async def _whole(self, connection: UpstreamConnection) -> bytes:
@@ -195,7 +197,7 @@ class Answering:
 
     def _message(self, target: Target, passage: Passage, chat: Chat, request: Request) -> bytes:
         body = passage.request(chat, target.rewriting)
-        own = self._keys.authorization(target.api_key)
+        own = self._keys.authorization(target.api_key, target.provider)
         passed = passage.headers(request.headers)
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
