@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -19,7 +19,7 @@ from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, Se
 VERSION_FACT = "routing_version"
 TABLE_FACT = "routing_table"
 """The last table that was pushed, or was about to be."""
-Content = tuple[dict[str, ServiceRoute], tuple[str, ...]]
+Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Wanted:
     stable: dict[str, str]
     active: tuple[Rollout, ...]
     version: int
+    killed: tuple[str, ...]
 
 
 class Reconciler:
@@ -67,7 +68,7 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
                 )
             routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
-            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes)
+            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed)
             if state is not None and self._acknowledged == _content(table):
                 return state
             return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
@@ -120,7 +121,7 @@ class Reconciler:
             self._off -= services
 
     def _push(self, table: RoutingTable, version: int, *, record: bool = True) -> GatewayState:
-        numbered = RoutingTable(version, table.issued_us, table.services, table.releases)
+        numbered = replace(table, version=version)
         if record:
             with self._store.database.write() as connection:
                 self._store.set_fact(connection, VERSION_FACT, version)
@@ -166,7 +167,7 @@ class Reconciler:
         with self._store.database.read() as connection:
             version = self._store.fact(connection, VERSION_FACT) or 0
             active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
-            return Wanted(self._store.stable_of(connection), active, version)
+            return Wanted(self._store.stable_of(connection), active, version, self._store.killed(connection))
 
 
 def _digests(wanted: Wanted) -> list[str]:
@@ -174,4 +175,4 @@ def _digests(wanted: Wanted) -> list[str]:
 
 
 def _content(table: RoutingTable) -> Content:
-    return dict(table.services), tuple(table.releases)
+    return dict(table.services), tuple(table.releases), table.killed

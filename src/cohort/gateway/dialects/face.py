@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from cohort.gateway.rewriting import Rewriting
 
 BAD_REQUEST = "invalid_request_error"
-FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
+FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 
 class Refused(Exception):
     """A request that is answered with an error before anything is assigned or sent upstream. The caller's voice says it."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST, headers: bytes = b""
+    ) -> None:
         super().__init__(message)
+        self.headers = headers
         self.status = status
         self.message = message
         self.code = code

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
-from cohort.delivery.face import Registry, Rollouts
+from cohort.delivery.face import Flags, Registry, Rollouts
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
 
@@ -32,6 +32,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Principal(Protocol):
     """Whose key it is. `role`: one of the kernel's six."""
 
+    @property
+    def key_id(self) -> KeyId: ...
     @property
     def name(self) -> str: ...
     @property
@@ -113,3 +115,4 @@ class ControlFace:
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
     kernel: KernelFace
+    flags: Flags

@@ -37,7 +37,7 @@ def face_of(control: Control) -> ControlFace:
         lag_s = (control.clock.now_us() - newest_us) / 1e6 if newest_us is not None else None
         return Ingest(control.controller.records_taken, lag_s, control.controller.damages, control.controller.behind_bytes)
 
-    return ControlFace(control.registry, control.rollouts, control.access, control.clock, parts, ingest, control.kernel.face)
+    return ControlFace(control.registry, control.rollouts, control.access, control.clock, parts, ingest, control.kernel.face, control.flags)
 
 
 def main() -> int:
