@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.audit_key import key
 from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
@@ -44,7 +45,7 @@ cohort audit prove 1204 > entry-1204.tlog-proof
     ),
 )
 def command() -> None:
-    """Look into the audit log; verify, prove, export and anchor it."""
+    """Look into the audit log; verify, prove, export and anchor it; change its keys."""
 
 
 @command.command("tail", epilog=examples("cohort audit tail\ncohort audit tail -n 50 --follow\ncohort audit tail --follow --json"))
@@ -163,22 +164,6 @@ def prove(session: Session, index: int) -> int:
     return Exit.DONE
 
 
-@command.command("key", epilog=examples("cohort audit key > audit.vkey"))
-@api_options
-@with_session
-def key(session: Session) -> int:
-    """The public key that signs checkpoints, as a vkey. Keep a copy where nobody who can change the log can change it."""
-    import io
-
-    from cohort.surfaces.cli.api import Api
-
-    read = io.BytesIO()
-    Api(session).download("/audit/key", read)
-    text = read.getvalue().decode().strip()
-    session.data({"vkey": text}) if session.json else session.text(text)
-    return Exit.DONE
-
-
 @command.command("export", epilog=examples("cohort audit export backup/audit-2026-11\ncohort audit export --tar audit.tar"))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--tar", "tar_file", type=click.Path(path_type=Path), help="Write one tar file instead of a folder.")
@@ -230,3 +215,6 @@ def note(session: Session, text: str) -> int:
     noted = Api(session).post("/audit/notes", {"text": text})
     session.data(noted) if session.json else session.text(json.dumps(noted["index"]))
     return Exit.DONE
+
+
+command.add_command(key)
