@@ -19,6 +19,7 @@ from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT,
 from cohort.delivery.manifest_routing import check_routing, routing_policy
 from cohort.delivery.model import Release
 from cohort.gateway.contract import Price, ReleaseRoute, Route
+from cohort.gateway.contract_cache import decode_cache
 from cohort.gateway.contract_reliability import decode_reliability
 
 PROMPT_BYTES_MAX = 1 << 20
@@ -94,6 +95,7 @@ def release_routes(release: Release) -> ReleaseRoute:
         parameters=body.get("parameters", {}),
         timeout_s=float(body.get("limits", {}).get("timeout_s", TIMEOUT_S_DEFAULT)),
         routing=routing_policy(body["routing"]) if "routing" in body else None,
+        cache=decode_cache(body.get("cache")),
         reliability=decode_reliability(body.get("reliability")),
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_cache import CachePolicy, decode_cache
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 
@@ -88,6 +89,7 @@ class ReleaseRoute:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
     routing: RoutingPolicy | None = None
+    cache: CachePolicy | None = None
     reliability: Reliability | None = None
 
 
@@ -179,6 +181,8 @@ class Call:
     difficulty: float | None = None  # 0 to 1
     boundary: float | None = None  # what it was compared with
     features: str = ""  # what the difficulty was made of: contract_routing.FEATURES, one hexadecimal digit each
+    cache: str = ""  # the tier that answered: l1, l2, l3, l4; "none" when the client wanted a kept answer and none was there
+    saved_usd_micro: int | None = None  # what the answer cost when the model gave it; a cached answer costs 0
     attempts: int = 1  # asked of upstreams for this call, each try counted
     degraded: bool = False  # another route than the release's first answered
 
@@ -264,8 +268,8 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
     routing = routing_of(entry["routing"]) if entry.get("routing") else None
-    reliability = decode_reliability(entry.get("reliability"))
-    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "reliability": reliability})
+    cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
+    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "cache": cache, "reliability": reliability})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
