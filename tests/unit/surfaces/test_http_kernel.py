@@ -181,6 +181,14 @@ def test_whoever_is_no_agent_gets_401_and_nothing_is_executed(client: TestClient
     assert not home.kernel.actions.requests
 
 
+def test_the_data_of_an_agent_is_trusted_again_only_while_it_is_suspended(client: TestClient) -> None:
+    assert client.get("/api/v1/agents/scribe").json()["untrusted_us"] is None
+    refused = client.post("/api/v1/agents/scribe/trust", json={"reason": "looked"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "AGENT_NOT_SUSPENDED")
+    client.post("/api/v1/agents/scribe/suspend", json={"reason": "to look"})
+    assert client.post("/api/v1/agents/scribe/trust", json={"reason": "looked"}).status_code == 200
+
+
 def test_a_suspended_agent_gets_403(client: TestClient, home: House) -> None:
     agent = token(home)
     home.kernel.agents.suspend("scribe", "first-key", "")
