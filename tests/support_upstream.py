@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
 import threading
@@ -20,6 +21,11 @@ ANSWER = {
     "usage": USAGE,
 }
 WAIT_S = 10.0
+_numbers = itertools.count(1)
+
+
+def numbered_count() -> int:
+    return next(_numbers)
 
 
 @dataclass
@@ -28,6 +34,7 @@ class Seen:
 
     headers: dict[str, str]
     body: bytes
+    path: str = ""
     gone: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -88,6 +95,33 @@ async def tools(exchange: Exchange) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     exchange.whole(json.dumps({**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode())
+
+
+async def cut_off(exchange: Exchange) -> None:
+    """An answer that the token limit ended."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
+    exchange.whole(json.dumps({**ANSWER, "choices": [choice]}).encode())
+
+
+async def refusing(exchange: Exchange) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    exchange.whole(json.dumps({**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
+
+
+async def numbered(exchange: Exchange) -> None:
+    """A different answer each time, whole or as a stream with usage only where it was asked for."""
+    said = f"Answer {numbered_count()}."
+    if not exchange.seen.fields.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        exchange.whole(json.dumps({**ANSWER, "choices": [choice]}).encode())
+        return
+    exchange.stream()
+    exchange.chunk(event(said[:4]) + event(said[4:]))
+    exchange.chunk(event("", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
+    if exchange.seen.fields.get("stream_options", {}).get("include_usage"):
+        exchange.chunk(event("", usage=USAGE))
+    exchange.chunk(b"data: [DONE]\n\n")
+    exchange.chunk(b"")
 
 
 async def cut_stream(exchange: Exchange) -> None:
@@ -154,7 +188,7 @@ async def flood(exchange: Exchange) -> None:
     """A stream of 64 MiB, as fast as it is taken."""
     exchange.stream()
     for _ in range(1024):
-        exchange.chunk(b"data: " + b"x" * (64 << 10) + b"\n\n")
+        exchange.chunk(b'data: {"x":"' + b"x" * (64 << 10) + b'"}\n\n')
         await exchange.writer.drain()
     exchange.chunk(b"data: [DONE]\n\n")
     exchange.chunk(b"")
@@ -179,7 +213,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     name: globals()[name]
     for name in (
         *("well", "tools", "cut_stream", "stall_stream", "stall", "fail", "limited", "unauthorised", "short_length", "garbage"),
-        *("silent_close", "once", "huge", "flood", "error_event", "until_closed"),
+        *("numbered", "cut_off", "refusing", "silent_close", "once", "huge", "flood", "error_event", "until_closed"),
     )
 }
 
@@ -187,8 +221,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
 class Upstream:
     """`base_url` to put into a release; `seen` is what came, in order."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, behave: Behaviour | None = None) -> None:
         self._tls = tls
+        self._behave = behave
         self.seen: list[Seen] = []
         self.connections = 0
         self._arrived = threading.Condition()
@@ -228,7 +263,8 @@ class Upstream:
                 with self._arrived:
                     self.seen.append(seen)
                     self._arrived.notify_all()
-                await BEHAVIOURS[seen.fields["model"]](Exchange(seen, reader, writer))
+                behave = self._behave or BEHAVIOURS[seen.fields["model"]]
+                await behave(Exchange(seen, reader, writer))
                 await writer.drain()
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             if "seen" in locals() and seen is not None:
@@ -242,6 +278,6 @@ async def _read(reader: asyncio.StreamReader) -> Seen | None:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
-    lines = head.decode().split("\r\n")[1:-2]
+    first, *lines = head.decode().split("\r\n")[:-2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Seen(headers, await reader.readexactly(int(headers["content-length"])))
+    return Seen(headers, await reader.readexactly(int(headers["content-length"])), first.split()[1])

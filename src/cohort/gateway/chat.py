@@ -10,7 +10,10 @@ from cohort.base.ids import Entropy
 from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
+from cohort.gateway.cache.caches import Caches, Lookup
+from cohort.gateway.cache.serving import deliver, refuse
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -21,6 +24,7 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
 class ChatDoor:
@@ -36,6 +40,8 @@ class ChatDoor:
         entropy: Entropy,
         limits: Limits,
         log: Log,
+        caches: Caches,
+        deadlines: Deadlines,
     ) -> None:
         self._table = table
         self._recorder = recorder
@@ -45,6 +51,8 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
+        self._caches = caches
+        self._deadlines = deadlines
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
@@ -53,19 +61,40 @@ class ChatDoor:
         """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
+            if self._deadlines.late:
+                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, _said(refused, operation))
+            reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
         chat.unit, chat.at_us = unit, ongoing.at_us
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
+        if ongoing.target.cache is not None or b"cache-control" in headers:
+            return self._cached(ongoing, chat, request, reply)
         return self._answer(ongoing, chat, request, reply)
+
+    def _cached(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
+        """Answer from what is kept; otherwise ask, and keep what is said."""
+        lookup = self._caches.begin(ongoing, chat, request.headers.get(b"cache-control"))
+        hit = self._caches.find(lookup)
+        self._caches.count(lookup, hit.tier if hit is not None else None)
+        if hit is not None:
+            deliver(lookup, hit, self._recorder, reply)
+        elif lookup.control.only_if_cached:
+            refuse(lookup, self._recorder, reply)
+        else:
+            return self._answer_and_keep(lookup, chat, request, reply)
+        return None
+
+    async def _answer_and_keep(self, lookup: Lookup, chat: Chat, request: Request, reply: Reply) -> None:
+        await self._answer(lookup.ongoing, chat, request, reply)
+        self._caches.keep(lookup)
 
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1

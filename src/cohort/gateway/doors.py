@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ import orjson
 from cohort.gateway import metrics as prometheus
 from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
+from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
@@ -22,12 +24,15 @@ from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
+from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
 
 _ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
 """The origin of a web page that did not come from this machine."""
+ANTHROPIC_VERSION = b"anthropic-version"
+"""The header by which a caller of a path that both dialects have shows that it speaks Anthropic's."""
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
 
@@ -48,7 +53,9 @@ class Doors:
         spool: Spool,
         upstreams: Upstreams,
         metrics: Metrics,
+        cache: CacheDoor,
         unit_key: bytes,
+        attempts: Attempts,
         local: bool = True,
     ) -> None:
         self._local = local
@@ -60,6 +67,7 @@ class Doors:
         self._upstreams = upstreams
         self._metrics = metrics
         self._unit_key = unit_key
+        self._attempts = attempts
         self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
             **{path: (b"POST", partial(chat.handle, operation)) for path, operation in operations().items()},
@@ -72,6 +80,8 @@ class Doors:
             b"/-/state": (b"GET", link.get_state),
             b"/-/outcomes": (b"GET", link.get_outcomes),
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
+            b"/-/cache": (b"GET", cache.state),
+            b"/-/cache/erase": (b"POST", cache.erase),
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
@@ -94,25 +104,32 @@ class Doors:
 
     # --- clients ---------------------------------------------------------------------------------------------------------------
 
-    def _models(self, _request: Request, reply: Reply) -> None:
+    def _models(self, request: Request, reply: Reply) -> None:
         snapshot = self._table.snapshot
-        names = sorted(snapshot.services) if snapshot else []
-        reply.send(200, orjson.dumps({"object": "list", "data": [self._model(name) for name in names]}))
+        models = [self._model(request, name) for name in (sorted(snapshot.services) if snapshot else [])]
+        page: dict[str, object] = {"object": "list", "data": models}
+        if ANTHROPIC_VERSION in request.headers:
+            ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {"first_id": None, "last_id": None}
+            page = {"data": models, "has_more": False, **ends}
+        reply.send(200, orjson.dumps(page))
 
     def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
         try:
             if request.method == b"GET" and path.startswith(b"/v1/models/"):
                 name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
-                reply.send(200, orjson.dumps(self._model(find_service(self._table, name).name)))
+                reply.send(200, orjson.dumps(self._model(request, find_service(self._table, name).name)))
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
         except Refused as refused:
             self._refuse(reply, refused, target=path)
 
-    def _model(self, name: str) -> dict[str, object]:
-        issued_us = self._table.snapshot.table.issued_us if self._table.snapshot else 0
-        return {"id": name, "object": "model", "created": issued_us // 1_000_000, "owned_by": "cohort"}
+    def _model(self, request: Request, name: str) -> dict[str, object]:
+        issued_s = (self._table.snapshot.table.issued_us if self._table.snapshot else 0) // 1_000_000
+        if ANTHROPIC_VERSION in request.headers:
+            created = datetime.fromtimestamp(issued_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return {"type": "model", "id": name, "display_name": name, "created_at": created, "lifecycle": "active"}
+        return {"id": name, "object": "model", "created": issued_s, "owned_by": "cohort"}
 
     def _feedback(self, request: Request, reply: Reply) -> None:
         """POST /v1/feedback: what a client thinks of a unit."""
@@ -159,7 +176,7 @@ class Doors:
         reply.send(200 if ready else 503, orjson.dumps(body))
 
     def _problems(self) -> list[str]:
-        return [self._spool.problem] if self._spool.problem else []
+        return ([self._spool.problem] if self._spool.problem else []) + self._table.breakers.problems()
 
     def _metrics_page(self, _request: Request, reply: Reply) -> None:
         server = self.server
@@ -169,11 +186,20 @@ class Doors:
             "cohort_gateway_client_connections": ("Connections of clients.", lambda: server.connections if server else 0),
             "cohort_gateway_upstream_connections": ("Connections to upstreams.", lambda: self._upstreams.open),
             "cohort_gateway_spool_bytes": ("Bytes of the spool on disk.", lambda: self._spool.bytes),
+            "cohort_gateway_routes_open": ("Routes whose circuit is not closed.", lambda: len(self._table.breakers.open())),
             "cohort_gateway_table_version": ("Version of the routing table in force.", lambda: self._table.version),
         }
         counters: dict[str, tuple[str, Callable[[], float]]] = {
             "cohort_gateway_requests_total": ("Requests of any kind.", lambda: server.requests if server else 0),
             "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
+            "cohort_gateway_retries_total": ("Tries of a route beyond its first in a call.", lambda: self._attempts.counts.retries),
+            "cohort_gateway_fallbacks_total": ("Further routes that were asked.", lambda: self._attempts.counts.fallbacks),
+            "cohort_gateway_degraded_total": ("Calls that another route than the first answered.", lambda: self._attempts.counts.degraded),
+            "cohort_gateway_circuit_refused_total": (
+                "Calls refused as every circuit was open.",
+                lambda: self._attempts.counts.refused_open,
+            ),
+            "cohort_gateway_shed_total": ("Calls refused as the queue for an upstream was full or old.", lambda: self._upstreams.shed),
             "cohort_gateway_outcomes_written_total": ("Records written to the spool.", lambda: self._spool.written),
             "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),

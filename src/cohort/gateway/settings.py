@@ -39,6 +39,8 @@ class Limits:
     connect_retry_wait_s: float = 0.05
     upstream_connections_max: int = 512
     upstream_waiters_max: int = 1024
+    queue_age_s_max: float = 2.0
+    loop_late_s_max: float = 0.5
     upstream_idle_s: float = 30.0
     upstream_head_bytes_max: int = 64 << 10
     answer_bytes_max: int = 32 << 20
@@ -47,6 +49,10 @@ class Limits:
     # shadow copies
     shadow_in_flight_max: int = 64
     shadow_shed_in_flight: int = 256
+    # caches
+    cache_bytes_max: int = 64 << 20
+    cache_entries_max: int = 10_000
+    cache_answer_bytes_max: int = 1 << 20
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from cohort.gateway.rewriting import Rewriting
 
 BAD_REQUEST = "invalid_request_error"
-FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
+FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 
 class Refused(Exception):
     """A request that is answered with an error before anything is assigned or sent upstream. The caller's voice says it."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST, headers: bytes = b""
+    ) -> None:
         super().__init__(message)
+        self.headers = headers
         self.status = status
         self.message = message
         self.code = code
@@ -139,7 +142,7 @@ class Chat:
     """One call: its original bytes and what the gateway needs to know of it.
 
     `fields` are those of an OpenAI chat completion whatever the caller's dialect (of an operation that is not conversational: its own);
-    `native` are the caller's own. `at_us` and `unit` are set at assignment.
+    `native` are the caller's own, and `unsayable` names what of them `fields` could not take up. `at_us` and `unit` are set at assignment.
     """
 
     body: bytes
@@ -150,3 +153,4 @@ class Chat:
     native: dict[str, Any]
     unit: str = ""
     at_us: int = 0
+    unsayable: str = ""
