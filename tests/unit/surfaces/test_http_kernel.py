@@ -182,11 +182,11 @@ def test_whoever_is_no_agent_gets_401_and_nothing_is_executed(client: TestClient
 
 
 def test_the_data_of_an_agent_is_trusted_again_only_while_it_is_suspended(client: TestClient) -> None:
-    assert client.get("/api/v1/agents/scribe").json()["untrusted_us"] is None
-    refused = client.post("/api/v1/agents/scribe/trust", json={"reason": "looked"})
+    refused = post(client, "/agents/scribe/trust", {"reason": "looked"})
     assert (refused.status_code, refused.json()["code"]) == (409, "AGENT_NOT_SUSPENDED")
-    client.post("/api/v1/agents/scribe/suspend", json={"reason": "to look"})
-    assert client.post("/api/v1/agents/scribe/trust", json={"reason": "looked"}).status_code == 200
+    assert post(client, "/agents/scribe/suspend", {"reason": "to look"}).status_code == 200
+    trusted = post(client, "/agents/scribe/trust", {"reason": "looked"})
+    assert (trusted.status_code, trusted.json()["untrusted_us"]) == (200, None)
 
 
 def test_a_suspended_agent_gets_403(client: TestClient, home: House) -> None:
