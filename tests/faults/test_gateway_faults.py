@@ -178,3 +178,11 @@ def test_two_routes_of_one_name_are_refused(second: GatewayProcess, faulty: str)
 def test_a_wrong_value_of_reliability_is_refused_by_its_name(second: GatewayProcess, faulty: str, entry: dict[str, object]) -> None:
     status, problem = second.link("PUT", "/-/routing", table(1, [release("well", faulty, reliability=entry)]))
     assert (status, f"reliability.{next(iter(entry))}" in json.loads(problem)["detail"]) == (422, True)
+
+
+def test_a_gateway_that_is_its_own_upstream_says_so_at_once(second: GatewayProcess, faulty: str) -> None:
+    itself = f"http://127.0.0.1:{second.port}/v1"
+    second.push(table(1, [release("again", itself), two_routes("well", itself, faulty)], {"again": "rel_again", "well": "rel_well_2"}))
+    status, _, body = second.chat("again")
+    assert (status, json.loads(body)["error"]["code"]) == (508, "loop_detected")
+    assert second.chat("well")[1]["x-cohort-degraded"] == "main"
