@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cohort.delivery.model import Rollout
 from cohort.gateway.contract import ReleaseRoute, RoutingTable, ServiceRoute, Split
+from cohort.gateway.contract_spend import Budget, ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Who may call and what they may spend, as the gateway is told."""
+
+    keys: tuple[ClientKey, ...] = ()
+    keys_required: bool = False
+    budgets: tuple[Budget, ...] = ()
 
 
 def build_table(
-    version: int, issued_us: int, stable: Mapping[str, str], active: Sequence[Rollout], routes: Mapping[str, ReleaseRoute]
+    version: int,
+    issued_us: int,
+    stable: Mapping[str, str],
+    active: Sequence[Rollout],
+    routes: Mapping[str, ReleaseRoute],
+    spending: Spending = Spending(),
 ) -> RoutingTable:
     """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. A service whose release has no
     route (kind `http`) is left out: the gateway does not serve it."""
     splits = {rollout.service: _split(rollout) for rollout in active if rollout.candidate in routes}
     services = {name: ServiceRoute(name, digest, splits.get(name)) for name, digest in stable.items() if digest in routes}
     used = {service.stable for service in services.values()} | {split.candidate for split in splits.values()}
-    return RoutingTable(version, issued_us, services, {digest: routes[digest] for digest in sorted(used)})
+    releases = {digest: routes[digest] for digest in sorted(used)}
+    return RoutingTable(
+        version,
+        issued_us,
+        services,
+        releases,
+        keys=spending.keys,
+        keys_required=spending.keys_required,
+        budgets=spending.budgets,
+    )
 
 
 def without(table: RoutingTable, service: str, stable: str | None, version: int, issued_us: int) -> RoutingTable:
     """The same table with `service` off its rollout (and on `stable`, if given): the rollback that needs no database."""
     old = table.services[service]
     services = {**table.services, service: ServiceRoute(service, stable or old.stable)}
-    return RoutingTable(version, issued_us, services, table.releases)
+    return replace(table, version=version, issued_us=issued_us, services=services)
 
 
 def _split(rollout: Rollout) -> Split:

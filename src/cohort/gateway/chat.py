@@ -17,6 +17,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Chat, Refused
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
@@ -36,7 +37,9 @@ class ChatDoor:
         entropy: Entropy,
         limits: Limits,
         log: Log,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._table = table
         self._recorder = recorder
         self._answering = answering
@@ -50,17 +53,21 @@ class ChatDoor:
         self.in_flight = 0
 
     def handle(self, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one chat request. The order: parse, find, assign (on disk), ask, answer, record."""
+        """Answer one chat request. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
+            caller = self._guard.admit(headers, reply.peer)
             chat = openai.parse_chat(request.body, headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             service = find_service(self._table, chat.service)
+            if caller is not None:
+                caller.check(service.name)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, refused.body)
+            reply.send(refused.status, refused.body, refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
+        ongoing.caller = caller
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         return self._answer(ongoing, chat, request, reply)

@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
+
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
 
@@ -103,13 +105,19 @@ class ServiceRoute:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has."""
+    """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has.
+
+    `keys`: those in force. `keys_required`: refuse who shows none of them, also when there is none left.
+    """
 
     version: int
     issued_us: int
     services: Mapping[str, ServiceRoute]
     releases: Mapping[str, ReleaseRoute]
     contract: int = CONTRACT_VERSION
+    keys: tuple[ClientKey, ...] = ()
+    keys_required: bool = False
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +160,7 @@ class Call:
     cost_usd_micro: int | None = None  # millionths of a dollar; None where the price or the usage is unknown
     stream: bool = False
     route: str = ""
+    key: str = ""  # id of the client's key; empty where none was needed
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
 
@@ -216,6 +225,9 @@ def decode_table(data: bytes) -> RoutingTable:
             issued_us=int(body["issued_us"]),
             services={name: _service(entry) for name, entry in body["services"].items()},
             releases={digest: _release(entry) for digest, entry in body["releases"].items()},
+            keys=decode_keys(body.get("keys", ())),
+            keys_required=bool(body.get("keys_required", False)),
+            budgets=decode_budgets(body.get("budgets", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a routing table: {error!r}") from error

@@ -20,6 +20,7 @@ from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.openai import Refused
 from cohort.gateway.records import Recorder
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
@@ -47,8 +48,10 @@ class Doors:
         upstreams: Upstreams,
         metrics: Metrics,
         unit_key: bytes,
+        guard: Guard,
         local: bool = True,
     ) -> None:
+        self._guard = guard
         self._local = local
         self._table = table
         self._chat = chat
@@ -92,15 +95,24 @@ class Doors:
 
     # --- clients ---------------------------------------------------------------------------------------------------------------
 
-    def _models(self, _request: Request, reply: Reply) -> None:
+    def _models(self, request: Request, reply: Reply) -> None:
+        """GET /v1/models: the services that the caller may call."""
+        try:
+            caller = self._guard.admit(request.headers, reply.peer)
+        except Refused as refused:
+            self._refuse(reply, refused)
+            return
         snapshot = self._table.snapshot
-        names = sorted(snapshot.services) if snapshot else []
+        names = [name for name in sorted(snapshot.services) if caller is None or caller.may(name)] if snapshot else []
         reply.send(200, orjson.dumps({"object": "list", "data": [self._model(name) for name in names]}))
 
     def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
         try:
             if request.method == b"GET" and path.startswith(b"/v1/models/"):
+                caller = self._guard.admit(request.headers, reply.peer)
                 name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
+                if caller is not None:
+                    caller.check(name)
                 reply.send(200, orjson.dumps(self._model(find_service(self._table, name).name)))
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
@@ -115,11 +127,14 @@ class Doors:
     def _feedback(self, request: Request, reply: Reply) -> None:
         """POST /v1/feedback: what a client thinks of a unit."""
         try:
+            caller = self._guard.admit(request.headers, reply.peer)
             fields = openai.parse_object(request.body)
             name = fields.get("service")
             if not isinstance(name, str):
                 raise Refused(400, "`service` must be the name of a service", "service_missing", "service")
             service = find_service(self._table, name)
+            if caller is not None:
+                caller.check(name)
             unit = self._feedback_unit(request, fields)
             score, negative = _judgement(fields)
         except Refused as refused:
@@ -180,7 +195,7 @@ class Doors:
 
     def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"") -> None:
         self._metrics.refused(refused.code)
-        reply.send(refused.status, refused.body, headers)
+        reply.send(refused.status, refused.body, refused.headers + headers)
 
 
 def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:

@@ -12,12 +12,21 @@ DONE = b"data: [DONE]"
 
 
 class Refused(Exception):
-    """A request that is answered with an error before anything is assigned or sent upstream."""
+    """A request that is answered with an error before anything is assigned or sent upstream. `headers`: ready lines of the answer."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        headers: bytes = b"",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers
         self.body = error(message, code, param, kind)
 
 

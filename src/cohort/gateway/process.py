@@ -24,12 +24,13 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
-UPSTREAM_SWEEP_S = 5.0
+SWEEP_S = 5.0
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -63,9 +64,10 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     deadlines = Deadlines()
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log)
+    guard = Guard(table.keys, clock, settings.expose)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log, guard)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, local=not settings.expose)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, guard, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
@@ -76,7 +78,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
-        sweeping = group.create_task(_sweep_upstreams(upstreams))
+        sweeping = group.create_task(_sweep(upstreams, guard))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -146,7 +148,8 @@ async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
             log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
 
 
-async def _sweep_upstreams(upstreams: Upstreams) -> None:
+async def _sweep(upstreams: Upstreams, guard: Guard) -> None:
     while True:
-        await asyncio.sleep(UPSTREAM_SWEEP_S)
+        await asyncio.sleep(SWEEP_S)
         upstreams.sweep()
+        guard.lockout.forget_old()

@@ -18,6 +18,7 @@ from cohort.gateway.assignment import Salts, salts
 from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
 from cohort.gateway.log import Log
 from cohort.gateway.rewriting import Rewriting, rewriting
+from cohort.gateway.spend.callers import Callers, compile_keys
 from cohort.gateway.spool import sync_directory
 
 PROVIDERS = ("openai",)
@@ -75,6 +76,7 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
+    keys: tuple[Callers, bool]  # by their hash, and whether one is required
 
 
 class Table:
@@ -87,6 +89,10 @@ class Table:
         self._log = log
         self._lock = asyncio.Lock()
         self.snapshot: Snapshot | None = None
+
+    def keys(self) -> tuple[Callers, bool] | None:
+        """The clients' keys in force, and whether one is required; None without a table."""
+        return self.snapshot.keys if self.snapshot is not None else None
 
     @property
     def version(self) -> int:
@@ -169,7 +175,8 @@ def compile_table(table: RoutingTable) -> Snapshot:
     targets = {digest: _target(release) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()})
+    keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys)
 
 
 def _parse(data: bytes) -> Snapshot:
