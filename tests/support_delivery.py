@@ -13,7 +13,9 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import KeyId, ReleaseDigest, RolloutId
 from cohort.delivery.face import Act, Bundle, Created, Start
 from cohort.delivery.model import (
+    FlagKill,
     Forecast,
+    Killed,
     Plan,
     Release,
     Replay,
@@ -27,6 +29,7 @@ from cohort.delivery.model import (
 )
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
+from support_clients import late_clients
 from support_kernel import Kernel
 
 ADMIN_KEY = "ck_admin_0123456789"
@@ -332,6 +335,33 @@ class MemoryAccess:
         self.made[key_id] = replace(self.made[key_id], revoked_us=views.NOW_US)
 
 
+class MemoryFlags:
+    """The kill list; `confirmed` says whether the gateway is there."""
+
+    def __init__(self) -> None:
+        self.kills: dict[str, FlagKill] = {}
+        self.confirmed = True
+
+    def list(self) -> Sequence[FlagKill]:
+        return [self.kills[name] for name in sorted(self.kills)]
+
+    def kill(self, flag: str, prefix: bool, actor: str, reason: str) -> Killed:
+        assert actor
+        entry = flag + "*" * prefix
+        self.kills.setdefault(entry, FlagKill(entry, reason, actor, views.NOW_US))
+        return self._killed()
+
+    def restore(self, flag: str, prefix: bool, actor: str, reason: str) -> Killed:
+        assert actor
+        assert isinstance(reason, str)
+        if self.kills.pop(flag + "*" * prefix, None) is None:
+            raise CohortError("NOT_FOUND", f"{flag} is not on the kill list", hint="See `cohort flag list`.")
+        return self._killed()
+
+    def _killed(self) -> Killed:
+        return Killed(tuple(self.list()), self.confirmed, "" if self.confirmed else "the gateway is away")
+
+
 @dataclass(slots=True)
 class House:
     """Everything a test turns: hand `control` to the app."""
@@ -341,6 +371,7 @@ class House:
     access: MemoryAccess
     parts: list[Part]
     kernel: Kernel
+    flags: MemoryFlags
     control: ControlFace
 
 
@@ -363,11 +394,7 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     )
     clock = ManualClock(views.NOW_US)
     kernel = Kernel().populated()
-    control = ControlFace(
-        memory_checked(registry), memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), kernel.face
-    )
-    return House(registry, memory, access, parts, kernel, control)
-
-
-def memory_checked(registry: MemoryRegistry) -> MemoryRegistry:
-    return registry
+    flags = MemoryFlags()
+    rooms = (kernel.face, flags, late_clients(clock))
+    control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), *rooms)
+    return House(registry, memory, access, parts, kernel, flags, control)

@@ -71,6 +71,7 @@ class GatewayProcess:
         self._environment = {**os.environ, "PYTHONPATH": str(SRC), **(environment or {})}
         self._prefix = prefix
         self.log: list[dict[str, Any]] = []
+        self.pushed: dict[str, Any] = {}
         self.start()
 
     def start(self) -> None:
@@ -131,6 +132,7 @@ class GatewayProcess:
     def push(self, body: dict[str, Any]) -> GatewayState:
         status, answer = self.link("PUT", "/-/routing", body)
         assert status == 200, answer
+        self.pushed = body
         return decode_state(answer)
 
     def pull(self, after: Cursor | None = None, records_max: int = 2000, wait_ms: int = 0) -> Batch:

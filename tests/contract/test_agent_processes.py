@@ -17,10 +17,10 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.machine import processes as module
-from cohort.kernel.machine.priority import Priority, give
+from cohort.kernel.machine.priority import give
 from cohort.kernel.machine.process_rows import processes as table
 from cohort.kernel.machine.processes import AgentProcesses
-from cohort.kernel.model import Command, Place, StoppedBy
+from cohort.kernel.model import Command, Place, Priority, StoppedBy
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
 from cohort.kernel.sandbox.spawner import Spawner
 from support_approvals import Entropy

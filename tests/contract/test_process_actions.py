@@ -114,6 +114,22 @@ def test_processes_end_with_the_session_that_was_revoked(here: Installation) -> 
     assert here.processes.running(agent) == 0
 
 
+def test_a_process_is_limited_through_the_gate_and_every_limit_says_how_well_it_holds(here: Installation) -> None:
+    kernel, token = here.kernel, here.kernel.agent()
+    kernel.approvals.approve(start(here, token, "sleep", "60").approval_id, sign())
+    process = start(here, token, "sleep", "60").result["id"]
+    done = kernel.ask(token, "process.limit", process=process, cpu_cores=0.5, memory_bytes=64 << 20, priority="idle")
+    assert done.outcome is Outcome.DONE, done
+    assert [(each["limit"], each["held"]) for each in done.result["limits"]] == [
+        ("cpu_cores", "not enforced"),
+        ("memory_bytes", "soft"),
+        ("priority", "enforced"),
+    ]
+    stranger = kernel.ask(kernel.agent("smoke-2"), "process.limit", process=process, priority="idle")
+    assert (stranger.outcome, stranger.code) == (Outcome.FAILED, "PROCESS_UNKNOWN")
+    kernel.ask(token, "process.signal", process=process, signal="KILL")
+
+
 def test_the_machine_is_read_through_the_gate(here: Installation) -> None:
     kernel, token = here.kernel, here.kernel.agent()
     done = kernel.ask(token, "system.read", what="memory")

@@ -227,6 +227,16 @@ def test_a_shadow_copy_is_recorded_and_never_returned(gateway: GatewayProcess) -
     assert (shadow.release, shadow.result, shadow.share, shadow.status) == ("rel_tools", Result.OK, 1.0, 0)
 
 
+def test_a_killed_shadow_copies_nothing_from_the_next_request_on(gateway: GatewayProcess) -> None:
+    before = gateway.pushed
+    gateway.push({**before, "version": before["version"] + 1, "killed": ["shad*"]})
+    try:
+        assert gateway.chat("shadowed", headers={"X_Cohort_Unit": "shadow-killed"})[0] == 200
+        assert [r.arm for r in calls_of(gateway, "shadow-killed")] == [Arm.STABLE]
+    finally:
+        gateway.push({**before, "version": before["version"] + 2})
+
+
 def test_a_shadow_that_hangs_does_not_hold_up_the_client(gateway: GatewayProcess) -> None:
     assert gateway.chat("badly_shadowed")[0] == 200
     state = json.loads(gateway.link("GET", "/-/state")[1])
@@ -261,10 +271,10 @@ def test_feedback_names_its_wrong_field(gateway: GatewayProcess) -> None:
 def test_health_readiness_and_metrics_are_there(gateway: GatewayProcess) -> None:
     gateway.chat("well")
     assert json.loads(gateway.request("GET", "/health")[2]) == {"status": "ok", "problems": []}
-    assert json.loads(gateway.request("GET", "/ready")[2])["table_version"] == 1
+    assert json.loads(gateway.request("GET", "/ready")[2])["table_version"] == gateway.pushed["version"]
     text = gateway.request("GET", "/metrics")[2].decode()
     assert 'cohort_gateway_calls_total{service="well",release="v-well",arm="stable",result="ok"}' in text
-    assert "cohort_gateway_table_version 1" in text
+    assert f"cohort_gateway_table_version {gateway.pushed['version']}" in text
     assert 'le="+Inf"' in text
 
 

@@ -19,8 +19,8 @@ from cohort.base.ids import Entropy, WorkspaceId
 from cohort.compose.probing import PROBE_SIZE, PROBE_UID, choose_by_attack
 from cohort.kernel.face import Containment
 from cohort.kernel.machine.holding import Mechanisms
-from cohort.kernel.machine.priority import Priority, give
-from cohort.kernel.model import Command, Completed, Held, Level, Limits, Place
+from cohort.kernel.machine.priority import give
+from cohort.kernel.model import Command, Completed, Held, Level, Limits, Place, Priority
 from cohort.kernel.ports import Running, Sandbox
 from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts

@@ -22,6 +22,7 @@ from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
 from cohort.delivery.face import Registry
+from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
@@ -44,6 +45,7 @@ class Control:
     database: Database
     registry: SqlRegistry
     rollouts: SqlRollouts
+    flags: SqlFlags
     controller: Controller
     reconciler: Reconciler
     plane: HttpDataPlane
@@ -125,9 +127,10 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     kernel = build_kernel(config, database, clock, environ)
+    flags = SqlFlags(database, reconciler, clock, kernel.note)
     stop = threading.Event()
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    return Control(database, registry, rollouts, controller, reconciler, plane, access, clients, kernel, clock, stop, loop)
+    return Control(database, registry, rollouts, flags, controller, reconciler, plane, access, clients, kernel, clock, stop, loop)
 
 
 class _Routes:

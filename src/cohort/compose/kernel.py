@@ -238,6 +238,10 @@ class Kernel:
         """Into the audit log: what is done with people's keys, who may approve among them. Errors: AUDIT_UNAVAILABLE."""
         self._ground.audit.log.append(Record(RecordKind.KEY, body))
 
+    def note(self, body: Mapping[str, Any]) -> None:
+        """Into the audit log: what a person does that is no action of an agent. Errors: AUDIT_UNAVAILABLE."""
+        self._ground.audit.log.append(Record(RecordKind.NOTE, body))
+
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
         trouble = self._ground.audit.log.trouble

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cohort.base.ids import ReleaseDigest
-from cohort.delivery.model import Forecast, Plan, Release, Replay, RollbackResult, RolloutRow, RolloutView, ServiceView
+from cohort.delivery.model import FlagKill, Forecast, Killed, Plan, Release, Replay, RollbackResult, RolloutRow, RolloutView, ServiceView
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +117,12 @@ class Rollouts(Protocol):
         ...
 
 
-__all__ = ["Act", "Bundle", "Created", "Registry", "Rollouts", "Start"]
+class Flags(Protocol):
+    """The kill list. Errors: FIELD_INVALID, NOT_FOUND, AUDIT_UNAVAILABLE (nothing was done)."""
+
+    def list(self) -> Sequence[FlagKill]: ...
+    def kill(self, flag: str, prefix: bool, actor: str, reason: str) -> Killed: ...
+    def restore(self, flag: str, prefix: bool, actor: str, reason: str) -> Killed: ...
+
+
+__all__ = ["Act", "Bundle", "Created", "Flags", "Registry", "Rollouts", "Start"]

@@ -380,3 +380,22 @@ class RollbackResult:
     replaced: ReleaseRef | None
     verified: bool
     took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlagKill:
+    """An entry of the kill list: a flag, or the beginning of flags and `*`, that is off everywhere."""
+
+    flag: str
+    reason: str
+    killed_by: str
+    killed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The kill list after a change. `confirmed`: the gateway has it; else `detail` says why not yet."""
+
+    items: tuple[FlagKill, ...]
+    confirmed: bool
+    detail: str = ""

@@ -20,7 +20,7 @@ from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, Se
 VERSION_FACT = "routing_version"
 TABLE_FACT = "routing_table"
 """The last table that was pushed, or was about to be."""
-Content = tuple[dict[str, ServiceRoute], tuple[str, ...], Spending]
+Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...], Spending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Wanted:
     stable: dict[str, str]
     active: tuple[Rollout, ...]
     version: int
+    killed: tuple[str, ...]
     spending: Spending
 
 
@@ -78,7 +79,7 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
                 )
             routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
-            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.spending)
+            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed, wanted.spending)
             if state is not None and self._acknowledged == _content(table):
                 return state
             return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
@@ -177,7 +178,8 @@ class Reconciler:
         with self._store.database.read() as connection:
             version = self._store.fact(connection, VERSION_FACT) or 0
             active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
-            return Wanted(self._store.stable_of(connection), active, version, self._spending_of(connection))
+            killed, spending = self._store.killed(connection), self._spending_of(connection)
+            return Wanted(self._store.stable_of(connection), active, version, killed, spending)
 
 
 def _digests(wanted: Wanted) -> list[str]:
@@ -185,4 +187,4 @@ def _digests(wanted: Wanted) -> list[str]:
 
 
 def _content(table: RoutingTable) -> Content:
-    return dict(table.services), tuple(table.releases), Spending(table.keys, table.keys_required, table.budgets)
+    return dict(table.services), tuple(table.releases), table.killed, Spending(table.keys, table.keys_required, table.budgets)

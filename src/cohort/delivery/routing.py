@@ -25,6 +25,7 @@ def build_table(
     stable: Mapping[str, str],
     active: Sequence[Rollout],
     routes: Mapping[str, ReleaseRoute],
+    killed: Sequence[str] = (),
     spending: Spending = Spending(),
 ) -> RoutingTable:
     """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. A service whose release has no
@@ -38,6 +39,7 @@ def build_table(
         issued_us,
         services,
         releases,
+        killed=tuple(killed),
         keys=spending.keys,
         keys_required=spending.keys_required,
         budgets=spending.budgets,

@@ -279,6 +279,10 @@ class RolloutStore:
         row = {"gateway": gateway, "epoch": epoch, "segment": cursor.segment, "offset": cursor.offset, "taken_us": now_us}
         connection.execute(self._replace(t.streams), [row])
 
+    def killed(self, connection: Connection) -> tuple[str, ...]:
+        """The kill list of flags, sorted."""
+        return tuple(connection.execute(select(t.flag_kills.c.flag).order_by(t.flag_kills.c.flag)).scalars())
+
     def fact(self, connection: Connection, name: str) -> Any:
         return connection.execute(select(t.facts.c.value).where(t.facts.c.name == name)).scalar()
 

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: find the service, assign the unit, answer, record; copy to the candidate where a rollout shadows."""
+"""A model call: find the service, assign the unit, answer, record; copy to the candidate where a rollout shadows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
-from cohort.gateway.openai import Chat, Refused
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
 from cohort.gateway.spend.callers import Guard
@@ -25,7 +25,7 @@ NAMES_SHOWN_MAX = 20
 
 
 class ChatDoor:
-    """Every chat request of this process."""
+    """Every model call of this process."""
 
     def __init__(
         self,
@@ -52,22 +52,24 @@ class ChatDoor:
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
 
-    def handle(self, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one chat request. The order: admit, parse, find, assign (on disk), ask, answer, record."""
+    def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
+        """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
             caller = self._guard.admit(headers, reply.peer)
-            chat = openai.parse_chat(request.body, headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+            openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+            chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             if caller is not None:
                 caller.check(service.name)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            reply.send(refused.status, refused.body, refused.headers)
+            reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
         ongoing.caller = caller
+        chat.unit, chat.at_us = unit, ongoing.at_us
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         return self._answer(ongoing, chat, request, reply)
@@ -75,10 +77,10 @@ class ChatDoor:
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
         try:
-            await self._answering.answer(ongoing, ongoing.target.rewriting.apply(chat), request, reply)
+            await self._answering.answer(ongoing, chat, request, reply)
         except Refused as refused:
             ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
-            reply.send(refused.status, refused.body)
+            reply.send(refused.status, _said(refused, chat.operation))
         finally:
             self.in_flight -= 1
             if ongoing.total_us is None:
@@ -106,6 +108,9 @@ class ChatDoor:
         split, salt = ongoing.service.split, ongoing.service.salts
         if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
             return
+        snapshot = self._table.snapshot
+        if snapshot is None or "shadow" in snapshot.killed:
+            return
         busy = len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight
         if busy or not self._answering.has_room(ongoing.service.target(Arm.SHADOW)):
             self._metrics.shadow_dropped += 1
@@ -117,7 +122,7 @@ class ChatDoor:
 
     async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
         try:
-            await self._answering.rehearse(shadow, shadow.target.rewriting.apply(chat), request)
+            await self._answering.rehearse(shadow, chat, request)
         finally:
             self._recorder.end(shadow)
 
@@ -127,6 +132,10 @@ class ChatDoor:
             self._log.write("shadow_failed", error=type(error).__name__)
         if self._last_shadow is not None and not self._shadows:
             self._last_shadow.set_result(None)
+
+
+def _said(refused: Refused, operation: Operation) -> bytes:
+    return operation.voice.error(refused.status, refused.message, refused.code, refused.param, refused.kind)
 
 
 def find_service(table: Table, name: str) -> Service:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -24,6 +24,13 @@ from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, dec
 
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
+GATEWAY_FLAGS = {
+    "cache.exact": "answers kept and given again for the same request",
+    "cache.semantic": "answers given again for requests that mean the same",
+    "routing.adaptive": "the choice between a strong and a weak model for each conversation",
+    "shadow": "copies of calls to a candidate",
+}
+"""What the gateway can be told to stop by the kill list, whatever a release says."""
 
 
 class Arm(StrEnum):
@@ -108,12 +115,14 @@ class RoutingTable:
     """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has.
 
     `keys`: those in force. `keys_required`: refuse who shows none of them, also when there is none left.
+    `killed`: flags that people turned off everywhere; `name*` is every flag that begins so.
     """
 
     version: int
     issued_us: int
     services: Mapping[str, ServiceRoute]
     releases: Mapping[str, ReleaseRoute]
+    killed: tuple[str, ...] = ()
     contract: int = CONTRACT_VERSION
     keys: tuple[ClientKey, ...] = ()
     keys_required: bool = False
@@ -205,6 +214,11 @@ def pseudonym(key: bytes, raw_unit: str) -> str:
     return hmac.digest(key, raw_unit.encode(), hashlib.sha256)[:16].hex()
 
 
+def is_killed(flag: str, killed: Iterable[str]) -> bool:
+    """Whether a kill list (`RoutingTable.killed`) turns this flag off."""
+    return any(flag.startswith(entry[:-1]) if entry.endswith("*") else flag == entry for entry in killed)
+
+
 def encode(value: Any) -> bytes:
     """Any value of this module as JSON."""
     return orjson.dumps(value)
@@ -228,6 +242,7 @@ def decode_table(data: bytes) -> RoutingTable:
             keys=decode_keys(body.get("keys", ())),
             keys_required=bool(body.get("keys_required", False)),
             budgets=decode_budgets(body.get("budgets", ())),
+            killed=tuple(body.get("killed", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a routing table: {error!r}") from error

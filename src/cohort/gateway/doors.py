@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from urllib.parse import unquote
 
 import orjson
@@ -14,11 +15,12 @@ from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
+from cohort.gateway.dialects.face import Refused
+from cohort.gateway.dialects.operations import operations, voice_of
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
-from cohort.gateway.openai import Refused
 from cohort.gateway.records import Recorder
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool
@@ -63,7 +65,7 @@ class Doors:
         self._unit_key = unit_key
         self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
-            b"/v1/chat/completions": (b"POST", chat.handle),
+            **{path: (b"POST", partial(chat.handle, operation)) for path, operation in operations().items()},
             b"/v1/models": (b"GET", self._models),
             b"/v1/feedback": (b"POST", self._feedback),
             b"/health": (b"GET", self._health),
@@ -78,7 +80,7 @@ class Doors:
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
         if self._local and _ELSEWHERE.match(request.headers.get(b"origin", b"")):
             words = "web pages of other sites may not use this gateway; `expose` it behind a proxy that decides who may"
-            self._refuse(reply, Refused(403, words, "origin_refused"))
+            self._refuse(reply, Refused(403, words, "origin_refused"), target=request.target)
             return None
         path = request.target.partition(b"?")[0]
         found = self._doors.get(path)
@@ -89,7 +91,7 @@ class Doors:
             return None
         if found[0] != request.method and (found[0], request.method) != (b"GET", b"HEAD"):
             words = f"{path.decode()} takes {found[0].decode()}, not {request.method.decode()}"
-            self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n")
+            self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n", request.target)
             return None
         return found[1](request, reply)
 
@@ -118,7 +120,7 @@ class Doors:
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
         except Refused as refused:
-            self._refuse(reply, refused)
+            self._refuse(reply, refused, target=path)
 
     def _model(self, name: str) -> dict[str, object]:
         issued_us = self._table.snapshot.table.issued_us if self._table.snapshot else 0
@@ -193,9 +195,10 @@ class Doors:
         }
         reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)
 
-    def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"") -> None:
+    def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"", target: bytes = b"") -> None:
         self._metrics.refused(refused.code)
-        reply.send(refused.status, refused.body, refused.headers + headers)
+        said = voice_of(target).error(refused.status, refused.message, refused.code, refused.param, refused.kind)
+        reply.send(refused.status, said, refused.headers + headers)
 
 
 def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from cohort.gateway import openai
+from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
@@ -258,7 +258,8 @@ class Connection(asyncio.Protocol):
         if reply.started:
             self._abort()
         else:
-            reply.send(500, openai.error("the gateway failed on this request; its log says why", "internal_error", kind="server_error"))
+            words = "the gateway failed on this request; its log says why"
+            reply.send(500, voice_of(self._target).error(500, words, "internal_error", kind="server_error"))
 
     def _next(self) -> None:
         """Begin what was sent ahead; with nothing left, read on. Requests answered at once are a loop here, not a recursion."""
@@ -325,7 +326,7 @@ class Connection(asyncio.Protocol):
         if self._busy or self._strand is not None or self._pending or self._reading is _REFUSED:
             return
         self._reading = _REFUSED
-        body = openai.error(message, code)
+        body = voice_of(self._target).error(status, message, code)
         head = b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (STATUS_LINES[status], len(body))
         self.write(head + body)
         self._server.refused(code)

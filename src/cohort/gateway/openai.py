@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+
+from cohort.gateway.dialects.face import BAD_REQUEST, UNKNOWN, Refused, Usage
 
 TAIL_BYTES = 16 << 10
 DONE = b"data: [DONE]"
 
 
-class Refused(Exception):
-    """A request that is answered with an error before anything is assigned or sent upstream. `headers`: ready lines of the answer."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str,
-        param: str | None = None,
-        kind: str = "invalid_request_error",
-        headers: bytes = b"",
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = headers
-        self.body = error(message, code, param, kind)
-
-
-class Usage(NamedTuple):
-    """Tokens of one answer; None where the upstream did not say."""
-
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-
-
-UNKNOWN = Usage()
-
-
-@dataclass(slots=True)
-class Chat:
-    """A chat request: its original bytes and what the gateway needs to know of it."""
-
-    body: bytes
-    fields: dict[str, Any]
-    service: str
-    stream: bool
-
-
-def error(message: str, code: str, param: str | None = None, kind: str = "invalid_request_error") -> bytes:
+def error(message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST) -> bytes:
     """An error as OpenAI clients expect it."""
     return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
@@ -60,25 +22,28 @@ def stream_error(message: str, code: str) -> bytes:
     return b"\n\ndata: " + error(message, code, kind="upstream_error") + b"\n\n"
 
 
-def parse_chat(body: bytes, content_type: bytes, encoding: bytes = b"") -> Chat:
-    """The request in `body`.
-
-    Raises:
-        Refused: 415 not declared as JSON, or compressed, 400 not JSON or a wrong field, which is named.
-    """
+def check_media(content_type: bytes, encoding: bytes = b"") -> None:
+    """Raises Refused 415 for a body that is not declared as JSON, or compressed."""
     if content_type != b"application/json" and not content_type.lower().startswith(b"application/json"):
         raise Refused(415, "the body must be JSON: send `Content-Type: application/json`", "unsupported_media_type")
     if encoding and encoding.lower() != b"identity":
         raise Refused(415, "the body must not be compressed: send it without `Content-Encoding`", "unsupported_encoding")
-    fields = parse_object(body)
-    model, messages, stream = fields.get("model"), fields.get("messages"), fields.get("stream")
+
+
+def service_of(fields: dict[str, Any]) -> str:
+    """The service a request names as its model; raises Refused 400."""
+    model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, "`model` must be the name of a service", "model_missing", "model")
-    if not isinstance(messages, list) or not messages:
-        raise Refused(400, "`messages` must be a list with at least one message", "messages_missing", "messages")
+    return model
+
+
+def wants_stream(fields: dict[str, Any]) -> bool:
+    """Raises Refused 400 when `stream` is neither true nor false."""
+    stream = fields.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise Refused(400, f"`stream` must be true or false, found {type(stream).__name__}", "stream_invalid", "stream")
-    return Chat(body, fields, model, bool(stream))
+    return bool(stream)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -114,17 +79,22 @@ class Tail:
     """The last bytes of a stream of server-sent events, enough to find its usage and how it ended."""
 
     __slots__ = ("_pieces", "_size")
+    problem: str | None = None  # of the class: it is looked at for each chunk, and never set
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bytes:
         """Joined seldom: cutting 16 KB for each chunk took a quarter of a chunk's time."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size > 2 * TAIL_BYTES:
             self._join()
+        return data
+
+    def end(self) -> bytes:
+        return b""
 
     def _join(self) -> bytes:
         tail = b"".join(self._pieces)[-TAIL_BYTES:]

@@ -11,8 +11,8 @@ import orjson
 from cohort.base.clock import Clock
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.contract import Arm, Price, Result
+from cohort.gateway.dialects.face import UNKNOWN, Usage
 from cohort.gateway.metrics import Metrics
-from cohort.gateway.openai import UNKNOWN, Usage
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target

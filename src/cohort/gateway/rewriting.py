@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.openai import Chat, Refused
+from cohort.gateway.dialects.face import Chat, Refused
 
 ESCAPED_LETTER = b"\\u00"
 _COLON = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*")
@@ -41,6 +41,13 @@ class Rewriting:
         missing = [p for p in self.parameters if not any(name in fields for name in p[1])] if self.parameters else []
         return self._spliced(chat, missing) or self._rewritten(chat, missing)
 
+    def apply_model(self, chat: Chat) -> bytes:
+        """The body with nothing but the model changed."""
+        body = None
+        if b"\\" not in chat.body or chat.body.rfind(ESCAPED_LETTER) < 0:
+            body = _replace(chat.body, b'"model"', orjson.dumps(chat.service), self.model_json)
+        return body or _written({**chat.fields, "model": self.model})
+
     def _spliced(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes | None:
         if b"\\" in chat.body and chat.body.rfind(ESCAPED_LETTER) >= 0:
             return None  # a key may be written with escapes
@@ -56,10 +63,7 @@ class Rewriting:
         fields = {**chat.fields, "model": self.model, **{name: value for name, _, value, _ in missing}}
         if self.prompt is not None:
             fields["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
-        try:
-            return orjson.dumps(fields)
-        except TypeError as error:
-            raise Refused(400, "the body is nested too deeply", "invalid_json") from error
+        return _written(fields)
 
 
 def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> Rewriting:
@@ -71,6 +75,13 @@ def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> 
         entries.append((upstream, names, value, orjson.dumps(upstream) + b":" + orjson.dumps(value) + b","))
     message = orjson.dumps({"role": "system", "content": prompt}) + b","
     return Rewriting(model, orjson.dumps(model), prompt, message, tuple(entries))
+
+
+def _written(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except TypeError as error:
+        raise Refused(400, "the body is nested too deeply", "invalid_json") from error
 
 
 def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:

@@ -15,13 +15,25 @@ import orjson
 
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salts, salts
-from cohort.gateway.contract import CONTRACT_VERSION, Arm, Price, ReleaseRoute, Route, RoutingTable, ServiceRoute, Split, decode_table
+from cohort.gateway.contract import (
+    CONTRACT_VERSION,
+    GATEWAY_FLAGS,
+    Arm,
+    Price,
+    ReleaseRoute,
+    Route,
+    RoutingTable,
+    ServiceRoute,
+    Split,
+    decode_table,
+    is_killed,
+)
+from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spend.callers import Callers, compile_keys
 from cohort.gateway.spool import sync_directory
 
-PROVIDERS = ("openai",)
 RESERVE_BYTES = 1 << 20
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
@@ -39,13 +51,14 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One release as it is called: everything that is the same for each request, encoded once."""
+    """One release as it is called: everything that is the same for each request, encoded once. `heads`: of requests, by path behind the base URL."""
 
     digest: str
     version: str
     route: str
+    provider: str
     origin: Origin
-    head: bytes
+    heads: Mapping[bytes, bytes]
     api_key: str | None
     rewriting: Rewriting
     price: Price | None
@@ -77,6 +90,7 @@ class Snapshot:
     splits: Mapping[str, str]
     stable: Mapping[str, str]
     keys: tuple[Callers, bool]  # by their hash, and whether one is required
+    killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
 
 
 class Table:
@@ -176,7 +190,8 @@ def compile_table(table: RoutingTable) -> Snapshot:
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys)
+    killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys, killed)
 
 
 def _parse(data: bytes) -> Snapshot:
@@ -223,8 +238,9 @@ def _target(release: ReleaseRoute) -> Target:
         digest=release.digest,
         version=release.version,
         route=route.name,
+        provider=route.provider,
         origin=origin,
-        head=_request_head(origin, path),
+        heads={end: _request_head(origin, path.encode() + end) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -275,12 +291,12 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: str) -> bytes:
+def _request_head(origin: Origin, path: bytes) -> bytes:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
     authority = host if origin.port == default else f"{host}:{origin.port}"
     return (
-        f"POST {path}/chat/completions HTTP/1.1\r\nhost: {authority}\r\nuser-agent: cohort\r\n"
-        "accept-encoding: identity\r\ncontent-type: application/json\r\n"
-        "accept: text/event-stream, application/json\r\n"
-    ).encode()
+        b"POST %s HTTP/1.1\r\nhost: %s\r\nuser-agent: cohort\r\n"
+        b"accept-encoding: identity\r\ncontent-type: application/json\r\n"
+        b"accept: text/event-stream, application/json\r\n"
+    ) % (path, authority.encode())

@@ -206,6 +206,23 @@ class Holding:
     gap: str = ""
 
 
+class Priority(StrEnum):
+    """Whose turn it is when there are not enough cores."""
+
+    NORMAL = "normal"
+    LOW = "low"
+    IDLE = "idle"  # only what nobody else wants
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What one long-running command is to be held to, inside its agent's limits. None: as it is."""
+
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
+    priority: Priority | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A named principal. `scopes`: the most any token of it may carry. `egress`: origins it may reach without asking."""

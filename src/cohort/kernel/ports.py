@@ -14,10 +14,12 @@ from cohort.kernel.model import (
     Command,
     Completed,
     GrantRule,
+    Holding,
     Level,
     Limits,
     Place,
     Position,
+    ProcessLimits,
     ProcessView,
     Record,
     Taint,
@@ -130,6 +132,14 @@ class Running(Protocol):
         """To the whole process group."""
         ...
 
+    def processes(self) -> Sequence[int]:
+        """Those of the command that live now, as the control process numbers them; empty where the system does not list them."""
+        ...
+
+    def confine(self, cpu_cores: float | None, memory_bytes: int | None) -> frozenset[str]:
+        """Give the command less than its workspace has: which of `cpu` and `memory` the system holds from now on. None: as it is."""
+        ...
+
     def wait(self, wait_s: float | None) -> Completed | None:
         """How it ended; None when it goes on after `wait_s`."""
         ...
@@ -191,6 +201,10 @@ class Processes(Protocol):
     def output(self, agent: AgentId, process: ProcessId, stream: str, offset: int, limit: int) -> bytes: ...
     def signal(self, agent: AgentId, process: ProcessId, number: int) -> ProcessView: ...
     def wait(self, agent: AgentId, process: ProcessId, wait_s: float) -> ProcessView: ...
+    def limit(self, agent: AgentId, process: ProcessId, wanted: ProcessLimits) -> Sequence[Holding]:
+        """Hold it to less; what each limit is then, and how well it holds. Errors: PROCESS_UNKNOWN, PROCESS_FAILED (it has ended)."""
+        ...
+
     def stop_all(self, agent: AgentId) -> int:
         """End everything the agent runs; how many there were."""
         ...

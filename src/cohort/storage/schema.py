@@ -61,6 +61,16 @@ services = Table(
     Column("changed_us", BigInteger, nullable=False),
 )
 
+flag_kills = Table(
+    "flag_kills",
+    metadata,
+    Column("flag", String(129), primary_key=True),  # a name, or the beginning of names and `*`
+    Column("reason", Text, nullable=False),
+    Column("killed_by", String(63), nullable=False),
+    Column("killed_us", BigInteger, nullable=False),
+)
+"""Flags that are off everywhere, whatever a release says."""
+
 releases = Table(
     "releases",
     metadata,

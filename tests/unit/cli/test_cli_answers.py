@@ -281,3 +281,25 @@ def test_a_server_in_trouble_says_so_itself(cohort: Command, home: House) -> Non
         assert cohort("service", "list").err == "error: the database does not answer\nhint: Start it.\n"
     finally:
         home.rollouts.down = None
+
+
+def test_a_flag_is_killed_listed_and_restored(cohort: Command, home: House) -> None:
+    home.flags.kills.clear()
+    assert "No flag is killed." in cohort("flag", "list").out
+    killed = cohort("flag", "kill", "--prefix", "cache", "--reason", "wrong answers")
+    assert (killed.code, "The gateway confirms this." in killed.err) == (0, True)
+    listed = cohort("flag", "list", "--json").json
+    assert [(item["flag"], item["reason"]) for item in listed["items"]] == [("cache*", "wrong answers")]
+    assert "routing.adaptive" in listed["gateway"]
+    assert cohort("flag", "restore", "cache").code == 1
+    assert cohort("flag", "restore", "--prefix", "cache", "--json").json["items"] == []
+
+
+def test_a_kill_that_the_gateway_does_not_confirm_is_not_called_done(cohort: Command, home: House) -> None:
+    home.flags.confirmed = False
+    try:
+        killed = cohort("flag", "kill", "shadow")
+    finally:
+        home.flags.confirmed = True
+        home.flags.kills.clear()
+    assert (killed.code, "Not confirmed by the gateway yet" in killed.err) == (5, True)

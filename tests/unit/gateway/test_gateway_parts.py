@@ -15,10 +15,10 @@ from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.gateway import openai
 from cohort.gateway.contract import Arm, Call, Cursor, Price, Result, decode_batch, decode_table, encode
+from cohort.gateway.dialects.face import Usage
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
-from cohort.gateway.openai import Usage
 from cohort.gateway.records import Recorder, cost_usd_micro
 from cohort.gateway.settings import Limits, load_settings, read_unit_key
 from cohort.gateway.spool import Spool

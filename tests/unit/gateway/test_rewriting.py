@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.gateway.openai import parse_chat
+from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.rewriting import rewriting
 
 PLAIN = rewriting("big", None, {})
@@ -18,7 +18,7 @@ RICH = rewriting("big", 'Say "model"', {"temperature": 0.2, "max_output_tokens":
 
 
 def apply(body: bytes, release: Any = PLAIN) -> bytes:
-    return release.apply(parse_chat(body, b"application/json"))
+    return release.apply(CHAT.parse(CHAT, body))
 
 
 def test_every_other_byte_stays_as_the_client_wrote_it() -> None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId
 from cohort.kernel.machine.holding import Mechanisms, holdings
-from cohort.kernel.machine.priority import Priority, give
+from cohort.kernel.machine.priority import give
 from cohort.kernel.machine.resources import Capacity, Promised, Resources, capacity
-from cohort.kernel.model import Agent, AgentState, Autonomy, Held, Limits
+from cohort.kernel.model import Agent, AgentState, Autonomy, Held, Limits, Priority
 
 SMALL = Limits(cpu_cores=1, memory_bytes=100, disk_bytes=10)
 MACHINE = Capacity(4, 1000, 100)

@@ -50,6 +50,7 @@ READS = [
     ("/releases?service=billing", lambda body: [item["version"] for item in body["items"]] == ["v1"]),
     ("/releases/v2?service=support", lambda body: body["manifest"]["routes"]["main"]["model"] == "big"),
     (f"/releases/{views.digest('support@v2')[:16]}", lambda body: body["version"] == "v2"),
+    ("/flags", lambda body: body["items"] == [] and "routing.adaptive" in body["gateway"]),
     ("/plans", lambda body: [stage["traffic_pct"] for stage in body["items"][0]["stages"]] == [0, 5, 25, 100]),
     ("/rollouts", lambda body: len(body["items"]) == 3 and body["next"] is None),
     ("/rollouts?active=true", lambda body: [item["id"] for item in body["items"]] == [RUNNING]),
@@ -127,6 +128,7 @@ CHANGES = [
         for verb in ("pause", "approve", "promote", "rollback", "abort")
     ),
     (f"/rollouts/{RUNNING}/pause", None, 200),
+    ("/flags/kill", {"flag": "shadow", "reason": "load"}, 200),
 ]
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import ClientKey
-from cohort.gateway.openai import Refused
+from cohort.gateway.dialects.face import Refused
 from cohort.gateway.spend.lockout import Lockout
 
 KEY_BYTES_MAX = 512

@@ -128,7 +128,7 @@ def _execution() -> tuple[Row, ...]:
             private=True,
         ),
         Row("process.signal", run, "Signal one of its own processes.", process, 0.4, 0.4, never, schemas.PROCESS_SIGNAL, destructive=True),
-        Row("process.limit", run, "Give a process fewer cores.", process, 0.4, 0.4, never, schemas.PROCESS_LIMIT),
+        Row("process.limit", run, "Hold one of its own processes to less.", process, 0.4, 0.4, never, schemas.PROCESS_LIMIT),
         Row("system.read", "system.read", "Look at the machine.", Kind.SYSTEM, 0.1, 0.1, never, schemas.SYSTEM_READ, True, private=True),
     )
 

@@ -84,6 +84,8 @@ def parse(request: Request) -> Parsed:
         return _program(row, found)
     if row.kind is Kind.ORIGIN:
         return _origin(row, found)
+    if row.name == "process.limit" and not found.keys() - {"process"}:
+        raise _invalid("arguments", "no limit", "Give cpu_cores, memory_bytes or priority.")
     return Parsed(row, found, (), _other_resource(row, found))
 
 

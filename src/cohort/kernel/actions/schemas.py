@@ -130,7 +130,11 @@ PROCESS_SIGNAL = arguments(
     signal=choice("To its whole process group.", "TERM", "INT", "HUP", "KILL", "STOP", "CONT", "USR1", "USR2", default="TERM"),
 )
 PROCESS_LIMIT = arguments(
-    "process", process=_PROCESS, cpu_cores={"type": "number", "minimum": 0.01, "maximum": 1024, "description": "At most so many cores."}
+    "process",
+    process=_PROCESS,
+    cpu_cores={"type": "number", "minimum": 0.01, "maximum": 1024, "description": "At most so many cores."},
+    memory_bytes=whole("At most so much memory, for what it asks for from now on.", 1 << 20, 1 << 50),
+    priority=choice("Whose turn it is when there are not enough cores; it can only become lower.", "low", "idle"),
 )
 SYSTEM_READ = arguments("what", what=choice("Which part of the machine.", "cpu", "memory", "disk", "network", "processes"))
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from enum import StrEnum
 
 import psutil
 
-from cohort.kernel.model import Held
-
-
-class Priority(StrEnum):
-    NORMAL = "normal"
-    LOW = "low"
-    IDLE = "idle"  # only what nobody else wants
-
+from cohort.kernel.model import Held, Priority
 
 _NICE = {Priority.NORMAL: 0, Priority.LOW: 10, Priority.IDLE: 19}
 _WINDOWS = {Priority.NORMAL: "NORMAL_PRIORITY_CLASS", Priority.LOW: "BELOW_NORMAL_PRIORITY_CLASS", Priority.IDLE: "IDLE_PRIORITY_CLASS"}
@@ -34,3 +27,17 @@ def give(pid: int, priority: Priority) -> Held:
     except (psutil.Error, OSError):
         return Held.NOT_ENFORCED
     return Held.SOFT if sys.platform == "win32" else Held.ENFORCED
+
+
+def lower(pid: int, priority: Priority) -> Held:
+    """As `give`, to every thread of a process that runs, and never to more than it has."""
+    if sys.platform != "linux":
+        return give(pid, priority)
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        for thread in threads:
+            wanted = max(_NICE[priority], os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, wanted)
+    except OSError:
+        return Held.NOT_ENFORCED
+    return Held.ENFORCED

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import AgentId, AgentSessionId, Entropy, ProcessId, new_id
+from cohort.kernel.machine import limiting
 from cohort.kernel.machine import process_rows as rows
-from cohort.kernel.model import Command, Completed, Level, Limits, Place, ProcessView, StoppedBy
+from cohort.kernel.model import Command, Completed, Holding, Level, Limits, Place, ProcessLimits, ProcessView, StoppedBy
 from cohort.kernel.ports import Running, Sandbox
 from cohort.storage.database import Database
 
@@ -44,6 +45,7 @@ class _Started:
 
     view: ProcessView
     session: AgentSessionId | None
+    limits: Limits
     running: Running | None = None
     ended: Completed | None = None
     written: bool = False
@@ -89,8 +91,8 @@ class AgentProcesses:
             And those of `Sandbox.start`: nothing was executed.
         """
         process = ProcessId(new_id("pr", self._entropy))
-        started = _Started(ProcessView(process, agent, command.argv, self._clock.now_us(), None, 0, 0), session)
-        self._admit(started, limits)
+        started = _Started(ProcessView(process, agent, command.argv, self._clock.now_us(), None, 0, 0), session, limits)
+        self._admit(started)
         try:
             with self._database.write() as connection:
                 rows.add(connection, started.view, session, self._control)
@@ -150,6 +152,17 @@ class AgentProcesses:
             return self._view(started)
         return view
 
+    def limit(self, agent: AgentId, process: ProcessId, wanted: ProcessLimits) -> Sequence[Holding]:
+        """Hold a process, with all it starts, to less than its agent has; each limit with how well it holds.
+
+        Raises:
+            CohortError PROCESS_FAILED: it has ended.
+        """
+        view, started = self.find(agent, process), self._mine(agent, process)
+        if view.ended is not None or started is None or started.running is None:
+            raise CohortError("PROCESS_FAILED", f"{process} does not run", hint="Start it again to limit it.")
+        return limiting.limit(started.running, wanted, started.limits)
+
     def wait(self, agent: AgentId, process: ProcessId, wait_s: float) -> ProcessView:
         """As it is once it has ended, or after `wait_s`, at most 300 s."""
         view, started = self.find(agent, process), self._mine(agent, process)
@@ -184,9 +197,9 @@ class AgentProcesses:
 
     # --- inside ---
 
-    def _admit(self, started: _Started, limits: Limits) -> None:
+    def _admit(self, started: _Started) -> None:
         """Take a place for it, or refuse."""
-        agent, most = started.view.agent, min(limits.processes, PER_AGENT_MAX)
+        agent, most = started.view.agent, min(started.limits.processes, PER_AGENT_MAX)
         with self._lock:
             here = list(self._started.values())
         for each in here:

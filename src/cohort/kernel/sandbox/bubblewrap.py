@@ -22,9 +22,10 @@ from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Bounds, Execution, Pipes, Told, lines
 from cohort.kernel.sandbox.once import Once
-from cohort.kernel.sandbox.processes import children, descendants, signal_all
+from cohort.kernel.sandbox.processes import payload, signal_all
 from cohort.kernel.sandbox.runners import Runners
 from cohort.kernel.sandbox.running import LongRunning
+from cohort.kernel.sandbox.shares import Share
 from cohort.kernel.sandbox.spawner import unavailable
 from cohort.kernel.sandbox.warm import Warm
 
@@ -38,6 +39,7 @@ class Begun:
     execution: Execution
     stdin: int
     after: ExitStack
+    group: Group | None
     pid: int | None = None
 
 
@@ -59,9 +61,8 @@ class Cold:
     def start(self, place: Place, limits: Limits, command: Command) -> LongRunning:
         """Errors: as `ports.Sandbox.run`."""
         begun = self._begin(place, limits, command, None)
-        running = LongRunning(
-            begun.execution, begun.stdin, lambda number: signal_all(lambda: payload(begun.pid), number), begun.after.close
-        )
+        share = Share(begun.group, lambda: payload(begun.pid))
+        running = LongRunning(begun.execution, begun.stdin, lambda number: signal_all(share.processes, number), begun.after.close, share)
         if command.stdin:
             running.write(command.stdin)
         return running
@@ -83,7 +84,7 @@ class Cold:
             ours = ends.ours
             pipes = Pipes(told, ours["stdout"], ours["stderr"], None if time_s is None else ours["stdin"], ours["tell"])
             execution = Execution(line, id, pipes, bounds, self._parts.clock, _understanding(image, command), stdin=command.stdin)
-            begun = Begun(execution, ours["stdin"], ExitStack())
+            begun = Begun(execution, ours["stdin"], ExitStack(), group)
             self._active.add(str(place.workspace), execution)
             after.callback(self._active.remove, str(place.workspace), execution)
             self._let_go(begun, ends, wanted, command, group)
@@ -146,11 +147,6 @@ def _stdio(ends: Ends) -> None:
     ends.hear("stderr", 2)
     ends.hear("tell", stage_two.TELL)
     ends.speak("go", stage_two.GO)
-
-
-def payload(pid: int | None) -> list[int]:
-    """The command's processes: those of the box but for its first and stage two, which have to live until its end."""
-    return [] if pid is None else [one for supervisor in children(pid) for one in descendants(supervisor)]
 
 
 def _understanding(image: stage_two.Image, command: Command) -> Callable[[bytes, bytes], Told]:

@@ -7,6 +7,7 @@ sandbox's temporary file systems counts as memory. Where nothing is permitted, `
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -22,6 +23,7 @@ CONTROLLERS = ("memory", "pids", "cpu")
 PARENT = "cohort"
 LEAF = "cohort-itself"
 PERIOD_US = 100_000
+QUOTA_US_MIN = 1000
 SANDBOXES_TOGETHER = 4
 """The limit of processes is of one command; a workspace gets this many times as many, for the commands it runs at the same time."""
 REMOVE_TRIES, REMOVE_WAIT_S = 50, 0.02
@@ -129,6 +131,8 @@ class Group:
         self._version = hierarchy.version
         self._folders = {controller: folder / name for controller, folder in hierarchy.folders.items()}
         self._limits: Limits | None = None
+        self._shares = itertools.count(1)
+        self._killed_in_shares = 0
         self.users = 0
         """Sandboxes in it now; kept by `Cgroups`."""
 
@@ -155,9 +159,10 @@ class Group:
 
     def out_of_memory(self) -> int:
         """How often the system has killed in this group for want of memory."""
-        name = "memory.oom_control" if self._version == 1 else "memory.events"
-        words = _read(self._folders["memory"] / name).split()
-        return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+        memory = self._folders["memory"]
+        if self._version == 2:
+            return _kills(memory / "memory.events")
+        return sum(_kills(folder / "memory.oom_control") for folder in (memory, *_inside(memory))) + self._killed_in_shares
 
     def peak(self) -> int | None:
         """The most memory it had since `forget_peak`; None where the system does not say."""
@@ -169,41 +174,57 @@ class Group:
         with contextlib.suppress(OSError):
             _write(self._folders["memory"] / ("memory.max_usage_in_bytes" if self._version == 1 else "memory.peak"), "0")
 
+    def name_share(self) -> str:
+        """A name that no share of this group has had."""
+        return f"share-{next(self._shares)}"
+
+    def divide(self, name: str, controller: str, value: float) -> bool:
+        """Make the share `name` of `controller`: `cpu` in cores, `memory` in bytes; False where groups cannot be divided. Errors: OSError."""
+        folder = self._folders[controller] / name
+        if self._version == 2 or self._limits is None:
+            return False
+        if controller == "memory" and _read(folder.parent / "memory.use_hierarchy").strip() != "1":
+            return False  # what is in a share would not count in its workspace
+        folder.mkdir(exist_ok=True)
+        if controller == "cpu":
+            _limit_cores_1(folder, min(value, self._limits.cpu_cores))
+        else:
+            _limit_memory_1(folder, min(int(value), self._limits.memory_bytes))
+        return True
+
+    def move(self, pid: int, name: str, controller: str) -> None:
+        """Move a process of this group into its share `name`; one that has ended meanwhile needs no moving. Errors: OSError."""
+        with contextlib.suppress(ProcessLookupError):
+            _write(self._folders[controller] / name / "cgroup.procs", str(pid))
+
+    def drop(self, name: str) -> None:
+        """Take the share `name` away, of every controller that has it. It has to be empty."""
+        self._killed_in_shares += _kills(self._folders["memory"] / name / "memory.oom_control")
+        for folder in self._folders.values():
+            _remove(folder / name)
+
     def remove(self) -> None:
         """Take it away; it has to be empty by now, which the caller has seen to. What stays is said in the log."""
         for folder in dict.fromkeys(self._folders.values()):
-            for left in reversed(range(REMOVE_TRIES)):
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:
-                    break
-                except OSError as error:
-                    if left == 0:
-                        _log.warning("the cgroup %s could not be removed: %s", folder, error)
-                    time.sleep(REMOVE_WAIT_S)
-                else:
-                    break
+            for share in _inside(folder):
+                _remove(share)
+            _remove(folder)
 
     def _write_limits(self, limits: Limits) -> None:
         memory, cpu = self._folders["memory"], self._folders["cpu"]
         processes = SANDBOXES_TOGETHER * (limits.processes + profile.SUPERVISORS)
-        quota_us = max(1000, int(limits.cpu_cores * PERIOD_US))
+        quota_us = _quota_us(limits.cpu_cores)
         _write(self._folders["pids"] / "pids.max", str(processes))
         if self._version == 2:
             _write(memory / "memory.max", str(limits.memory_bytes))
             _write_if_there(memory / "memory.swap.max", "0")
             _write(cpu / "cpu.max", f"{quota_us} {PERIOD_US}")
             return
-        _write(cpu / "cpu.cfs_period_us", str(PERIOD_US))
-        _write(cpu / "cpu.cfs_quota_us", str(quota_us))
-        self._limit_memory_1(memory, limits.memory_bytes)
-
-    def _limit_memory_1(self, folder: Path, most: int) -> None:
-        """Memory with swap can never be below memory, so the order depends on which way it goes."""
-        plain, swap = folder / "memory.limit_in_bytes", folder / "memory.memsw.limit_in_bytes"
-        _write_if_there(swap, "-1")
-        _write(plain, str(most))
-        _write_if_there(swap, str(most))
+        for share in _inside(cpu):
+            if int(_read(share / "cpu.cfs_quota_us") or 0) > quota_us:  # a share may not have more than the whole
+                _limit_cores_1(share, limits.cpu_cores)
+        _limit_cores_1(cpu, limits.cpu_cores)
+        _limit_memory_1(memory, limits.memory_bytes)
 
 
 class Cgroups:
@@ -261,6 +282,52 @@ def _pass_on(folder: Path) -> None:
         for pid in inside:
             _write(leaf / "cgroup.procs", pid)
     _write(switch, " ".join(f"+{name}" for name in CONTROLLERS))
+
+
+def _limit_cores_1(folder: Path, cores: float) -> None:
+    _write(folder / "cpu.cfs_period_us", str(PERIOD_US))
+    _write(folder / "cpu.cfs_quota_us", str(_quota_us(cores)))
+
+
+def _quota_us(cores: float) -> int:
+    return max(QUOTA_US_MIN, int(cores * PERIOD_US))
+
+
+def _limit_memory_1(folder: Path, most: int) -> None:
+    """Memory with swap can never be below memory, so the order depends on which way it goes."""
+    plain, swap = folder / "memory.limit_in_bytes", folder / "memory.memsw.limit_in_bytes"
+    _write_if_there(swap, "-1")
+    _write(plain, str(most))
+    _write_if_there(swap, str(most))
+
+
+def _kills(file: Path) -> int:
+    """What a file of memory events says of kills."""
+    words = _read(file).split()
+    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The groups below a group."""
+    try:
+        return [one for one in folder.iterdir() if one.is_dir()]
+    except OSError:
+        return []
+
+
+def _remove(folder: Path) -> None:
+    """Take one empty group away, if it is there."""
+    for left in reversed(range(REMOVE_TRIES)):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if left == 0:
+                _log.warning("the cgroup %s could not be removed: %s", folder, error)
+            time.sleep(REMOVE_WAIT_S)
+        else:
+            return
 
 
 def _read(path: Path) -> str:

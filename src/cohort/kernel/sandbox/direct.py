@@ -14,11 +14,13 @@ from cohort.kernel.ports import Running
 from cohort.kernel.sandbox import commands, profile
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
+from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Bounds, Execution, Pipes, Told, Watch, lines
 from cohort.kernel.sandbox.memory import Watchdog
 from cohort.kernel.sandbox.processes import descendants, signal_all
 from cohort.kernel.sandbox.running import LongRunning
+from cohort.kernel.sandbox.shares import Share
 from cohort.kernel.sandbox.spawner import Order, unavailable
 
 TELL, RULES = 3, 4
@@ -60,7 +62,7 @@ class Direct:
 
     def start(self, place: Place, limits: Limits, command: Command) -> Running:
         begun, after = self._begin(place, limits, command, None)
-        running = LongRunning(begun.execution, begun.stdin, begun.send, after.close)
+        running = LongRunning(begun.execution, begun.stdin, begun.send, after.close, Share(begun.group, begun.listed))
         if command.stdin:
             running.write(command.stdin)
         return running
@@ -99,7 +101,7 @@ class Direct:
                 execution.watch(
                     Watch(stopped=lambda: group.out_of_memory() > before, peak=group.peak if group.users == 1 else lambda: None)
                 )
-            return _Begun(execution, ours["stdin"], pid if dress.nanny else None, pid), after.pop_all()
+            return _Begun(execution, ours["stdin"], pid if dress.nanny else None, pid, group), after.pop_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,18 @@ class _Begun:
     stdin: int
     nanny: int | None
     pid: int | None
+    group: Group | None
+
+    def listed(self) -> list[int]:
+        """The command's processes."""
+        if self.nanny is not None:
+            return descendants(self.nanny)
+        return [] if self.pid is None else [self.pid, *descendants(self.pid)]
 
     def send(self, number: int) -> None:
         """A signal to all of the command."""
         if self.nanny is not None:
-            nanny = self.nanny
-            signal_all(lambda: descendants(nanny), number)
+            signal_all(self.listed, number)
         elif self.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)

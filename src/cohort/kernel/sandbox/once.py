@@ -8,8 +8,10 @@ from cohort.kernel.model import Command, Completed, Limits, Place
 from cohort.kernel.sandbox import boxes
 from cohort.kernel.sandbox.active import Active
 from cohort.kernel.sandbox.boxes import Parts
+from cohort.kernel.sandbox.processes import payload
 from cohort.kernel.sandbox.runners import Begun, Runners, Sandbox, key_of
 from cohort.kernel.sandbox.running import LongRunning
+from cohort.kernel.sandbox.shares import Share
 from cohort.kernel.sandbox.spawner import unavailable
 
 
@@ -30,7 +32,8 @@ class Once:
     def start(self, place: Place, limits: Limits, command: Command) -> LongRunning:
         """Errors: as `ports.Sandbox.run`."""
         begun, sandbox, after = self._begin(place, limits, command, None)
-        running = LongRunning(begun.execution, begun.stdin, lambda number: sandbox.line.signal(begun.id, number), after.close)
+        share = Share(begun.group, lambda: payload(sandbox.pid))
+        running = LongRunning(begun.execution, begun.stdin, lambda number: sandbox.line.signal(begun.id, number), after.close, share)
         if command.stdin:
             running.write(command.stdin)
         return running

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -82,6 +82,15 @@ class Process:
     def signal(self, number: int) -> None:
         if self._completed is None:
             self._launch.send(self._process, number)
+
+    def processes(self) -> Sequence[int]:
+        """The command itself: those below it are in its job or group, which these systems do not list here."""
+        return [] if self._completed is not None else [self._process.pid]
+
+    def confine(self, cpu_cores: float | None, memory_bytes: int | None) -> frozenset[str]:
+        """Nothing here divides what a workspace has."""
+        del cpu_cores, memory_bytes
+        return frozenset()
 
     def wait(self, wait_s: float | None) -> Completed | None:
         try:

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 
 DESCENDANTS_MAX = 10_000
+SUPERVISORS = (None, 1, 2)
+"""Of a box, as numbered inside: bubblewrap's first process, and stage two or the runner. None: gone."""
 
 
 def children(pid: int) -> list[int]:
@@ -29,6 +31,20 @@ def descendants(pid: int) -> list[int]:
         found.append(one)
         waiting += children(one)
     return found
+
+
+def payload(pid: int | None) -> list[int]:
+    """A command's processes in the box whose first process is `pid`: all but that one and the second, which have to live until its end."""
+    return [] if pid is None else [one for one in descendants(pid) if _number_inside(one) not in SUPERVISORS]
+
+
+def _number_inside(pid: int) -> int | None:
+    """The number of a process in the innermost namespace that it is in; None when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"NSpid:"):
+                return int(line.split()[-1])
+    return None
 
 
 def signal_all(listed: Callable[[], list[int]], number: int) -> None:

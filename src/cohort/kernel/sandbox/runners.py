@@ -20,6 +20,7 @@ from cohort.base.errors import CohortError
 from cohort.kernel.model import Command, Level, Limits, Place
 from cohort.kernel.sandbox import boxes, commands, landlock, profile, stage_two
 from cohort.kernel.sandbox.boxes import Parts, Wanted
+from cohort.kernel.sandbox.cgroups import Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import KILL_WAIT_S, Bounds, Execution, Pipes, Told, lines
 from cohort.kernel.sandbox.spawner import Line, Order, unavailable
@@ -86,6 +87,7 @@ class Begun:
     execution: Execution
     id: int
     stdin: int
+    group: Group | None
 
 
 class Runners:
@@ -146,7 +148,7 @@ class Runners:
         understand = _understanding(command, image)
         execution = Execution(sandbox.outer, sandbox.id, pipes, bounds, self._parts.clock, understand, stdin=command.stdin)
         execution.watch(boxes.watch(group, sandbox.pid, limits))
-        return Begun(execution, id, ours["stdin"])
+        return Begun(execution, id, ours["stdin"], group)
 
     def _plan(self, limits: Limits, command: Command, timed: bool) -> stage_two.Plan:
         """What the command's own stage two does; the runner only starts it."""

@@ -6,11 +6,12 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cohort.base.errors import CohortError
 from cohort.kernel.model import Completed, StoppedBy
 from cohort.kernel.sandbox.execution import KILL_WAIT_S, READ_BYTES, Execution
+from cohort.kernel.sandbox.shares import Share
 
 WRITE_WAIT_S = 5.0
 
@@ -21,8 +22,9 @@ class LongRunning:
     Output keeps its offsets: the first `Limits.output_bytes` of each stream are kept, what comes after is counted and dropped.
     """
 
-    def __init__(self, execution: Execution, stdin: int, send: Callable[[int], None], after: Callable[[], None]) -> None:
+    def __init__(self, execution: Execution, stdin: int, send: Callable[[int], None], after: Callable[[], None], share: Share) -> None:
         self._execution = execution
+        self._share = share
         self._after = after
         self._stdin: int | None = stdin
         self._send = send
@@ -60,6 +62,12 @@ class LongRunning:
         elif not self._ended.is_set():
             self._send(number)
 
+    def processes(self) -> Sequence[int]:
+        return self._share.processes()
+
+    def confine(self, cpu_cores: float | None, memory_bytes: int | None) -> frozenset[str]:
+        return self._share.confine(cpu_cores, memory_bytes)
+
     def wait(self, wait_s: float | None) -> Completed | None:
         if not self._ended.wait(wait_s):
             return None
@@ -81,6 +89,7 @@ class LongRunning:
         except CohortError as error:
             self._error = error
         finally:
+            self._share.close()
             self._after()
             self.close_input()
             self._ended.set()

@@ -15,6 +15,7 @@ from cohort.surfaces.http import (
     routes_agents,
     routes_approvals,
     routes_audit,
+    routes_flags,
     routes_gateway,
     routes_health,
     routes_keys,
@@ -30,6 +31,7 @@ PROBLEM: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "descr
 NAMED = {
     "services": routes_services.router,
     "rollouts": routes_rollouts.router,
+    "flags": routes_flags.router,
     "actions": routes_actions.router,
     "agents": routes_agents.router,
     "approvals": routes_approvals.router,

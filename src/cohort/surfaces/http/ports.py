@@ -9,7 +9,7 @@ from typing import Protocol
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
 from cohort.delivery.clients import Clients
-from cohort.delivery.face import Registry, Rollouts
+from cohort.delivery.face import Flags, Registry, Rollouts
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
 
@@ -114,4 +114,5 @@ class ControlFace:
     parts: Callable[[], Sequence[Part]]
     ingest: Callable[[], Ingest]
     kernel: KernelFace
+    flags: Flags
     clients: Clients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +12,7 @@ from cohort.base.ids import ProcessId
 from cohort.kernel.actions.clearance import Cleared, Executed, Executor
 from cohort.kernel.actions.display import decoded
 from cohort.kernel.actions.executors.commands import HostsOf, command_of, own_place
-from cohort.kernel.model import ProcessView
+from cohort.kernel.model import Priority, ProcessLimits, ProcessView
 from cohort.kernel.ports import Processes, Workspaces
 
 SIGNALS = {name: int(getattr(signal, f"SIG{name}", 0)) for name in ("TERM", "INT", "HUP", "KILL", "STOP", "CONT", "USR1", "USR2")}
@@ -32,6 +33,7 @@ class ProcessExecutors:
             "process.list": self.list,
             "process.output": self.output,
             "process.signal": self.signal,
+            "process.limit": self.limit,
         }
 
     def start(self, cleared: Cleared) -> Executed:
@@ -59,6 +61,14 @@ class ProcessExecutors:
         arguments = cleared.action.arguments
         view = self._processes.signal(cleared.caller.agent.id, ProcessId(arguments["process"]), SIGNALS[arguments["signal"]])
         return Executed(_shown(view))
+
+    def limit(self, cleared: Cleared) -> Executed:
+        arguments, agent = cleared.action.arguments, cleared.caller.agent.id
+        process = ProcessId(arguments["process"])
+        priority = Priority(arguments["priority"]) if "priority" in arguments else None
+        wanted = ProcessLimits(arguments.get("cpu_cores"), arguments.get("memory_bytes"), priority)
+        held = self._processes.limit(agent, process, wanted)
+        return Executed({"process": process, "limits": [asdict(each) for each in held]})
 
 
 def _shown(view: ProcessView) -> dict[str, Any]:

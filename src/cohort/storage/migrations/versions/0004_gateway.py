@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003_gateway"
-down_revision = "0002_kernel"
+revision = "0004_gateway"
+down_revision = "0003_flags"
 
 
 def upgrade() -> None:

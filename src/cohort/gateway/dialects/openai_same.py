@@ -1,0 +1,68 @@
+"""An OpenAI caller and an upstream that speaks OpenAI's protocol: bytes pass as they are, but for what the release sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cohort.gateway import openai
+from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.rewriting import Rewriting
+
+
+class OpenAIVoice:
+    """Answers in OpenAI's dialect."""
+
+    def error(self, _status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST) -> bytes:
+        return openai.error(message, code, param, kind)
+
+    def stream_error(self, message: str, code: str) -> bytes:
+        return openai.stream_error(message, code)
+
+    def whole(self, _chat: Chat, answer: bytes) -> bytes:
+        return answer
+
+    def flow(self, _chat: Chat) -> Flow:
+        return openai.Tail()
+
+
+class Through:
+    """One of OpenAI's paths, to an upstream that has it. `whole_release`: the release's prompt and parameters apply, not its model alone."""
+
+    def __init__(self, path: bytes, whole_release: bool) -> None:
+        self.path = path
+        self._whole_release = whole_release
+
+    def headers(self, headers: Mapping[bytes, bytes]) -> bytes:
+        if FORWARDED.isdisjoint(headers):
+            return b""
+        return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+
+    def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
+        return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat)
+
+    def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
+        return body, openai.usage_of(body)
+
+    def flow(self, _chat: Chat) -> Flow:
+        return openai.Tail()
+
+    def refusal(self, _status: int, body: bytes) -> bytes | None:
+        return body if openai.is_error(body) else None
+
+
+def parse_chat(operation: Operation, body: bytes) -> Chat:
+    """A chat request; raises Refused 400: not JSON, or a wrong field, which is named."""
+    fields = openai.parse_object(body)
+    service, messages = openai.service_of(fields), fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "`messages` must be a list with at least one message", "messages_missing", "messages")
+    return Chat(body, fields, service, openai.wants_stream(fields), operation, fields)
+
+
+def parse_plain(operation: Operation, body: bytes) -> Chat:
+    """A request that only has to name its service; raises Refused 400."""
+    fields = openai.parse_object(body)
+    return Chat(body, fields, openai.service_of(fields), openai.wants_stream(fields), operation, fields)
+
+
+VOICE = OpenAIVoice()
