@@ -260,6 +260,10 @@ class MemoryPrincipal:
     name: str
     role: str
 
+    @property
+    def key_id(self) -> KeyId:
+        return KeyId(f"key_of_{self.name}")
+
 
 @dataclass(frozen=True, slots=True)
 class MemorySession:

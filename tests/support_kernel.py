@@ -18,7 +18,7 @@ from typing import Any
 import support_views as views
 from cohort.base.canonical import canonical_json
 from cohort.base.errors import CohortError
-from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId, SnapshotId, TokenId, WorkspaceId
+from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId, KeyId, SnapshotId, TokenId, WorkspaceId
 from cohort.kernel.face import (
     AuditQuery,
     Containment,
@@ -157,6 +157,7 @@ class MemoryAgents:
         self._numbers = itertools.count(1)
         self.agents: dict[str, Agent] = {}
         self.open: dict[str, SessionView] = {}
+        self.minted_with: list[KeyId | None] = []
 
     def register(self, new: NewAgent, actor: str) -> Registered:
         assert isinstance(new, NewAgent)
@@ -235,8 +236,10 @@ class MemoryAgents:
         task: str | None = None,
         life_s: float | None = None,
         again: bool = False,
+        key: KeyId | None = None,
     ) -> TokenPair:
         found = self.find(agent)
+        self.minted_with.append(key)
         self._check(found)
         asked = found.scopes if scopes is None else owned(scopes, found.workspace)
         if any(scope not in found.scopes for scope in asked):

@@ -74,7 +74,7 @@ def test_a_key_needs_a_name_that_can_be_shown(access, name):
 
 
 def test_a_revoked_key_is_nobodys_at_once_and_stays_so(access, clock):
-    new = access.create_key("laptop", Role.ADMIN)
+    new = access.create_key("laptop", Role.MANAGER)
     session = access.sign_in(new.text)
     assert access.check_key(new.text) is not None
     clock.advance(1)
@@ -92,7 +92,7 @@ def test_a_revoked_key_is_nobodys_at_once_and_stays_so(access, clock):
 
 
 def test_a_key_revoked_by_another_process_ends_within_seconds(access, database, clock):
-    new = access.create_key("laptop", Role.ADMIN)
+    new = access.create_key("laptop", Role.MANAGER)
     assert access.check_key(new.text) is not None
     Access(database, clock).revoke_key(new.key.id)
     clock.advance(module.VERDICT_LIFE_S)
@@ -232,3 +232,60 @@ def test_what_cannot_be_recorded_is_not_done_to_a_key(database, clock):
     assert error_of(access.revoke_key, key.key.id).code == "AUDIT_UNAVAILABLE"
     assert [each.name for each in access.list_keys() if each.revoked_us is None] == ["nora"]
     assert access.check_key(key.text) is not None
+
+
+def test_taking_in_a_key_is_recorded_the_first_time_and_only_then(database, clock):
+    told = []
+    access = Access(database, clock, record=told.append)
+    key = access.import_key("admin", Role.ADMIN, "0" * 64)
+    access.import_key("admin", Role.ADMIN, "0" * 64)
+    assert told == [{"event": "person_key_imported", "key": key, "name": "admin", "role": "admin", "actor": "control"}]
+
+
+def test_a_key_whose_coming_cannot_be_recorded_is_not_taken_in(database, clock):
+    def failing(_body):
+        raise CohortError("AUDIT_UNAVAILABLE", "the disk is full")
+
+    access = Access(database, clock, record=failing)
+    assert error_of(access.import_key, "admin", Role.ADMIN, "0" * 64).code == "AUDIT_UNAVAILABLE"
+    assert access.list_keys() == []
+
+
+def test_the_last_administrator_cannot_be_revoked(database, clock):
+    told = []
+    access = Access(database, clock, record=told.append)
+    first, second = access.create_key("anna", Role.ADMIN), access.create_key("bert", Role.ADMIN)
+    access.create_key("mia", Role.MANAGER)
+    access.revoke_key(first.key.id, "bert")
+    told.clear()
+    error = error_of(access.revoke_key, second.key.id, "bert")
+    assert (error.code, error.hint) == ("LAST_ADMIN", "Make another one first: `cohort key create NAME --role admin`.")
+    assert told == []
+    assert access.check_key(second.text) is not None
+    access.revoke_key(first.key.id, "bert")  # one that has ended already is none to be kept
+
+
+def test_of_two_administrators_who_revoke_each_other_one_stays(database, clock):
+    """The second looks again inside its transaction: here the first commits between its look and its change."""
+    plain = Access(database, clock)
+    first, second = plain.create_key("anna", Role.ADMIN), plain.create_key("bert", Role.ADMIN)
+    late = Access(database, clock, record=lambda _body: plain.revoke_key(first.key.id, "bert"))
+    assert error_of(late.revoke_key, second.key.id, "anna").code == "LAST_ADMIN"
+    assert [key.name for key in plain.list_keys() if key.revoked_us is None] == ["bert"]
+
+
+def test_what_a_key_made_elsewhere_ends_in_the_transaction_that_revokes_it(database, clock):
+    told = []
+
+    def ended(connection, key_id):
+        gone = connection.execute(select(keys.c.revoked_us).where(keys.c.id == key_id)).scalar_one()
+        told.append((key_id, gone))
+        if len(told) == 1:
+            raise CohortError("DISK_FULL", "no room")
+
+    access = Access(database, clock, ended=ended)
+    new = access.create_key("nora", Role.APPROVER)
+    assert error_of(access.revoke_key, new.key.id).code == "DISK_FULL"
+    assert access.list_keys()[0].revoked_us is None
+    access.revoke_key(new.key.id)
+    assert told == [(new.key.id, clock.now_us())] * 2

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -67,6 +68,27 @@ def test_a_path_out_of_the_workspace_is_refused_with_code_and_record(home: Home)
     assert refused["code"] == "PATH_ESCAPES"
     newest = home.ask("audit", "search", "--kind", "decision", "--limit", "1")["items"][0]
     assert newest["body"]["body"]["code"] == "PATH_ESCAPES"
+
+
+def test_the_first_keys_are_in_the_log_and_a_persons_token_ends_with_the_persons_key(home: Home) -> None:
+    imported = home.ask("audit", "search", "--kind", "key", "--text", "person_key_imported")["items"]
+    assert {entry["body"]["body"]["name"] for entry in imported} == {"admin", "operator"}
+    admin = Home(home.folder, home.environment | {"COHORT_KEY": (home.folder / ".cohort/secrets/admin.key").read_text().strip()})
+    home.run("agent", "register", "lister", "--scope", "files.read")
+    made = admin.ask("key", "create", "nora", "--role", "operator")
+    nora = Home(home.folder, home.environment | {"COHORT_KEY": made["text"]})
+    token = nora.ask("agent", "token", "lister")["token"]
+    assert acted(home, token).status_code == 200
+    admin.run("key", "revoke", made["key"]["id"])
+    refused = acted(home, token)
+    assert (refused.status_code, refused.json()["code"]) == (401, "SESSION_REVOKED")
+    assert admin.ask("key", "revoke", admin.ask("key", "list")["items"][0]["id"], code=1)["code"] == "LAST_ADMIN"
+
+
+def acted(home: Home, token: str) -> httpx2.Response:
+    url = next(part["url"] for part in home.ask("status")["parts"] if part["name"] == "control")
+    asked = {"operation": "files.list", "arguments": {}}
+    return httpx2.post(url + "/api/v1/actions", json=asked, headers={"Authorization": f"Bearer {token}"})
 
 
 def test_after_sigkill_to_control_the_command_is_gone_and_its_outcome_recorded_as_unknown(home: Home) -> None:

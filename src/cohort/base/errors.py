@@ -53,6 +53,7 @@ ERRORS: dict[str, Kind] = {
     "KEY_INVALID": Kind(401, Exit.FAILED),
     "CSRF_REFUSED": Kind(403, Exit.FAILED),
     "ROLE_TOO_LOW": Kind(403, Exit.FAILED),
+    "LAST_ADMIN": Kind(409, Exit.FAILED),
     "TOO_MANY_ATTEMPTS": Kind(429, Exit.FAILED),
     # what it is about
     "SERVICE_UNKNOWN": Kind(404, Exit.FAILED),

@@ -5,6 +5,7 @@ The gateway composes itself (`gateway/__main__.py`), because it must not import 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Mapping
@@ -36,6 +37,10 @@ CONTROLLER_LATE_S = 10.0
 """A controller that has not finished a round for this long is not well."""
 GATEWAY_LATE_S = 10.0
 STOP_S = 10.0
+UNRECORDED = frozenset({"AUDIT_UNAVAILABLE", "AUDIT_BROKEN", "DISK_FULL"})
+"""What the audit log says when it takes no record."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -116,8 +121,9 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     clock = SystemClock()
     database = open_database(_resolved(str(config["database_url"]), environ))
     database.migrate()
-    access = Access(database, clock, record=lambda body: kernel.record_key(body))
-    _import_keys(access, config)
+    access = Access(
+        database, clock, record=lambda body: kernel.record_key(body), ended=lambda connection, key: kernel.end_minted(connection, key)
+    )
     registry = SqlRegistry(database, clock)
     store = RolloutStore(database)
     plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
@@ -127,6 +133,7 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     kernel = build_kernel(config, database, clock, environ)
+    _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
     stop = threading.Event()
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
@@ -148,9 +155,18 @@ class _Routes:
 
 
 def _import_keys(access: Access, config: Mapping[str, Any]) -> None:
-    """The admin's key, of which only the hash was kept, and the one that commands on this machine use."""
-    access.import_key("admin", Role.ADMIN, _read(config["admin_key_sha256_file"]))
-    access.import_key("operator", Role.MANAGER, fingerprint(_read(config["operator_key_file"])))
+    """The admin's key, of which only the hash was kept, and the one that commands on this machine use.
+
+    One that cannot be recorded is not taken in: control starts without it, as it starts with a broken audit log.
+    """
+    admin, operator = _read(config["admin_key_sha256_file"]), fingerprint(_read(config["operator_key_file"]))
+    for name, role, sha256 in (("admin", Role.ADMIN, admin), ("operator", Role.MANAGER, operator)):
+        try:
+            access.import_key(name, role, sha256)
+        except CohortError as error:
+            if error.code not in UNRECORDED:
+                raise
+            _log.error("the key %s was not taken in: %s", name, error)
 
 
 def _resolved(reference: str, environ: Mapping[str, str]) -> str:

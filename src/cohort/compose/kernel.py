@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, WorkspaceId
+from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, KeyId, WorkspaceId
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
 from cohort.compose.contained import Contained, Hooks, forget, storage
@@ -237,6 +237,10 @@ class Kernel:
     def record_key(self, body: Mapping[str, Any]) -> None:
         """Into the audit log: what is done with people's keys, who may approve among them. Errors: AUDIT_UNAVAILABLE."""
         self._ground.audit.log.append(Record(RecordKind.KEY, body))
+
+    def end_minted(self, connection: Connection, key: KeyId) -> None:
+        """Within the transaction that revokes a person's key: end the sessions of agents that were begun by hand with it."""
+        self._people.identity.agents.end_minted(connection, key)
 
     def note(self, body: Mapping[str, Any]) -> None:
         """Into the audit log: what a person does that is no action of an agent. Errors: AUDIT_UNAVAILABLE."""

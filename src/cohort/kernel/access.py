@@ -38,6 +38,8 @@ SESSION_LIFE_US = 7 * 24 * 3_600_000_000
 SESSION_SLIDE_US = 60_000_000
 """A session is prolonged when that would move its end by this much: one write a minute, not one per page."""
 SESSIONS_PER_KEY_MAX = 50
+REVOKE_LOCK = "people's keys"
+"""Held while a key is revoked: of two administrators who revoke each other, one stays."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,9 +148,13 @@ class Access:
         clock: Clock,
         entropy: Entropy = secrets.token_bytes,
         record: Callable[[Mapping[str, Any]], object] | None = None,
+        ended: Callable[[Connection, KeyId], object] | None = None,
     ) -> None:
-        """`record`: writes into the audit log who makes and revokes keys, before it is done; when it raises, nothing is done. None: there is no log."""
+        """`record`: writes into the audit log who makes and revokes keys, before it is done; when it raises, nothing is done. None: there is no log.
+        `ended`: ends, in the transaction that revokes a key, what was made with it elsewhere.
+        """
         self._record = record or _unrecorded
+        self._ended = ended or _nothing_made
         self._database = database
         self._clock = clock
         self._entropy = entropy
@@ -156,12 +162,20 @@ class Access:
         self._verdicts = _Verdicts(clock)
 
     def import_key(self, name: str, role: Role, sha256: str) -> KeyId:
-        """Take in a key made elsewhere, by its fingerprint. The same one again changes nothing, not even that it was revoked."""
+        """Take in a key made elsewhere, by its fingerprint. The same one again changes nothing, not even that it was revoked.
+
+        Errors: FIELD_INVALID, AUDIT_UNAVAILABLE: nothing was taken in.
+        """
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
             raise CohortError(
                 "FIELD_INVALID", "not a fingerprint", field="sha256", hint="Give the SHA-256 of the key, 64 hexadecimal digits."
             )
+        with self._database.read() as connection:
+            known = connection.execute(select(keys.c.id).where(keys.c.sha256 == sha256)).scalar_one_or_none()
+        if known is not None:
+            return KeyId(known)
         key = self._key(name, role)
+        self._record({"event": "person_key_imported", "key": key.id, "name": name, "role": key.role.value, "actor": "control"})
         with self._database.write() as connection:
             row = {"id": key.id, "name": name, "role": key.role.value, "sha256": sha256, "created_us": key.created_us}
             connection.execute(self._database.upsert(keys).values(row).on_conflict_do_nothing(index_elements=["sha256"]))
@@ -183,20 +197,21 @@ class Access:
         return [Key(KeyId(row.id), row.name, Role(row.role), row.created_us, row.revoked_us) for row in rows]
 
     def revoke_key(self, key_id: KeyId, actor: str = "") -> None:
-        """End a key and its sessions; here at once, in other processes within `VERDICT_LIFE_S`.
+        """End a key, its browsers' sessions and the agents' sessions it made; as a key here at once, in other processes within `VERDICT_LIFE_S`.
 
         Raises:
-            CohortError NOT_FOUND: there is no such key. AUDIT_UNAVAILABLE: nothing was changed.
+            CohortError NOT_FOUND: there is no such key. LAST_ADMIN: nobody could make keys any more. AUDIT_UNAVAILABLE: nothing was changed.
         """
         with self._database.read() as connection:
-            found = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
-        if found is None:
-            raise CohortError("NOT_FOUND", f"there is no key {key_id}", hint="List the keys to see their ids.")
+            found = _revocable(connection, key_id)
         self._record({"event": "person_key_revoked", "key": key_id, "name": found.name, "role": found.role, "actor": actor})
         with self._database.write() as connection:
+            self._database.lock(connection, REVOKE_LOCK)
+            _revocable(connection, key_id)
             still = keys.c.revoked_us.is_(None)
             connection.execute(update(keys).where(keys.c.id == key_id, still).values(revoked_us=self._clock.now_us()))
             connection.execute(delete(sessions).where(sessions.c.key_id == key_id))
+            self._ended(connection, key_id)
         self._verdicts.forget()
 
     def check_key(self, text: str) -> Principal | None:
@@ -278,6 +293,23 @@ class Access:
 
 def _unrecorded(_body: Mapping[str, Any]) -> None:
     """Where there is no audit log."""
+
+
+def _nothing_made(_connection: Connection, _key: KeyId) -> None:
+    """Where keys open nothing but browsers."""
+
+
+def _revocable(connection: Connection, key_id: KeyId) -> Row[Any]:
+    """Errors: NOT_FOUND, LAST_ADMIN."""
+    found = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
+    if found is None:
+        raise CohortError("NOT_FOUND", f"there is no key {key_id[:100]!r}", hint="List the keys to see their ids.")
+    others = select(keys.c.id).where(keys.c.role == Role.ADMIN.value, keys.c.revoked_us.is_(None), keys.c.id != key_id).limit(1)
+    last = found.role == Role.ADMIN.value and found.revoked_us is None and connection.execute(others).first() is None
+    if last:
+        what = f"{key_id} is the last key with the role admin: without it nobody could make or revoke keys"
+        raise CohortError("LAST_ADMIN", what, hint="Make another one first: `cohort key create NAME --role admin`.")
+    return found
 
 
 class _Verdicts:

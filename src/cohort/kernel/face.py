@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId, SnapshotId, WorkspaceId
+from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId, KeyId, SnapshotId, WorkspaceId
 from cohort.kernel.model import (
     ActionResult,
     Agent,
@@ -105,10 +105,12 @@ class Agents(Protocol):
         task: str | None = None,
         life_s: float | None = None,
         again: bool = False,
+        key: KeyId | None = None,
     ) -> TokenPair:
-        """A token for a person who acts as the agent by hand; recorded. `again`: of the session the person has already, if it will do.
+        """A token for a person who acts as the agent by hand; recorded. `again`: of the session the person has already, if it will do. `key`: the
+        person's own; when it is revoked the session ends.
 
-        Errors: SCOPE_REFUSED.
+        Errors: SCOPE_REFUSED, KEY_INVALID.
         """
         ...
 

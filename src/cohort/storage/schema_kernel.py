@@ -72,6 +72,7 @@ def _identity(metadata: MetaData) -> None:
         Column("bound_to", String(128), nullable=True),
         Column("created_us", BigInteger, nullable=False),
         Column("created_by", String(63), nullable=False),
+        Column("person_key", String(40), nullable=True, index=True),  # the person's key that had it made by hand; it ends with that key
         Column("expires_us", BigInteger, nullable=False),
         Column("revoked_us", BigInteger, nullable=True),
         Column("revoked_why", Text, nullable=True),

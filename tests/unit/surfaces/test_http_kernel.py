@@ -142,6 +142,13 @@ def test_a_minted_token_belongs_to_a_session_that_can_be_ended(client: TestClien
     assert (refused.status_code, refused.json()["code"]) == (401, "SESSION_REVOKED")
 
 
+def test_what_a_person_has_made_by_hand_is_tied_to_the_key_that_asked(client: TestClient, home: House) -> None:
+    post(client, "/agents/scribe/tokens", {})
+    post(client, "/agents/scribe/actions", READ)
+    client.post("/api/v1/agents/scribe/actions", json=READ, headers=by("operator"))
+    assert home.kernel.agents.minted_with == ["key_of_first-key", "key_of_first-key", "key_of_otto"]
+
+
 def test_it_is_said_of_each_limit_whether_it_holds(client: TestClient) -> None:
     answer = client.get("/api/v1/agents/scribe/limits", headers=by("viewer"))
     found = {item["limit"]: item for item in answer.json()["items"]}

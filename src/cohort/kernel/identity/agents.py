@@ -11,15 +11,16 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import AgentId, AgentSessionId, Entropy, WorkspaceId, new_id
+from cohort.base.ids import AgentId, AgentSessionId, Entropy, KeyId, WorkspaceId, new_id
 from cohort.kernel.access import fingerprint
 from cohort.kernel.face import NewAgent, Registered, SessionView, TokenPair
 from cohort.kernel.identity.identities import suspended
-from cohort.kernel.identity.issuing import KEY_PREFIX, TOKEN_LIFE_S, Issue, Issuer, chosen
+from cohort.kernel.identity.issuing import KEY_PREFIX, Issue, Issuer, chosen
 from cohort.kernel.identity.journal import Journal
+from cohort.kernel.identity.minting import life_of, session_by_hand
 from cohort.kernel.identity.rows import agent_keys, agent_of, agent_row, agent_sessions, agents, find_agent, scope_texts, session_of
 from cohort.kernel.identity.rules import TASK_CHARS_MAX, check_actor, check_new, check_scopes, check_text
-from cohort.kernel.identity.sessions import NewSession, open_session, revoke_subtree, sessions_of
+from cohort.kernel.identity.sessions import NewSession, open_session, revoke_minted, revoke_subtree, sessions_of
 from cohort.kernel.identity.time import Steady
 from cohort.kernel.model import Agent, AgentState, Limits, RecordKind, Scope
 from cohort.kernel.ports import AUDIENCE
@@ -29,8 +30,6 @@ from cohort.storage.database import Database
 UNFINISHED_US = 60_000_000
 """A registration that has not ended after this long was cut short; registering the same name again then finishes it."""
 AGENTS_MAX = 10_000
-AGAIN_LEFT_US = 120_000_000
-"""A session by hand that ends sooner is not taken up again: an action may wait and run for so long."""
 
 
 class Workrooms(Protocol):
@@ -151,24 +150,26 @@ class SqlAgents:
         task: str | None = None,
         life_s: float | None = None,
         again: bool = False,
+        key: KeyId | None = None,
     ) -> TokenPair:
         """A token for a person who acts as the agent by hand; no refresh. `again`: of the session that this person has already, if it holds the
         same scopes and does not end within `AGAIN_LEFT_US`: what was approved, or begun under an idempotency key, belongs to a session.
+        `key`: the person's own, with whose revocation the session ends.
 
         Raises:
-            CohortError AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, SCOPE_REFUSED, SCOPE_UNKNOWN, FIELD_INVALID.
+            CohortError AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, SCOPE_REFUSED, SCOPE_UNKNOWN, FIELD_INVALID, KEY_INVALID.
         """
         found = self._alive(agent)
         if found.state is not AgentState.ACTIVE:
             raise suspended(found.name)
-        life = self._life_s(life_s)
+        life = life_of(life_s, self._issuer.life_s_max)
         now_us = self._time.now_us()
         given = chosen(found, scopes, found.scopes)
         check_text("task", task or "", TASK_CHARS_MAX)
         end_us = (now_us // 1_000_000 + life) * 1_000_000
-        new = NewSession(self._issuer.session_id(), found.id, given, now_us, check_actor(actor), end_us, task)
+        new = NewSession(self._issuer.session_id(), found.id, given, now_us, check_actor(actor), end_us, task, person_key=key)
         body = {"event": "mint", "actor": actor, "scopes": scope_texts(given), "task": task, "life_s": life}
-        had = self._session_by_hand(new) if again else None
+        had = self._had(new) if again else None
         if had is not None:
             with self._journal.change(RecordKind.TOKEN, body, found.id, had[0]):
                 return self._issuer.token(Issue(found, had[0], given, AUDIENCE, had[1], life_s=life), None)
@@ -177,19 +178,13 @@ class SqlAgents:
             open_session(connection, new)
         return pair
 
-    def _session_by_hand(self, like: NewSession) -> tuple[AgentSessionId, int] | None:
-        """The person's session that lasts longest, and when it ends."""
-        asked = (
-            select(agent_sessions.c.id, agent_sessions.c.expires_us, agent_sessions.c.scopes)
-            .where(agent_sessions.c.agent == like.agent, agent_sessions.c.created_by == like.created_by)
-            .where(agent_sessions.c.parent.is_(None), agent_sessions.c.bound_to.is_(None), agent_sessions.c.revoked_us.is_(None))
-            .where(agent_sessions.c.task.is_(None) if like.task is None else agent_sessions.c.task == like.task)
-            .where(agent_sessions.c.expires_us > like.created_us + AGAIN_LEFT_US)
-            .order_by(agent_sessions.c.expires_us.desc())
-        )
+    def end_minted(self, connection: Connection, key: KeyId) -> None:
+        """What a person's key had made ends in the transaction that revokes the key."""
+        revoke_minted(self._database, connection, key, self._time.now_us())
+
+    def _had(self, like: NewSession) -> tuple[AgentSessionId, int] | None:
         with self._database.read() as connection:
-            rows = connection.execute(asked).all()
-        return next(((AgentSessionId(row.id), row.expires_us) for row in rows if row.scopes == scope_texts(like.scopes)), None)
+            return session_by_hand(connection, like)
 
     def _blank(self, new: NewAgent, actor: str) -> Agent:
         """The agent before it has anything."""
@@ -275,15 +270,6 @@ class SqlAgents:
         text = self._issuer.secret(KEY_PREFIX)
         row = {"id": new_id("key", self._entropy), "agent": agent, "sha256": fingerprint(text), "created_us": self._time.now_us()}
         return text, row
-
-    def _life_s(self, life_s: float | None) -> int:
-        """Errors: FIELD_INVALID."""
-        if life_s is None:
-            return min(TOKEN_LIFE_S, self._issuer.life_s_max)
-        if not 1 <= life_s <= self._issuer.life_s_max:
-            hint = f"Use 1 to {self._issuer.life_s_max} seconds."
-            raise CohortError("FIELD_INVALID", f"a token cannot live {life_s:g} s", field="life_s", hint=hint)
-        return int(life_s)
 
 
 def _said(new: NewAgent, actor: str) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import AgentId, AgentSessionId
 from cohort.kernel.access import SECRET_CHARACTERS_MAX, fingerprint
 from cohort.kernel.attempts import Attempts
 from cohort.kernel.face import TokenPair
+from cohort.kernel.identity.delegation import delegated
 from cohort.kernel.identity.identities import SqlIdentities, suspended
 from cohort.kernel.identity.issuing import REFRESH_PREFIX, SESSION_LIFE_S, Issue, Issuer, audiences, check_bound, chosen
 from cohort.kernel.identity.journal import Journal
+from cohort.kernel.identity.pace import TOKENS_PER_MINUTE_MAX, Pace
 from cohort.kernel.identity.rows import (
     BY_SESSION,
     agent_keys,
@@ -32,14 +34,10 @@ from cohort.kernel.identity.sessions import NewSession, open_child, open_session
 from cohort.kernel.identity.signing import SigningKeys
 from cohort.kernel.identity.time import Steady
 from cohort.kernel.identity.tokens import Jwts
-from cohort.kernel.model import Agent, AgentState, Caller, RecordKind, Scope
+from cohort.kernel.model import Agent, AgentState, Caller, RecordKind
 from cohort.kernel.ports import AUDIENCE
-from cohort.kernel.scopes import all_inside, permits
 from cohort.storage.database import Database
 
-DELEGATIONS_MAX = 4
-"""Agents in one chain besides the one who acts."""
-DELEGATE = "agents.delegate"
 REPLAYED = "a refresh token was used twice"
 
 
@@ -57,6 +55,7 @@ class SqlTokens:
         self._journal = journal
         self._time = time
         self._attempts = Attempts(time)
+        self._pace = Pace(time)
 
     def sign_in(
         self,
@@ -79,6 +78,7 @@ class SqlTokens:
         check_text("task", task or "", TASK_CHARS_MAX)
         row = self._known(key.strip(), source, agent)
         holder = agent_of(row, "agent_")
+        self._check_pace(holder.id)
         if holder.state is not AgentState.ACTIVE:
             self._journal.note(RecordKind.TOKEN, {"event": "sign_in_refused", "key": row.id, "code": "AGENT_SUSPENDED"}, holder.id)
             raise suspended(holder.name)
@@ -99,12 +99,13 @@ class SqlTokens:
         """A new pair; `refresh` is used up. Of two uses, even at the same time, one gets the pair and the other ends the session for both.
 
         Raises:
-            CohortError TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REPLAYED, SESSION_REVOKED, AGENT_SUSPENDED.
+            CohortError TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REPLAYED, SESSION_REVOKED, AGENT_SUSPENDED, QUOTA_EXCEEDED.
         """
         old = self._refreshable(refresh.strip(), bound_to)
         if old.used_us is not None:
             raise self._replayed(old)
         agent = agent_of(old, "agent_")
+        self._check_pace(agent.id)
         scopes = scopes_of(old.scopes)
         secret = self._issuer.secret(REFRESH_PREFIX)
         issue = Issue(agent, AgentSessionId(old.id), scopes, old.audience, old.expires_us, tuple(old.actors), old.bound_to)
@@ -133,7 +134,9 @@ class SqlTokens:
         caller = self._identities.authenticate(token, AUDIENCE, bound_to)
         with self._database.read() as connection:
             child = find_agent(connection, agent)
-        given = self._delegated(caller, child, scopes)
+        if child.id == caller.agent.id:  # the gate counts what is given to others
+            self._check_pace(child.id)
+        given = delegated(caller, child, scopes)
         now_us = self._time.now_us()
         new = NewSession(
             self._issuer.session_id(),
@@ -213,6 +216,21 @@ class SqlTokens:
         self._attempts.succeeded(source)
         return row
 
+    def _check_pace(self, agent: AgentId) -> None:
+        """One record for a flood, and none for what is refused in it. Errors: QUOTA_EXCEEDED, with the seconds to wait; AUDIT_UNAVAILABLE."""
+        excess = self._pace.ask(agent)
+        if excess is None:
+            return
+        if excess.first:
+            self._journal.note(RecordKind.TOKEN, {"event": "token_flood", "per_minute": TOKENS_PER_MINUTE_MAX}, agent)
+        raise CohortError(
+            "QUOTA_EXCEEDED",
+            f"{TOKENS_PER_MINUTE_MAX} tokens were asked for within a minute",
+            retry=Retry.SAFE,
+            hint=f"Wait {excess.wait_s} s; use a token until shortly before it ends.",
+            wait_s=excess.wait_s,
+        )
+
     def _opened(self, agent: Agent, new: NewSession, audience: str) -> TokenPair:
         with self._database.read() as connection:
             refuse_many(connection, new)
@@ -256,25 +274,6 @@ class SqlTokens:
         return CohortError(
             "TOKEN_REPLAYED", "the refresh token was used before; its session is revoked", hint="Sign in again with the key."
         )
-
-    def _delegated(self, caller: Caller, child: Agent, texts: Sequence[str]) -> tuple[Scope, ...]:
-        if not permits(caller.scopes, DELEGATE, child.name):
-            raise CohortError(
-                "SCOPE_REFUSED", f"the token does not permit to delegate to {child.name}", hint=f"Grant {DELEGATE} to the one who asks."
-            )
-        if len(caller.actors) >= DELEGATIONS_MAX:
-            raise CohortError(
-                "SCOPE_REFUSED", f"{len(caller.actors)} agents are in this chain already", hint="Delegate from nearer the start."
-            )
-        if child.state is not AgentState.ACTIVE:
-            raise suspended(child.name)
-        scopes = chosen(caller.agent, texts, caller.scopes)
-        beyond = all_inside(scopes, child.scopes)
-        if beyond is not None:
-            raise CohortError(
-                "SCOPE_REFUSED", f"{beyond} is more than {child.name} may ever hold", hint=f"Ask a person to grant it to {child.name}."
-            )
-        return scopes
 
 
 _AGENT = [column.label(f"agent_{column.name}") for column in agents.c]

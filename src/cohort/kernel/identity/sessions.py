@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, select, update
 
 from cohort.base.errors import CohortError, Retry
-from cohort.base.ids import AgentId, AgentSessionId
+from cohort.base.ids import AgentId, AgentSessionId, KeyId
 from cohort.kernel.identity.rows import agent_sessions, refresh_tokens, scope_texts
 from cohort.kernel.model import Scope, Taint
 from cohort.storage.database import Database
+from cohort.storage.schema import keys
 
 SESSIONS_MAX = 1000
 """Sessions in force per agent."""
@@ -35,10 +36,16 @@ class NewSession:
     bound_to: str | None = None
     parent: AgentSessionId | None = None
     actors: tuple[AgentId, ...] = ()
+    person_key: KeyId | None = None
 
 
 def open_session(connection: Connection, new: NewSession) -> None:
-    """Insert, and forget what ended long ago. Errors: QUOTA_EXCEEDED: the agent has `SESSIONS_MAX` in force."""
+    """Insert, and forget what ended long ago.
+
+    Errors: QUOTA_EXCEEDED: the agent has `SESSIONS_MAX` in force; KEY_INVALID: the person's key was revoked meanwhile.
+    """
+    if new.person_key is not None:
+        check_person_key(connection, new.person_key)
     _forget(connection, new.agent, new.created_us)
     refuse_many(connection, new)
     connection.execute(agent_sessions.insert().values(_row(new, Taint())))
@@ -64,6 +71,19 @@ def revoke_subtree(database: Database, connection: Connection, roots: Sequence[s
     return int(connection.execute(change.values(revoked_us=at_us, revoked_why=why)).rowcount)
 
 
+def check_person_key(connection: Connection, key: KeyId) -> None:
+    """Held until the end of the transaction: either the key's revocation sees the session, or this sees the revocation. Errors: KEY_INVALID."""
+    found = connection.execute(select(keys.c.revoked_us).where(keys.c.id == key).with_for_update()).one_or_none()
+    if found is None or found.revoked_us is not None:
+        raise CohortError("KEY_INVALID", f"the key {key} is not in force", hint="Use a key that is.")
+
+
+def revoke_minted(database: Database, connection: Connection, key: KeyId, at_us: int) -> int:
+    """End every session that was made with this person's key, and what was delegated from it; how many were in force."""
+    made = connection.execute(select(agent_sessions.c.id).where(agent_sessions.c.person_key == key)).scalars()
+    return revoke_subtree(database, connection, list(made), at_us, "the key of the person who began it was revoked")
+
+
 def sessions_of(agent: AgentId) -> Select[Any]:
     """Newest first."""
     order = (agent_sessions.c.created_us.desc(), agent_sessions.c.id)
@@ -87,7 +107,7 @@ def _tree(roots: Sequence[str]) -> Any:
 
 
 def _row(new: NewSession, taint: Taint) -> dict[str, Any]:
-    names = ("id", "agent", "parent", "task", "bound_to", "created_us", "created_by", "expires_us")
+    names = ("id", "agent", "parent", "task", "bound_to", "created_us", "created_by", "person_key", "expires_us")
     return {
         **{name: getattr(new, name) for name in names},
         "scopes": scope_texts(new.scopes),

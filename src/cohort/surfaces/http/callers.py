@@ -11,6 +11,7 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from cohort.base.errors import CohortError
+from cohort.base.ids import KeyId
 from cohort.delivery.face import Act
 from cohort.kernel.access import Right, Role
 from cohort.kernel.face import KernelFace
@@ -21,11 +22,12 @@ COOKIE = "cohort_session"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`csrf` is set for a browser's session only."""
+    """`csrf` is set for a browser's session only. `key`: the key that came, or that the browser signed in with."""
 
     name: str
     role: str
     csrf: str | None = None
+    key: KeyId | None = None
 
     def may(self, right: Right) -> bool:
         """A role that is not known may nothing."""
@@ -141,4 +143,4 @@ def _by_key(control: ControlFace, header: str) -> Principal:
 
 
 def _of(principal: Principal, csrf: str | None = None) -> Caller:
-    return Caller(principal.name, str(principal.role), csrf)
+    return Caller(principal.name, str(principal.role), csrf, principal.key_id)

@@ -11,15 +11,17 @@ from collections import OrderedDict
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
+from cohort.base.ids import KeyId
 from cohort.kernel.face import KernelFace, Request, TokenPair
 from cohort.kernel.model import ActionResult, Agent
+from cohort.surfaces.http.callers import Caller
 
 TOKENS_MAX = 256
 LEFT_US_MIN = 120_000_000
 """A token that ends sooner is not begun with: an action may wait and run for so long."""
 GONE = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED", "SESSION_REVOKED"})
 
-_Name = tuple[str, Agent]
+_Name = tuple[str, KeyId | None, Agent]
 
 
 class Hands:
@@ -28,12 +30,12 @@ class Hands:
     def __init__(self, clock: Clock) -> None:
         self._tokens = _Tokens(clock)
 
-    def perform(self, kernel: KernelFace, agent: str, actor: str, request: Request) -> ActionResult:
-        """`actor` is the person, whose name is on the token and so in the audit log.
+    def perform(self, kernel: KernelFace, agent: str, person: Caller, request: Request) -> ActionResult:
+        """The person's name is on the token and so in the audit log; with the person's key the token ends.
 
         Errors: AGENT_UNKNOWN, AGENT_SUSPENDED, AGENT_REVOKED, and those of `Actions.perform`.
         """
-        name = (actor, kernel.agents.find(agent))
+        name = (person.name, person.key, kernel.agents.find(agent))
         held = self._tokens.get(name)
         if held is not None:
             try:
@@ -42,7 +44,7 @@ class Hands:
                 if error.code not in GONE:
                     raise
                 self._tokens.forget(name)
-        minted = kernel.agents.mint(name[1].id, None, actor, again=True)
+        minted = kernel.agents.mint(name[2].id, None, person.name, again=True, key=person.key)
         self._tokens.put(name, minted)
         return kernel.actions.perform(minted.token, request)
 

@@ -71,7 +71,7 @@ async def act_by_hand(
     """Decided, contained and recorded as if the agent had asked; the token is minted for the person who calls, and recorded with their name."""
     lanes: Lanes = request.app.state.lanes
     hands: Hands = request.app.state.hands
-    return answered(await lanes.run(lambda: hands.perform(kernel, agent, caller.name, asked(body, key))))
+    return answered(await lanes.run(lambda: hands.perform(kernel, agent, caller, asked(body, key))))
 
 
 @router.get("/operations", responses={200: {"model": Operations}}, summary="Every operation: its scope, risk and arguments")

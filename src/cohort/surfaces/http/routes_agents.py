@@ -132,7 +132,7 @@ def mint(
 
     def change() -> Response:
         asked = body or TokenBody()
-        pair = kernel.agents.mint(agent, asked.scopes, caller.name, task=asked.task, life_s=asked.life_s)
+        pair = kernel.agents.mint(agent, asked.scopes, caller.name, task=asked.task, life_s=asked.life_s, key=caller.key)
         return json_response(Token(pair.token, pair.session, pair.scopes, pair.expires_us), 201)
 
     return once(request, caller, key, body, change)

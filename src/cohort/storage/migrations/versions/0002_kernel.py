@@ -226,6 +226,7 @@ def _tables() -> None:
         sa.Column("bound_to", sa.String(length=128), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("person_key", sa.String(length=40), nullable=True),
         sa.Column("expires_us", sa.BigInteger(), nullable=False),
         sa.Column("revoked_us", sa.BigInteger(), nullable=True),
         sa.Column("revoked_why", sa.Text(), nullable=True),
@@ -236,6 +237,7 @@ def _tables() -> None:
     )
     op.create_index(op.f("ix_agent_sessions_agent"), "agent_sessions", ["agent"], unique=False)
     op.create_index(op.f("ix_agent_sessions_parent"), "agent_sessions", ["parent"], unique=False)
+    op.create_index(op.f("ix_agent_sessions_person_key"), "agent_sessions", ["person_key"], unique=False)
     op.create_table(
         "approval_votes",
         sa.Column("approval", sa.String(length=40), nullable=False),
