@@ -154,7 +154,7 @@ async def flood(exchange: Exchange) -> None:
     """A stream of 64 MiB, as fast as it is taken."""
     exchange.stream()
     for _ in range(1024):
-        exchange.chunk(b"data: " + b"x" * (64 << 10) + b"\n\n")
+        exchange.chunk(b'data: {"x":"' + b"x" * (64 << 10) + b'"}\n\n')
         await exchange.writer.drain()
     exchange.chunk(b"data: [DONE]\n\n")
     exchange.chunk(b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,12 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.settings_kernel import KernelSettings
 from cohort.compose.kernel import Kernel, build_kernel
-from cohort.kernel.face import NewAgent, Request
-from cohort.kernel.model import ActionResult, Autonomy, Outcome
+from cohort.kernel.face import AuditQuery, NewAgent, Request
+from cohort.kernel.model import ActionResult, Autonomy, Limits, Outcome
 from cohort.storage.database import Database, open_database
 from support_approvals import sign
-from support_egress import answering, serving
+from support_egress import Served, answering, serving
+from support_processes import until
 from support_sandbox import need_bubblewrap
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -79,6 +81,66 @@ def reaches(kernel: Kernel, port: int) -> None:
     assert len(REPLY) < _egress_bytes(outcome) < 1000
     counts = kernel._door.reconciler.compare()
     assert (counts.bypasses, counts.containment_violations, counts.unauthorised) == (0, 0, 0), counts.findings
+
+
+SINK = (
+    "import os, socket, time\n"
+    "print('up', flush=True)\n"
+    "while not os.path.exists('go'): time.sleep(0.02)\n"
+    "made = socket.create_connection(('127.0.0.1', 3128))\n"
+    "made.sendall(b'POST http://localhost:{port}/ HTTP/1.1\\r\\nHost: localhost:{port}\\r\\nContent-Length: 100000000\\r\\n\\r\\n')\n"
+    "sent = 0\n"
+    "try:\n"
+    "    while True: sent += made.send(b'x' * 65536)\n"
+    "except OSError: print('cut', flush=True)\n"
+    "time.sleep(60)"
+)
+MOST = 700_000
+
+
+def swallowing(connection: socket.socket, served: Served) -> None:
+    while data := connection.recv(65536):
+        served.received.append(data)
+
+
+def test_a_long_running_process_is_cut_when_the_days_bytes_end_and_that_is_recorded_once() -> None:
+    need_bubblewrap()
+    folder = Path(tempfile.mkdtemp(prefix="cohort-composed-"))
+    folder.chmod(0o711)
+    database = open_database(f"sqlite:///{folder / 'cohort.db'}")
+    try:
+        with serving(swallowing) as server:
+            database.migrate()
+            kernel = build(folder, database, (f"localhost:{server.port}",))
+            kernel.start()
+            try:
+                is_cut(kernel, server)
+            finally:
+                kernel.stop()
+    finally:
+        database.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_cut(kernel: Kernel, server: Served) -> None:
+    origin, limits = f"http://localhost:{server.port}", Limits(egress_bytes_per_day=MOST)
+    agent = kernel.face.agents.register(
+        NewAgent("talker", ("system.execute", "system.read"), Autonomy.AGGRESSIVE, limits, (origin,)), "anna"
+    ).agent
+    token = kernel.face.agents.mint("talker", None, "anna").token
+    request = Request("process.start", {"argv": ["python3", "-c", SINK.format(port=server.port)], "network": True})
+    first, second = done(kernel, token, request), done(kernel, token, request)
+    (Path(kernel.face.workspaces.show("talker").root) / "go").touch()
+    for started in (first, second):
+        asked = Request("process.output", {"process": started.result["id"]})
+        until(lambda asked=asked: kernel.face.actions.perform(token, asked).result["stdout"] == "up\ncut\n")
+    assert MOST - 200_000 < sum(map(len, server.received)) <= MOST, "both together, while they still run"
+    assert kernel._door.quotas.used_today(agent.id)["egress_bytes"] == MOST
+    third = done(kernel, token, request)
+    assert (third.outcome, third.code) == (Outcome.REFUSED, "QUOTA_EXCEEDED")
+    cuts = [entry.body for entry in kernel.face.audit.search(AuditQuery(kind="quota")) if entry.body["body"].get("event") == "egress"]
+    assert sorted(cut["action"] for cut in cuts) == sorted([first.action_id, second.action_id])
+    assert {cut["body"]["target"] for cut in cuts} == {f"localhost:{server.port}"}
 
 
 def _egress_bytes(body: object) -> int:

@@ -26,6 +26,7 @@ from cohort.kernel.sandbox import cgroups
 from cohort.kernel.sandbox.boxes import Parts
 from cohort.kernel.sandbox.egress import Proxy
 from cohort.kernel.sandbox.spawner import OnSpawn, Spawner
+from cohort.kernel.sandbox.ways_out import Fund
 from cohort.kernel.workspaces.backend import Backend
 from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
@@ -58,10 +59,11 @@ def forget(installation: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is told what runs. `on_egress`: the command's label, and the proxy's verdict."""
+    """Who is told what runs. `on_egress`: the command's label, and the proxy's verdict. `fund`: pays for the bytes of a workspace."""
 
     on_spawn: OnSpawn
     on_egress: Callable[[str, Any], None]
+    fund: Callable[[str, int], Fund]
 
 
 class Contained:
@@ -81,7 +83,7 @@ class Contained:
         self._spawner = Spawner(begun=self._lower)
         self._proxy = Proxy(private)
         self._groups = None if hierarchy is None else cgroups.Cgroups(hierarchy)
-        self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, self._groups)
+        self._parts = Parts(self._spawner, clock, hooks.on_spawn, self._proxy, hooks.on_egress, hooks.fund, self._groups)
         self._probed = threading.Event()
         self._chosen: Sandbox | None = None
         self._found: Containment | None = None

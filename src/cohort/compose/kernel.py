@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, KeyId, W
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
 from cohort.compose.contained import Contained, Hooks, forget, storage
+from cohort.compose.egress import Egress
 from cohort.compose.health import Health
 from cohort.kernel.actions.clearance import Executor
 from cohort.kernel.actions.delegating import GatedTokens
@@ -45,7 +46,7 @@ from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.machine.resources import Resources, capacity
 from cohort.kernel.model import Agent, AgentState, Level, Limits, Record, RecordKind
 from cohort.kernel.ports import AUDIENCE
-from cohort.kernel.sandbox.egress import Verdict, hosts_of, resolve_public
+from cohort.kernel.sandbox.egress import hosts_of, resolve_public
 from cohort.kernel.workspaces.backend import Size
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.desk import Desk
@@ -98,6 +99,7 @@ class _Machine:
     """Where agents' files are and where their commands run."""
 
     contained: Contained
+    egress: Egress
     workspaces: SqlWorkspaces
     desk: Desk
     files: Files
@@ -363,7 +365,8 @@ def _machine(ground: _Ground) -> _Machine:
     told, clock, entropy, database = ground.told, ground.clock, ground.entropy, ground.database
     root, opener = Path(told["workspace_root"]), best_opener()
     backend = storage(root, ground.installation, clock, opener)
-    hooks = Hooks(ground.executions.spawned, _reached(ground.executions))
+    egress = Egress(ground.executions, ground.audit.log)
+    hooks = Hooks(ground.executions.spawned, egress.decided, egress.fund)
     contained = Contained(backend, ground.data_dir, hooks, clock, entropy, ground.installation, _private(told))
     usual = Size.of(Limits(disk_bytes=int(told["max_disk_mb"]) * 1_000_000, files=int(told["max_files"])))
     workspaces = SqlWorkspaces(
@@ -380,6 +383,7 @@ def _machine(ground: _Ground) -> _Machine:
     )
     return _Machine(
         contained,
+        egress,
         workspaces,
         Desk(workspaces, Snapshots(database, clock, opener, entropy)),
         Files(workspaces, opener),
@@ -412,6 +416,7 @@ def _door(ground: _Ground, machine: _Machine, people: _People) -> _Door:
         Requests(partial(resolve_public, private=_private(told))),
     )
     machine.processes.charge_to(quotas.charge)
+    machine.egress.pay_from(quotas, machine.owner)
     rooms = Rooms(
         audit=ground.audit.log,
         entries=ground.entries,
@@ -449,13 +454,3 @@ def _executors(ground: _Ground, machine: _Machine, people: _People, requests: Re
 def _private(told: Mapping[str, Any]) -> tuple[str, ...]:
     """`host:port` that agents may be granted though they are not on the public internet."""
     return tuple(told.get("egress_private", ()))
-
-
-def _reached(executions: Executions) -> Callable[[str, Verdict], None]:
-    """Journals what the egress proxy lets through."""
-
-    def reached(label: str, verdict: Verdict) -> None:
-        if verdict.allowed and verdict.target is not None:
-            executions.reached(label, verdict.target)
-
-    return reached

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from cohort.base.documents import HIDDEN_INPUT
+from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
+from cohort.gateway.contract_reliability import RETRIES_MAX
 
 PROVIDERS = ("openai",)
 """Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions."""
@@ -152,6 +154,18 @@ class LimitsEntry(_Entry):
     budget_usd_per_day: Dollars | None = None
 
 
+class ReliabilityEntry(_Entry):
+    """How the routes are tried; every value that is left out has the gateway's default, which is then written into the release."""
+
+    retries: Annotated[int, Field(ge=0, le=RETRIES_MAX)] = RELIABILITY.retries
+    backoff_s: Annotated[float, Field(gt=0, le=60)] = RELIABILITY.backoff_s
+    retry_wait_s_max: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.retry_wait_s_max
+    first_byte_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
+    idle_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.idle_s
+    breaker_failures: Annotated[int, Field(ge=1, le=1000)] = RELIABILITY.breaker_failures
+    breaker_open_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.breaker_open_s
+
+
 class _Manifest(_Entry):
     service: Annotated[str, AfterValidator(_service_name)]
     version: Annotated[str, AfterValidator(_version_label)]
@@ -175,3 +189,4 @@ class ModelManifest(_Manifest):
     parameters: Annotated[dict[Name, Any], Field(max_length=ENTRIES_MAX), AfterValidator(_parameters)] = {}
     tools: Annotated[list[Name], Field(max_length=ENTRIES_MAX), AfterValidator(_unique)] = []
     autonomy: AutonomyEntry | None = None
+    reliability: ReliabilityEntry | None = None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from cohort.gateway.contract import Result
-from cohort.gateway.deadlines import Deadlines
-from cohort.gateway.dialects.face import UNKNOWN, Chat, Flow, Passage, Untranslatable
+from cohort.gateway.deadlines import Deadline, Deadlines, Expired
+from cohort.gateway.dialects.face import Chat, Flow, Passage
 from cohort.gateway.http_messages import Reply, Request
-from cohort.gateway.keys import KeyMissing, Keys
+from cohort.gateway.keys import KeyMissing
 from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
+from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
@@ -29,18 +32,20 @@ _FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
     Broken: (502, "upstream_response_interrupted", Result.INTERRUPTED),
     Invalid: (502, "upstream_invalid_response", Result.UPSTREAM_ERROR),
     KeyMissing: (502, "upstream_key_missing", Result.UPSTREAM_ERROR),
+    Slow: (504, "upstream_timeout", Result.TIMEOUT),
+    CircuitOpen: (503, "upstream_circuit_open", Result.UPSTREAM_ERROR),
 }
 
 
 class Answering:
-    """What calls share: connections, keys, deadlines."""
+    """What calls share: attempts, connections, deadlines."""
 
-    def __init__(self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, recorder: Recorder, answer_bytes_max: int) -> None:
+    def __init__(self, attempts: Attempts, upstreams: Upstreams, deadlines: Deadlines, recorder: Recorder) -> None:
+        self._attempts = attempts
         self._upstreams = upstreams
-        self._keys = keys
         self._deadlines = deadlines
         self._recorder = recorder
-        self._answer_bytes_max = answer_bytes_max
+        self._loop = asyncio.get_running_loop()
 
     async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         """Answer the client, whatever happens. Afterwards `ongoing` says how it went.
@@ -48,28 +53,23 @@ class Answering:
         Raises:
             Refused: the upstream cannot be asked this. CancelledError: others cancelled it.
         """
-        target = ongoing.target
-        passage = chat.operation.passage(target.provider)
-        deadline = self._deadlines.begin(target.timeout_s)
+        deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
-            connection = await self._upstreams.exchange(target.origin, self._message(target, passage, chat, request))
+            answer = await self._attempts.ask(ongoing, chat, request, deadline)
             try:
-                if ongoing.stream and 200 <= connection.status < 300:
-                    await self._pass_stream(ongoing, chat, passage, connection, reply)
+                if answer.flow is not None:
+                    await self._pass_stream(ongoing, answer, answer.flow, reply, deadline)
                 else:
-                    body = connection.taken() if connection.complete else await self._whole(connection)
-                    self._pass_whole(ongoing, chat, passage, connection, reply, body)
+                    self._pass_whole(ongoing, chat, answer, reply)
             finally:
-                self._upstreams.finish(connection)
+                self._upstreams.finish(answer.connection)
         except asyncio.CancelledError:
-            if not deadline.expired:
+            if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE if reply.gone else Result.LOST
                 raise
-            words = f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
-            self._fail(ongoing, chat, reply, 504, "upstream_timeout", words, Result.TIMEOUT)
+            self._fail(ongoing, chat, reply, Slow(_late(ongoing, deadline)))
         except (UpstreamError, KeyMissing) as error:
-            status, code, result = _FAILURES[type(error)]
-            self._fail(ongoing, chat, reply, status, code, f"{_where(ongoing)}: {error}", result)
+            self._fail(ongoing, chat, reply, error)
         finally:
             self._deadlines.end(deadline)
 
@@ -84,9 +84,9 @@ class Answering:
         """
         deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
-            await self._discard(ongoing, chat, request)
+            await self._discard(ongoing, chat, request, deadline)
         except asyncio.CancelledError:
-            if not deadline.expired:
+            if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE
                 raise
             ongoing.result = Result.TIMEOUT
@@ -95,39 +95,48 @@ class Answering:
         finally:
             self._deadlines.end(deadline)
 
-    def _fail(self, ongoing: Ongoing, chat: Chat, reply: Reply, status: int, code: str, words: str, result: Result) -> None:
+    def _fail(self, ongoing: Ongoing, chat: Chat, reply: Reply, error: UpstreamError | KeyMissing) -> None:
+        status, code, result = _FAILURES[type(error)]
+        words = f"{_where(ongoing)}: {error}"
         if reply.started:
+            self._attempts.failed(ongoing.target, slow=isinstance(error, Slow))
             ongoing.result = Result.TIMEOUT if result is Result.TIMEOUT else Result.INTERRUPTED
             self._recorder.end(ongoing)
             reply.break_off(chat.operation.voice.stream_error(words, "upstream_stream_interrupted"))
             return
         ongoing.result, ongoing.status = result, status
-        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        wait_s = math.ceil(error.wait_s) if isinstance(error, CircuitOpen) else 1
+        retry = b"retry-after: %d\r\n" % max(wait_s, 1) if status == 503 else b""
         self._recorder.end(ongoing)
         said = chat.operation.voice.error(status, words, code, kind="upstream_error")
         reply.send(status, said, _cohort_headers(ongoing) + retry)
 
-    async def _pass_stream(self, ongoing: Ongoing, chat: Chat, passage: Passage, connection: UpstreamConnection, reply: Reply) -> None:
-        flow = passage.flow(chat)
-        first = await _first(flow, connection)  # seen before the head of the reply is committed
+    async def _pass_stream(self, ongoing: Ongoing, answer: Answer, flow: Flow, reply: Reply, deadline: Deadline) -> None:
+        connection, now_s = answer.connection, self._loop.time
         self._recorder.first(ongoing)
         ongoing.status = connection.status
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
-        reply.write(first)
+        reply.write(answer.said)
 
         def passed_on(data: bytes) -> bool:
+            deadline.moved_s = now_s()
             said = flow.feed(data)
             if said:
                 reply.write(said)
             return reply.congested or flow.problem is not None
 
-        resting = reply.congested
-        while resting or not await connection.flow(passed_on):
-            _check(flow)
-            await reply.drain()
-            resting = False
-        _check(flow)
+        try:
+            resting = reply.congested
+            while resting or not await connection.flow(passed_on):
+                check(flow)
+                deadline.moved_s = math.inf  # until the client has taken what there is
+                await reply.drain()
+                deadline.moved_s = now_s()
+                resting = False
+            check(flow)
+        finally:
+            ongoing.usage = flow.usage()
         _judge_stream(ongoing, connection, flow)
         last = flow.end()
         self._recorder.end(ongoing)
@@ -135,20 +144,14 @@ class Answering:
             reply.write(last)
         reply.finish()
 
-    def _pass_whole(
-        self, ongoing: Ongoing, chat: Chat, passage: Passage, connection: UpstreamConnection, reply: Reply, body: bytes
-    ) -> None:
-        status = connection.status
-        content_type, headers = _passed_headers(connection, b"application/json")
+    def _pass_whole(self, ongoing: Ongoing, chat: Chat, answer: Answer, reply: Reply) -> None:
+        status, body = answer.connection.status, answer.said
+        content_type, headers = _passed_headers(answer.connection, b"application/json")
         if 200 <= status < 300:
-            try:
-                body, ongoing.usage = passage.answer(chat, body)
-            except Untranslatable as error:
-                raise Invalid(str(error)) from error
-            ongoing.result = _OK
+            ongoing.result, ongoing.usage = _OK, answer.usage
         else:
             ongoing.result = Result.UPSTREAM_ERROR
-            status, body, content_type = _error_answer(ongoing, chat, passage, status, body)
+            status, body, content_type = _error_answer(ongoing, chat, answer.passage, status, body)
         ongoing.status = status
         self._recorder.end(ongoing)
         headers = _cohort_headers(ongoing) + headers
@@ -156,70 +159,36 @@ class Answering:
             headers += b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
         reply.send(status, body, headers, content_type)
 
-    async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
-        passage = chat.operation.passage(ongoing.target.provider)
-        message = self._message(ongoing.target, passage, chat, request)
-        connection = await self._upstreams.exchange(ongoing.target.origin, message, patient=False)
+    async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> None:
+        answer = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
         try:
-            well = 200 <= connection.status < 300
-            if ongoing.stream and well:
-                await self._discard_stream(ongoing, passage.flow(chat), connection)
+            if answer.flow is not None:
+                await self._discard_stream(ongoing, answer.flow, answer.connection, deadline)
             else:
-                body = await self._whole(connection)
-                ongoing.usage = passage.answer(chat, body)[1] if well else UNKNOWN
-                ongoing.result = _OK if well else Result.UPSTREAM_ERROR
-        except Untranslatable as error:
-            raise Invalid(str(error)) from error
+                ongoing.usage = answer.usage
+                ongoing.result = _OK if 200 <= answer.connection.status < 300 else Result.UPSTREAM_ERROR
         finally:
-            self._upstreams.finish(connection)
+            self._upstreams.finish(answer.connection)
 
-    async def _discard_stream(self, ongoing: Ongoing, flow: Flow, connection: UpstreamConnection) -> None:
+    async def _discard_stream(self, ongoing: Ongoing, flow: Flow, connection: UpstreamConnection, deadline: Deadline) -> None:
+        self._recorder.first(ongoing)
         while chunk := await connection.chunk():
-            if ongoing.first_us is None:
-                self._recorder.first(ongoing)
+            deadline.moved_s = self._loop.time()
             flow.feed(chunk)
-            _check(flow)
-        if ongoing.first_us is None:
-            raise NoAnswer("the stream of the answer was empty")
+            check(flow)
+        ongoing.usage = flow.usage()
         _judge_stream(ongoing, connection, flow)
 
-    async def _whole(self, connection: UpstreamConnection) -> bytes:
-        """The body of an answer that is not streamed; raises Broken, or Invalid for one over its limit."""
-        parts, size = [], 0
-        while chunk := await connection.chunk():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > self._answer_bytes_max:
-                raise Invalid(f"the answer is larger than {self._answer_bytes_max} bytes (answer_bytes_max)")
-        return b"".join(parts)
 
-    def _message(self, target: Target, passage: Passage, chat: Chat, request: Request) -> bytes:
-        body = passage.request(chat, target.rewriting)
-        own = self._keys.authorization(target.api_key)
-        passed = passage.headers(request.headers)
-        return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
-
-
-async def _first(flow: Flow, connection: UpstreamConnection) -> bytes:
-    """The first bytes for the client; raises NoAnswer when there are none, Invalid when what comes is not the upstream's dialect."""
-    said = b""
-    while not said:
-        chunk = await connection.chunk()
-        if not chunk:
-            raise NoAnswer("the stream of the answer was empty")
-        said = flow.feed(chunk)
-        _check(flow)
-    return said
-
-
-def _check(flow: Flow) -> None:
-    if flow.problem is not None:
-        raise Invalid(flow.problem)
+def _late(ongoing: Ongoing, deadline: Deadline) -> str:
+    """Which limit is over, in words."""
+    if deadline.expired is Expired.IDLE:
+        return f"nothing more came for {ongoing.target.reliability.idle_s:g} s (reliability.idle_s of the release)"
+    return f"the upstream did not finish within {ongoing.target.timeout_s:g} s (limits.timeout_s of the release)"
 
 
 def _judge_stream(ongoing: Ongoing, connection: UpstreamConnection, flow: Flow) -> None:
     """How a stream ended that came to an end: an error reported as an event is one; a connection that closed must have said `[DONE]`."""
-    ongoing.usage = flow.usage()
     if connection.delimited_by_close and not flow.done and not flow.failed:
         raise Broken("the stream ended without its end mark")
     ongoing.result = Result.UPSTREAM_ERROR if flow.failed else _OK
@@ -245,7 +214,8 @@ def _where(ongoing: Ongoing) -> str:
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:
-    return b"%sx-cohort-unit: %s\r\n" % (ongoing.target.reply_headers, ongoing.unit.encode())
+    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.form.target.route.encode() if ongoing.degraded else b""
+    return b"%sx-cohort-unit: %s\r\n%s" % (ongoing.target.reply_headers, ongoing.unit.encode(), degraded)
 
 
 def _passed_headers(connection: UpstreamConnection, content_type: bytes) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ from cohort.gateway import openai
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -22,6 +23,7 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
 class ChatDoor:
@@ -37,6 +39,7 @@ class ChatDoor:
         entropy: Entropy,
         limits: Limits,
         log: Log,
+        deadlines: Deadlines,
         guard: Guard,
     ) -> None:
         self._guard = guard
@@ -48,6 +51,7 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
+        self._deadlines = deadlines
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
@@ -56,6 +60,8 @@ class ChatDoor:
         """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
+            if self._deadlines.late:
+                raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
             caller = self._guard.admit(headers, reply.peer)
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
 
 CONTRACT_VERSION = 1
@@ -77,7 +78,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRoute:
-    """What the gateway needs of a release. `parameters` are set on the upstream request where the client set none."""
+    """What the gateway needs of a release. `routes` are asked in their order; `parameters` are set where the client set none."""
 
     digest: str
     version: str
@@ -85,6 +86,7 @@ class ReleaseRoute:
     prompt: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
+    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ class Call:
     key: str = ""  # id of the client's key; empty where none was needed
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
+    attempts: int = 1  # asked of upstreams for this call, each try counted
+    degraded: bool = False  # another route than the release's first answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,7 @@ class GatewayState:
     last_candidate_us: Mapping[str, int]  # rollout id -> when a unit was last given the candidate (not shadow)
     in_flight: int = 0
     spool_bytes: int = 0
+    troubles: tuple[RouteTrouble, ...] = ()  # routes whose last call failed
 
 
 def bucket(salt: bytes, unit: str) -> float:
@@ -255,7 +260,7 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
-    return ReleaseRoute(**{**entry, "routes": routes})
+    return ReleaseRoute(**{**entry, "routes": routes, "reliability": decode_reliability(entry.get("reliability"))})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
@@ -307,6 +312,7 @@ def decode_batch(data: bytes) -> Batch:
 
 def decode_state(data: bytes) -> GatewayState:
     try:
-        return GatewayState(**orjson.loads(data))
+        body = orjson.loads(data)
+        return GatewayState(**{**body, "troubles": tuple(RouteTrouble(**entry) for entry in body.get("troubles", ()))})
     except (TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a gateway state: {error!r}") from error

@@ -22,6 +22,7 @@ from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
+from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
@@ -50,6 +51,7 @@ class Doors:
         upstreams: Upstreams,
         metrics: Metrics,
         unit_key: bytes,
+        attempts: Attempts,
         guard: Guard,
         local: bool = True,
     ) -> None:
@@ -63,6 +65,7 @@ class Doors:
         self._upstreams = upstreams
         self._metrics = metrics
         self._unit_key = unit_key
+        self._attempts = attempts
         self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
             **{path: (b"POST", partial(chat.handle, operation)) for path, operation in operations().items()},
@@ -174,7 +177,7 @@ class Doors:
         reply.send(200 if ready else 503, orjson.dumps(body))
 
     def _problems(self) -> list[str]:
-        return [self._spool.problem] if self._spool.problem else []
+        return ([self._spool.problem] if self._spool.problem else []) + self._table.breakers.problems()
 
     def _metrics_page(self, _request: Request, reply: Reply) -> None:
         server = self.server
@@ -184,11 +187,20 @@ class Doors:
             "cohort_gateway_client_connections": ("Connections of clients.", lambda: server.connections if server else 0),
             "cohort_gateway_upstream_connections": ("Connections to upstreams.", lambda: self._upstreams.open),
             "cohort_gateway_spool_bytes": ("Bytes of the spool on disk.", lambda: self._spool.bytes),
+            "cohort_gateway_routes_open": ("Routes whose circuit is not closed.", lambda: len(self._table.breakers.open())),
             "cohort_gateway_table_version": ("Version of the routing table in force.", lambda: self._table.version),
         }
         counters: dict[str, tuple[str, Callable[[], float]]] = {
             "cohort_gateway_requests_total": ("Requests of any kind.", lambda: server.requests if server else 0),
             "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
+            "cohort_gateway_retries_total": ("Tries of a route beyond its first in a call.", lambda: self._attempts.counts.retries),
+            "cohort_gateway_fallbacks_total": ("Further routes that were asked.", lambda: self._attempts.counts.fallbacks),
+            "cohort_gateway_degraded_total": ("Calls that another route than the first answered.", lambda: self._attempts.counts.degraded),
+            "cohort_gateway_circuit_refused_total": (
+                "Calls refused as every circuit was open.",
+                lambda: self._attempts.counts.refused_open,
+            ),
+            "cohort_gateway_shed_total": ("Calls refused as the queue for an upstream was full or old.", lambda: self._upstreams.shed),
             "cohort_gateway_outcomes_written_total": ("Records written to the spool.", lambda: self._spool.written),
             "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),

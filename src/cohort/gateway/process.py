@@ -23,6 +23,8 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
+from cohort.gateway.reliability.attempts import Attempts
+from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool, epoch_after
@@ -56,18 +58,20 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log)
+    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)))
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     upstreams = Upstreams(limits, turn.send)
-    deadlines = Deadlines()
+    deadlines = Deadlines(limits.loop_late_s_max)
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
-    answering = Answering(upstreams, Keys(os.environ, clock, limits.key_fresh_s, own), deadlines, recorder, limits.answer_bytes_max)
+    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
+    answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, Randomness(os.urandom), limits, log, guard)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, deadlines, guard)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, guard, local=not settings.expose)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, attempts, guard, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()

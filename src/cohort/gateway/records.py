@@ -33,7 +33,6 @@ class _Form:
     assigned: str
     call: str
     feedback: str
-    route: str
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +55,8 @@ class Ongoing:
     usage: Usage = UNKNOWN
     cost_usd_micro: int | None = None  # known once the call has ended
     caller: Caller | None = None
+    attempts: int = 0  # asked of an upstream, each try counted
+    degraded: bool = False  # another route than the first answered
 
 
 class Recorder:
@@ -124,7 +125,7 @@ class Recorder:
             ongoing.first_us = total_us
         ongoing.cost_usd_micro = cost_usd_micro(ongoing.target.price, ongoing.usage)
         form = ongoing.form
-        begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{form.route}'
+        begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
         self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
 
@@ -172,7 +173,7 @@ class Recorder:
             body["rollout_id"], body["stage_run"] = split.rollout_id, split.stage_run
             body["share"] = split.shadow_share if arm is Arm.SHADOW else split.share
         begun = {kind: orjson.dumps({"kind": kind, **body, "seq": 0}).decode()[:-2] for kind in ("assigned", "call", "feedback")}
-        return _Form(target, **begun, route=f',"route":{orjson.dumps(target.route).decode()}')
+        return _Form(target, **begun)
 
 
 def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
@@ -201,4 +202,8 @@ def _ending(ongoing: Ongoing) -> str:
         rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
         rest += f',"cost_usd_micro":{ongoing.cost_usd_micro}'
+    if ongoing.attempts > 1:
+        rest += f',"attempts":{ongoing.attempts}'
+    if ongoing.degraded:
+        rest += ',"degraded":true'
     return rest + "}"

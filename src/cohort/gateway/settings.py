@@ -39,6 +39,8 @@ class Limits:
     connect_retry_wait_s: float = 0.05
     upstream_connections_max: int = 512
     upstream_waiters_max: int = 1024
+    queue_age_s_max: float = 2.0
+    loop_late_s_max: float = 0.5
     upstream_idle_s: float = 30.0
     upstream_head_bytes_max: int = 64 << 10
     answer_bytes_max: int = 32 << 20

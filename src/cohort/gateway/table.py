@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -28,8 +28,10 @@ from cohort.gateway.contract import (
     decode_table,
     is_killed,
 )
+from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
+from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spend.callers import Callers, compile_keys
 from cohort.gateway.spool import sync_directory
@@ -51,7 +53,10 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One release as it is called: everything that is the same for each request, encoded once. `heads`: of requests, by path behind the base URL."""
+    """One route of a release as it is called: everything that is the same for each request, encoded once.
+
+    `heads`: of requests, by path behind the base URL. `others`: the routes to ask after this one, in order. `record`: its part of a record.
+    """
 
     digest: str
     version: str
@@ -64,6 +69,10 @@ class Target:
     price: Price | None
     timeout_s: float
     reply_headers: bytes
+    record: str
+    reliability: Reliability
+    breaker: Breaker
+    others: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,17 +100,19 @@ class Snapshot:
     stable: Mapping[str, str]
     keys: tuple[Callers, bool]  # by their hash, and whether one is required
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
+    breakers: tuple[Breaker, ...] = ()
 
 
 class Table:
     """Holds the snapshot in force. `take` is the only way to another one."""
 
-    def __init__(self, directory: Path, epoch: int, log: Log) -> None:
+    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None) -> None:
         self._path = directory / "routing.json"
         self._reserve = directory / "reserve"
         self._epoch = epoch
         self._log = log
         self._lock = asyncio.Lock()
+        self.breakers = breakers or Breakers()
         self.snapshot: Snapshot | None = None
 
     def keys(self) -> tuple[Callers, bool] | None:
@@ -120,7 +131,8 @@ class Table:
         except FileNotFoundError:
             return
         try:
-            self.snapshot = compile_table(decode_table(data))
+            self.snapshot = self._compiled(data)
+            self.breakers.keep(self.snapshot.breakers)
             self._log.write("table_loaded", version=self.version)
         except (ValueError, TypeError, AttributeError) as error:
             aside = self._path.with_name(f"routing.json.damaged-{self._epoch}")
@@ -134,7 +146,7 @@ class Table:
             CohortError DOCUMENT_INVALID, CONTRACT_VERSION: not a table of this version. DISK_FULL: could not be kept.
                 The old one stays in force.
         """
-        snapshot = _parse(data)
+        snapshot = self._parse(data)
         async with self._lock:
             if snapshot.table.version <= self.version:
                 return False
@@ -150,8 +162,21 @@ class Table:
                 ) from error
             # Commit point. The table is on disk; from here on every new request uses it.
             self.snapshot = snapshot
+            self.breakers.keep(snapshot.breakers)
         self._log.write("table_in_force", version=self.version, services=len(snapshot.services), splits=len(snapshot.splits))
         return True
+
+    def _compiled(self, data: bytes) -> Snapshot:
+        return compile_table(decode_table(data), self.breakers)
+
+    def _parse(self, data: bytes) -> Snapshot:
+        try:
+            return self._compiled(data)
+        except (ValueError, TypeError, AttributeError) as error:
+            code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
+            raise CohortError(
+                code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
+            ) from error
 
     def _persist(self, data: bytes) -> None:
         try:
@@ -180,28 +205,20 @@ class Table:
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
 
 
-def compile_table(table: RoutingTable) -> Snapshot:
-    """The table with every release ready to be called.
+def compile_table(table: RoutingTable, breakers: Breakers | None = None) -> Snapshot:
+    """The table with every release ready to be called; routes keep their circuits from `breakers`.
 
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
-    targets = {digest: _target(release) for digest, release in table.releases.items()}
+    known = breakers or Breakers()
+    targets = {digest: _first_target(release, known) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys, killed)
-
-
-def _parse(data: bytes) -> Snapshot:
-    try:
-        return compile_table(decode_table(data))
-    except (ValueError, TypeError, AttributeError) as error:
-        code = "CONTRACT_VERSION" if _other_contract(data) else "DOCUMENT_INVALID"
-        raise CohortError(
-            code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
-        ) from error
+    used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
+    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:
@@ -225,15 +242,24 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
     return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
 
 
-def _target(release: ReleaseRoute) -> Target:
+def _first_target(release: ReleaseRoute, breakers: Breakers) -> Target:
     if not release.routes:
         raise ValueError(f"releases.{release.digest}: no route")
-    route = release.routes[0]
+    names = [route.name for route in release.routes]
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
+    first, *others = (_target(release, route, breakers) for route in release.routes)
+    return replace(first, others=tuple(others))
+
+
+def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
     if route.provider not in PROVIDERS:
         raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
     origin, path = parse_base_url(route.base_url, f"{place}.base_url")
     _check_release(release, route, place)
+    reliability = release.reliability or DEFAULT
     return Target(
         digest=release.digest,
         version=release.version,
@@ -246,6 +272,9 @@ def _target(release: ReleaseRoute) -> Target:
         price=route.price,
         timeout_s=release.timeout_s,
         reply_headers=_reply_headers(release, route),
+        record=f',"route":{orjson.dumps(route.name).decode()}',
+        reliability=reliability,
+        breaker=breakers.of(release.digest, release.version, route.name, reliability),
     )
 
 

@@ -19,7 +19,7 @@ class _Pool:
     def __init__(self) -> None:
         self.idle: list[UpstreamConnection] = []
         self.open = 0
-        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.waiters: deque[tuple[float, asyncio.Future[None]]] = deque()  # since when, in order
 
 
 class Upstreams:
@@ -32,6 +32,7 @@ class Upstreams:
         self._pools: dict[Origin, _Pool] = {}
         self._tls: ssl.SSLContext | None = None
         self.retries = 0
+        self.shed = 0
 
     async def exchange(self, origin: Origin, request: bytes, *, patient: bool = True) -> UpstreamConnection:
         """Send `request` and wait for the head of its answer. Hand the connection back with `finish`, whatever happens.
@@ -134,10 +135,15 @@ class Upstreams:
             await self._wait_for_one(origin, pool, patient)
 
     async def _wait_for_one(self, origin: Origin, pool: _Pool, patient: bool) -> None:
-        if not patient or len(pool.waiters) >= self._limits.upstream_waiters_max:
-            raise Overloaded(f"{origin}: all {self._limits.upstream_connections_max} connections are busy")
+        now_s = self._loop.time()
+        late = bool(pool.waiters) and now_s - pool.waiters[0][0] > self._limits.queue_age_s_max
+        if late or not patient or len(pool.waiters) >= self._limits.upstream_waiters_max:
+            words = f"and calls already wait longer than {self._limits.queue_age_s_max:g} s (queue_age_s_max)" if late else ""
+            self.shed += patient
+            raise Overloaded(f"{origin}: all {self._limits.upstream_connections_max} connections are busy {words}".rstrip())
         waiter: asyncio.Future[None] = self._loop.create_future()
-        pool.waiters.append(waiter)
+        place = (now_s, waiter)
+        pool.waiters.append(place)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -145,8 +151,8 @@ class Upstreams:
                 _wake_one(pool)
             raise
         finally:
-            if waiter in pool.waiters:
-                pool.waiters.remove(waiter)
+            if place in pool.waiters:
+                pool.waiters.remove(place)
 
     async def _connect(self, origin: Origin, pool: _Pool) -> UpstreamConnection:
         """A new connection, tried twice. The pool has counted it already."""
@@ -188,7 +194,7 @@ class Upstreams:
 
 def _wake_one(pool: _Pool) -> None:
     while pool.waiters:
-        waiter = pool.waiters.popleft()
+        _, waiter = pool.waiters.popleft()
         if not waiter.done():
             waiter.set_result(None)
             return

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cohort.gateway import strands
-from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.deadlines import Deadlines, Expired
 from cohort.gateway.strands import Pause, Strand
 
 
@@ -143,8 +143,8 @@ def test_a_strand_gets_the_result_of_a_task() -> None:
 
 
 def test_a_deadline_cancels_the_strand_that_set_it_and_says_so() -> None:
-    async def scene() -> list[bool]:
-        deadlines, endings, expired = Deadlines(), Endings(), list[bool]()
+    async def scene() -> list[Expired | None]:
+        deadlines, endings, expired = Deadlines(), Endings(), list[Expired | None]()
 
         async def work() -> None:
             deadline = deadlines.begin(0.01)
@@ -158,4 +158,4 @@ def test_a_deadline_cancels_the_strand_that_set_it_and_says_so() -> None:
         deadlines.close()
         return expired
 
-    assert asyncio.run(scene()) == [True]
+    assert asyncio.run(scene()) == [Expired.TOTAL]

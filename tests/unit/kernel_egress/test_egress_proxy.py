@@ -16,7 +16,8 @@ import pytest
 from cohort.base.errors import CohortError
 from cohort.kernel.sandbox.egress import PORT, Proxy, Reason, Times, Verdict
 from cohort.kernel.sandbox.egress_door import Door
-from cohort.kernel.sandbox.egress_verdict import CONNECTIONS_MAX
+from cohort.kernel.sandbox.egress_verdict import CONNECTIONS_MAX, SLICE_BYTES
+from cohort.kernel.sandbox.ways_out import Fund
 from support_egress import answering, ask, own_network, serving, tls_echo, tunnel
 from support_ordinary import as_ordinary_user
 
@@ -140,6 +141,63 @@ def test_not_one_byte_passes_beyond_the_budget(proxies: list[Proxy]) -> None:
         assert listener.decisions[-1].reason is Reason.BUDGET
         assert ask(listener.port, get(server.port)).startswith(b"HTTP/1.1 403 ")
         assert len(server.received) == 1
+
+
+class Purse:
+    """A fund with so many bytes in it."""
+
+    def __init__(self, held: int) -> None:
+        self.held, self.asked = held, list[int]()
+
+    def draw(self, wanted: int) -> int:
+        self.asked.append(wanted)
+        taken = min(wanted, self.held)
+        self.held -= taken
+        return taken
+
+    def give_back(self, left: int) -> None:
+        self.held += left
+
+    def fund(self) -> Fund:
+        return Fund(self.draw, self.give_back)
+
+
+def test_bytes_are_paid_for_in_slices_before_they_pass_and_the_rest_is_given_back(proxies: list[Proxy]) -> None:
+    body, purse = b"x" * (3 * SLICE_BYTES), Purse(10 * SLICE_BYTES)
+    with serving(answering(REPLY + body)) as server:
+        host = f"localhost:{server.port}"
+        listener = private(proxies, host).listen_here([host], 100 * SLICE_BYTES, nothing, purse.fund())
+        assert ask(listener.port, get(server.port)) == REPLY + body
+        assert purse.asked == [SLICE_BYTES] * 4
+        listener.close()
+        assert purse.held == 10 * SLICE_BYTES - listener.bytes_used
+
+
+def test_connections_at_once_never_pass_more_than_was_paid_for(proxies: list[Proxy]) -> None:
+    purse, told = Purse(SLICE_BYTES + 1000), list[Verdict]()
+    with serving(answering(REPLY + b"x" * SLICE_BYTES)) as server:
+        host = f"localhost:{server.port}"
+        listener = private(proxies, host).listen_here([host], BUDGET, told.append, purse.fund())
+        threads = [threading.Thread(target=ask, args=(listener.port, get(server.port))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert listener.bytes_used == SLICE_BYTES + 1000
+        assert ask(listener.port, get(server.port)).startswith(b"HTTP/1.1 403 ")
+        assert told[-1].reason is Reason.BUDGET
+
+
+def test_nothing_passes_that_cannot_be_paid_for(proxies: list[Proxy]) -> None:
+    def broken(_wanted: int) -> int:
+        raise CohortError("DATABASE_UNAVAILABLE", "the store is away")
+
+    with serving(answering(REPLY)) as server:
+        host = f"localhost:{server.port}"
+        listener = private(proxies, host).listen_here([host], BUDGET, nothing, Fund(broken, lambda _left: None))
+        assert ask(listener.port, get(server.port)).startswith(b"HTTP/1.1 503 ")
+        assert (server.received, listener.bytes_used) == ([], 0)
+        assert listener.decisions[-1].reason is Reason.NOT_RECORDED
 
 
 def test_a_place_that_does_not_answer_is_said_to(proxies: list[Proxy]) -> None:

@@ -121,13 +121,33 @@ def test_egress_is_reserved_for_the_whole_answer(gates: GateHouse) -> None:
 
 def test_what_commands_pass_to_the_network_is_counted_against_the_day(gates: GateHouse) -> None:
     limited(gates, egress_bytes_per_day=5 << 20)
-    gates.replace_executor("terminal.run", lambda _cleared: Executed({}, egress_bytes=3 << 20))
+
+    def passes(_cleared: Cleared) -> Executed:
+        taken, _ = gates.quotas.draw(AGENT, 3 << 20, 5 << 20)
+        return Executed({}, egress_bytes=taken)
+
+    gates.replace_executor("terminal.run", passes)
     codes = []
     for _ in range(3):
         gates.approve(gates.ask("terminal.run", argv=["curl"], network=True))
         codes.append(gates.ask("terminal.run", argv=["curl"], network=True).code)
     assert codes == [None, None, "QUOTA_EXCEEDED"]
     assert gates.ask("terminal.run", argv=["ls"]).outcome is Outcome.DONE
+
+
+def test_egress_is_drawn_up_to_the_days_last_byte_and_what_did_not_pass_is_given_back(gates: GateHouse, database: Database) -> None:
+    most, day = 1000, gates.clock.now_us() // 86_400_000_000
+    assert gates.quotas.draw(AGENT, 600, most) == (600, day)
+    assert Quotas(database, gates.clock, lambda _agent: 0).used_today(AGENT)["egress_bytes"] >= 600, "durable before it passes"
+    other = Quotas(database, gates.clock, lambda _agent: 0)
+    assert other.draw(AGENT, 600, most) == (400, day)
+    assert gates.quotas.draw(AGENT, 1, most) == (0, day)
+    gates.quotas.give_back(AGENT, 100, day)
+    assert gates.quotas.draw(AGENT, 600, most) == (100, day)
+    gates.clock.advance(24 * 3600)
+    assert gates.quotas.draw(AGENT, 400, most) == (400, day + 1)
+    gates.quotas.give_back(AGENT, 400, day)
+    assert gates.quotas.draw(AGENT, 1000, most) == (600, day + 1), "yesterday's bytes are not today's"
 
 
 def test_processes_are_counted_by_who_keeps_them(gates: GateHouse) -> None:
@@ -174,6 +194,6 @@ def test_what_a_long_process_used_is_of_the_day_and_durable_at_once(gates: GateH
     limited(gates, cpu_s_per_day=100, command_s=10)
     using(gates, 1)
     assert run(gates) is None
-    gates.quotas.charge(AGENT, 150_000_000, 7)
+    gates.quotas.charge(AGENT, 150_000_000)
     assert Quotas(database, gates.clock, lambda _agent: 0).used_today(AGENT)["cpu_us"] >= 151_000_000
     assert run(gates) == "QUOTA_EXCEEDED"

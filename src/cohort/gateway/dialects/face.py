@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cohort.gateway.rewriting import Rewriting
 
 BAD_REQUEST = "invalid_request_error"
-FORWARDED = frozenset({b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
+FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 
 class Refused(Exception):
@@ -24,6 +24,7 @@ class Refused(Exception):
         self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST, headers: bytes = b""
     ) -> None:
         super().__init__(message)
+        self.headers = headers
         self.status = status
         self.message = message
         self.code = code

@@ -27,8 +27,8 @@ AT_ONCE_MAX = 16
 FLOOD_ROOM = 100
 """An agent that makes this many attempts in a minute beyond its calls is refused without a record for each: else the log would be its to fill."""
 AGENTS_MAX = 10_000
-EGRESS_HELD_BYTES = 1 << 20
-"""For a command with a way out, while it runs."""
+EGRESS_LEAST_BYTES = 1
+"""What has to be left of the day for a command with a way out to begin; what it passes is drawn while it passes."""
 RESPONSE_BYTES_MAX = 4 << 20
 """Reserved for the answer to one request."""
 DAY_US = 86_400_000_000
@@ -78,6 +78,8 @@ class Reservation:
     day: int
     cpu_us: int
     egress_bytes: int
+    drawn: bool
+    """Its egress is drawn while it runs, so nothing is left to be charged at its end."""
 
 
 class Quotas:
@@ -108,9 +110,12 @@ class Quotas:
             except CohortError:
                 book.purses["cpu_us"].held -= cpu_us
                 raise
+            drawn = facts.row.executes
+            if drawn:
+                book.purses["egress_bytes"].held -= egress  # it was only to see that there is some
             book.at_once += 1
             book.uncounted += 1
-            return Reservation(agent, book.day, cpu_us, egress)
+            return Reservation(agent, book.day, cpu_us, 0 if drawn else egress, drawn)
 
     def settle(self, reservation: Reservation, cpu_us: int, egress_bytes: int) -> None:
         """Give back what was not used. Never raises: what could not be charged is remembered and charged with the next block."""
@@ -123,12 +128,36 @@ class Quotas:
                 return  # yesterday's purses are closed, at the full reservation
             for name, held, used in (
                 ("cpu_us", reservation.cpu_us, cpu_us),
-                ("egress_bytes", reservation.egress_bytes, egress_bytes),
+                ("egress_bytes", reservation.egress_bytes, 0 if reservation.drawn else egress_bytes),
             ):
                 book.purses[name].held -= held
                 book.purses[name].spent += used
 
-    def charge(self, agent: AgentId, cpu_us: int, egress_bytes: int) -> None:
+    def draw(self, agent: AgentId, wanted_bytes: int, most_per_day: int) -> tuple[int, int]:
+        """Take up to `wanted_bytes` of egress from the day, for what is about to pass; how many there were, and of which day.
+
+        Errors: those of `Database`; nothing was taken.
+        """
+        with self._lock:
+            try:
+                book = self._book(agent)
+                taken = self._hold(agent, book, "egress_bytes", wanted_bytes, True, most_per_day)
+            except CohortError as error:
+                if error.code != "QUOTA_EXCEEDED":
+                    raise
+                return 0, self._day()
+            book.purses["egress_bytes"].held -= taken
+            book.purses["egress_bytes"].spent += taken
+            return taken, book.day
+
+    def give_back(self, agent: AgentId, left_bytes: int, day: int) -> None:
+        """What was drawn on `day` and did not pass; nothing happens when that day is over. Never raises."""
+        with self._lock:
+            book = self._books.get(agent)
+            if book is not None and book.day == day:
+                book.purses["egress_bytes"].spent -= left_bytes
+
+    def charge(self, agent: AgentId, cpu_us: int) -> None:
         """Take from the day what a process has used that was started long ago, whether or not so much is left.
 
         Errors: those of `Database`; it is remembered then, and charged with the next block.
@@ -136,7 +165,6 @@ class Quotas:
         with self._lock:
             book = self._book(agent)
             book.purses["cpu_us"].spent += cpu_us
-            book.purses["egress_bytes"].spent += egress_bytes
             over = {name: -purse.free for name, purse in book.purses.items() if purse.free < 0}
             if over:
                 self._add(agent, book, over)
@@ -238,9 +266,9 @@ def _cpu_wanted(facts: Facts) -> int:
 
 
 def _egress_wanted(facts: Facts) -> tuple[int, bool]:
-    """How much, and whether less will do. A command with a way out needs something of the day to be left; what it passes is charged at its end."""
+    """How much, and whether less will do. A command with a way out needs something of the day to be left."""
     if facts.row.executes and facts.action.arguments.get("network"):
-        return EGRESS_HELD_BYTES, True
+        return EGRESS_LEAST_BYTES, True
     if facts.action.operation not in ("http.request", "network.webhook"):
         return 0, False
     return RESPONSE_BYTES_MAX + sum(len(str(value).encode()) for value in facts.action.arguments.values()), False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cohort.base.canonical import canonical_json, sha256_hex
+from cohort.base.ids import ActionId
 from cohort.kernel.actions.catalogue import Row
 from cohort.kernel.actions.facts import relevant
 from cohort.kernel.model import Action, Caller, Decision, Level, Record, RecordKind, Risk
@@ -94,6 +95,11 @@ def flood(caller: Caller, attempts: int) -> Record:
     """That an agent asks more often than is recorded one by one; what it asks for up to a minute from here on is refused."""
     body = {"event": "flood", "attempts": attempts, "token": caller.token}
     return Record(RecordKind.QUOTA, body, caller.agent.id, caller.session)
+
+
+def egress_ended(action: ActionId, target: str) -> Record:
+    """That the bytes an action may pass to the network are used up, so that its connection to `target` was cut or refused."""
+    return Record(RecordKind.QUOTA, {"event": "egress", "target": target[:TEXT_CHARS_MAX]}, action=action)
 
 
 def ended(action: Action, body: Mapping[str, Any], private: Mapping[str, str]) -> Record:

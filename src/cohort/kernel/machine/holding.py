@@ -88,7 +88,7 @@ def _egress(here: Mechanisms) -> tuple[Held, str, str]:
     if here.no_network:
         return Held.ENFORCED, "commands have no network", ""
     if here.namespaces:
-        return Held.SOFT, "the egress proxy counts", "checked before a command, not during it"
+        return Held.ENFORCED, "the egress proxy", "counts what connections carry, not the headers of packets"
     return Held.NOT_ENFORCED, "nothing", "a command reaches the network without the proxy"
 
 

@@ -34,8 +34,8 @@ LOOK_S = 0.1
 OVER_LOOK_S = 2.0
 
 Over = Callable[[AgentId, AgentSessionId | None], bool]
-Charge = Callable[[AgentId, int, int], None]
-"""Told what an ended process has used: its agent, microseconds of CPU, bytes of egress."""
+Charge = Callable[[AgentId, int], None]
+"""Told what an ended process has used: its agent, microseconds of CPU. Egress is charged while it passes."""
 _log = logging.getLogger(__name__)
 
 
@@ -269,7 +269,7 @@ class AgentProcesses:
     def _charged(self, view: ProcessView, completed: Completed) -> None:
         try:
             if self._charge is not None:
-                self._charge(view.agent, completed.cpu_us, completed.egress_bytes)
+                self._charge(view.agent, completed.cpu_us)
         except CohortError as error:
             _log.warning("what process %s of %s has used could not be charged: %s", view.id, view.agent, error)
 

@@ -20,7 +20,7 @@ from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Watch
 from cohort.kernel.sandbox.memory import Watchdog
 from cohort.kernel.sandbox.spawner import OnSpawn, Order, Spawn, Spawner, unavailable
-from cohort.kernel.sandbox.ways_out import Listener, Proxy, unobserved
+from cohort.kernel.sandbox.ways_out import Fund, Listener, Proxy, unfunded, unobserved
 
 SETUP_WAIT_S = 10.0
 INFO_BYTES_MAX = 4096
@@ -38,7 +38,8 @@ Files = tuple[tuple[str, int, bytes], ...]
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What backends are made with. `proxy` None: there is no way out. `cgroups` None: limits are soft. `on_egress`: told the
-    command's label and what the proxy decided, from a thread of the proxy's; when it raises, nothing is dialled. `binary`: bubblewrap's path.
+    command's label and what the proxy decided, from a thread of the proxy's; when it raises, nothing is dialled. `fund`: what pays
+    for the bytes of a workspace's way out, which may pass so many a day. `binary`: bubblewrap's path.
     """
 
     spawner: Spawner
@@ -46,6 +47,7 @@ class Parts:
     on_spawn: OnSpawn
     proxy: Proxy | None = None
     on_egress: Callable[[str, Any], None] = unobserved
+    fund: Callable[[str, int], Fund] = unfunded
     cgroups: Cgroups | None = None
     binary: str = "/usr/bin/bwrap"
 
@@ -203,11 +205,12 @@ def watch(group: Group | None, pid: int, limits: Limits) -> Watch:
     return Watch(stopped=lambda: group.out_of_memory() > before, peak=group.peak if alone else lambda: None)
 
 
-def way_out(parts: Parts, pid: int, limits: Limits, command: Command) -> Listener:
+def way_out(parts: Parts, pid: int, place: Place, limits: Limits, command: Command) -> Listener:
     """The egress proxy's listener in the box of `pid`. Errors: SANDBOX_UNAVAILABLE."""
     if parts.proxy is None:
         raise unavailable("there is no egress proxy", "Run the command without hosts, or start Cohort with its proxy.")
-    return parts.proxy.listen(pid, command.hosts, limits.egress_bytes_per_day, partial(parts.on_egress, command.label))
+    told, most = partial(parts.on_egress, command.label), limits.egress_bytes_per_day
+    return parts.proxy.listen(pid, command.hosts, most, told, parts.fund(str(place.workspace), most))
 
 
 def level(shown: Level, place: Place, group: Group | None) -> Level:

@@ -101,7 +101,7 @@ class Cold:
             if _looked_at(wanted, command) and begun.execution.hear_extra(stage_two.SET_UP, boxes.SETUP_WAIT_S):
                 boxes.check_protected(begun.pid, wanted.protected)
                 if command.hosts:
-                    way_out = boxes.way_out(self._parts, begun.pid, wanted.limits, command)
+                    way_out = boxes.way_out(self._parts, begun.pid, wanted.place, wanted.limits, command)
                     begun.after.callback(way_out.close)
                     begun.execution.meter(lambda: way_out.bytes_used)
                 os.write(ends.ours["go"], stage_two.GO_AHEAD)

@@ -2,7 +2,8 @@
 
 Each connection asks once (`CONNECT` or an absolute `http://` address). It is parsed by one strict parser, matched against the allow-list,
 resolved once, refused when it is not a public place, told to `on_decision`, and only then dialled, at the resolved address. A tunnel has to
-open with a TLS ClientHello that names the host it was asked for. What passes, up and down together, is counted against one budget.
+open with a TLS ClientHello that names the host it was asked for. What passes, up and down together, is counted against one budget,
+and paid for in slices before it passes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cohort.kernel.sandbox.egress_door import Door, own_listener
 from cohort.kernel.sandbox.egress_names import AllowList, Target, hosts_of, origin_allowed
 from cohort.kernel.sandbox.egress_request import HEAD_BYTES_MAX
 from cohort.kernel.sandbox.egress_verdict import Grant, OnDecision, Reason, Times, Verdict
+from cohort.kernel.sandbox.ways_out import UNLIMITED, Fund
 
 __all__ = ["PORT", "Listener", "OnDecision", "Proxy", "Reason", "Times", "Verdict", "hosts_of", "origin_allowed", "resolve_public"]
 
@@ -49,19 +51,19 @@ class Proxy:
         self._engine: _Engine | None = None
         self._listeners: set[Listener] = set()
 
-    def listen(self, pid: int, hosts: Sequence[str], budget_bytes: int, on_decision: OnDecision) -> Listener:
+    def listen(self, pid: int, hosts: Sequence[str], budget_bytes: int, on_decision: OnDecision, fund: Fund = UNLIMITED) -> Listener:
         """Serve 127.0.0.1:3128 inside the network namespace of `pid`, which must be another than ours.
 
         Raises:
             CohortError SANDBOX_UNAVAILABLE: nothing listens. FIELD_INVALID: a host pattern.
         """
         allowed = AllowList.of(hosts)
-        return self._serve(self._door.open(pid, PORT), allowed, budget_bytes, on_decision)
+        return self._serve(self._door.open(pid, PORT), allowed, budget_bytes, on_decision, fund)
 
-    def listen_here(self, hosts: Sequence[str], budget_bytes: int, on_decision: OnDecision) -> Listener:
+    def listen_here(self, hosts: Sequence[str], budget_bytes: int, on_decision: OnDecision, fund: Fund = UNLIMITED) -> Listener:
         """Serve a free port of this machine's own loopback address, which everything on this machine can reach. Errors: FIELD_INVALID."""
         allowed = AllowList.of(hosts)
-        return self._serve(own_listener(), allowed, budget_bytes, on_decision)
+        return self._serve(own_listener(), allowed, budget_bytes, on_decision, fund)
 
     def close(self) -> None:
         """End every listener, connection, thread and process of the proxy."""
@@ -74,14 +76,15 @@ class Proxy:
         if engine is not None:
             engine.close()
 
-    def _serve(self, sock: socket.socket, allowed: AllowList, budget_bytes: int, on_decision: OnDecision) -> Listener:
+    def _serve(self, sock: socket.socket, allowed: AllowList, budget_bytes: int, on_decision: OnDecision, fund: Fund) -> Listener:
         sock.setblocking(False)
         with self._lock:
             if self._engine is None:
                 self._engine = _Engine()
             engine = self._engine
-            grant = Grant(allowed, self._private, self._times, budget_bytes, engine.resolve, engine.teller(on_decision))
-            listener = Listener(engine, sock, grant, self._forget)
+            told, drawn = engine.teller(on_decision), engine.drawer(fund)
+            grant = Grant(allowed, self._private, self._times, budget_bytes, engine.resolve, told, drawn)
+            listener = Listener(engine, sock, grant, fund, self._forget)
             self._listeners.add(listener)
         listener.open()
         return listener
@@ -116,6 +119,12 @@ class _Engine:
 
         return tell
 
+    def drawer(self, fund: Fund) -> Callable[[int], Awaitable[int]]:
+        async def draw(wanted_bytes: int) -> int:
+            return await self._loop.run_in_executor(self._recorders, fund.draw, wanted_bytes)
+
+        return draw
+
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_WAIT_S)
@@ -130,11 +139,12 @@ class _Engine:
 class Listener:
     """One sandbox's way out, until `close`."""
 
-    def __init__(self, engine: _Engine, sock: socket.socket, grant: Grant, on_close: Callable[[Listener], None]) -> None:
+    def __init__(self, engine: _Engine, sock: socket.socket, grant: Grant, fund: Fund, on_close: Callable[[Listener], None]) -> None:
         self.port: int = sock.getsockname()[1]
         self._engine = engine
         self._sock = sock
         self._grant = grant
+        self._fund = fund
         self._on_close = on_close
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -153,10 +163,11 @@ class Listener:
         self._engine.do(self._open())
 
     def close(self) -> None:
-        """End the listener and its connections; a second time does nothing."""
+        """End the listener and its connections, and give back what was drawn for them; a second time does nothing."""
         if not self._closed:
             self._closed = True
             self._engine.do(self._close())
+            self._fund.give_back(self._grant.left_bytes)
             self._on_close(self)
 
     async def _open(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from cohort.base.errors import CohortError
 from cohort.kernel.sandbox.egress_addresses import is_public
@@ -13,7 +15,9 @@ from cohort.kernel.sandbox.egress_tls import HELLO_BYTES_MAX, NotHello, hello_of
 from cohort.kernel.sandbox.egress_verdict import CONNECTIONS_MAX, Grant, Reason, Refused, Verdict
 
 CHUNK_BYTES = 64 * 1024
+USED_UP = "the bytes it may pass are used up"
 
+Paid = TypeVar("Paid", int, bool)
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _STATUS = {
@@ -67,8 +71,8 @@ async def _admit(grant: Grant, target: Target) -> tuple[str, ...]:
     """The addresses that may be dialled."""
     if not grant.allowed.permits(target):
         raise Refused(Reason.NOT_LISTED, target)
-    if grant.used_bytes >= grant.budget_bytes:
-        raise Refused(Reason.BUDGET, target, f"{grant.budget_bytes} bytes are used up")
+    if not await _charged(target, grant.any_left()):
+        raise Refused(Reason.BUDGET, target, USED_UP)
     addresses = await _resolve(grant, target)
     bad = None if grant.private.permits(target) else next((one for one in addresses if not is_public(one)), None)
     if bad is not None:
@@ -175,12 +179,20 @@ async def _pass(grant: Grant, target: Target, source: asyncio.StreamReader, sink
 
 async def _send(grant: Grant, target: Target, data: bytes, sink: asyncio.StreamWriter) -> None:
     """Pass on what the budget still has; then refuse the rest."""
-    taken = grant.take(len(data))
+    taken = await _charged(target, grant.take(len(data)), tunnelled=True)
     sink.write(data[:taken])
     async with asyncio.timeout(grant.times.idle_s):
         await sink.drain()
     if taken < len(data):
-        raise Refused(Reason.BUDGET, target, f"{grant.budget_bytes} bytes are used up", tunnelled=True)
+        raise Refused(Reason.BUDGET, target, USED_UP, tunnelled=True)
+
+
+async def _charged(target: Target, asked: Awaitable[Paid], *, tunnelled: bool = False) -> Paid:
+    """What was asked of the fund; a refusal when it cannot say."""
+    try:
+        return await asked
+    except CohortError as error:
+        raise Refused(Reason.NOT_RECORDED, target, f"its bytes cannot be charged: {error.code}", tunnelled=tunnelled) from error
 
 
 async def _say_no(writer: asyncio.StreamWriter, verdict: Verdict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from enum import StrEnum
 from cohort.kernel.sandbox.egress_names import AllowList, Target
 
 CONNECTIONS_MAX = 64
+SLICE_BYTES = 256 << 10
+"""Drawn at once of what pays for the bytes: the most that is charged and may not pass."""
 DECISIONS_KEPT_MAX = 200
 
 
@@ -76,12 +79,34 @@ class Grant:
     budget_bytes: int
     resolve: Callable[[Target], Awaitable[tuple[str, ...]]]
     tell: Callable[[Verdict], Awaitable[None]]
+    draw: Callable[[int], Awaitable[int]]
     used_bytes: int = 0
+    drawn_bytes: int = 0
     connections: int = 0
     kept: deque[Verdict] = field(default_factory=lambda: deque(maxlen=DECISIONS_KEPT_MAX))
 
-    def take(self, wanted_bytes: int) -> int:
-        """Reserve what of `wanted_bytes` the budget still has."""
-        taken = min(wanted_bytes, max(0, self.budget_bytes - self.used_bytes))
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def left_bytes(self) -> int:
+        """Drawn, and not passed."""
+        return self.drawn_bytes - self.used_bytes
+
+    async def take(self, wanted_bytes: int) -> int:
+        """How many of `wanted_bytes` may pass: what the budget still has and the fund pays for. Errors: those of the fund."""
+        taken = await self._paid(min(wanted_bytes, max(0, self.budget_bytes - self.used_bytes)))
         self.used_bytes += taken
         return taken
+
+    async def any_left(self) -> bool:
+        """Whether anything may pass now. Errors: those of the fund."""
+        return await self._paid(min(1, self.budget_bytes - self.used_bytes)) > 0
+
+    async def _paid(self, wanted_bytes: int) -> int:
+        """So many, or as many as there are, drawn and not passed."""
+        if wanted_bytes > self.left_bytes:
+            async with self.drawing:
+                missing = wanted_bytes - self.left_bytes
+                if missing > 0:
+                    self.drawn_bytes += await self.draw(max(missing, SLICE_BYTES))
+        return min(wanted_bytes, self.left_bytes)

@@ -44,9 +44,12 @@ class Once:
         with ExitStack() as after:
             sandbox = self._runners.open(key_of(place, limits), network=bool(command.hosts))
             after.callback(sandbox.end)
-            if command.hosts:
-                after.callback(boxes.way_out(self._parts, sandbox.pid, limits, command).close)
+            way_out = boxes.way_out(self._parts, sandbox.pid, place, limits, command) if command.hosts else None
+            if way_out is not None:
+                after.callback(way_out.close)
             begun = self._runners.begin(sandbox, limits, command, time_s, after)
+            if way_out is not None:
+                begun.execution.meter(lambda: way_out.bytes_used)
             self._active.add(str(place.workspace), begun.execution)
             after.callback(self._active.remove, str(place.workspace), begun.execution)
             return begun, sandbox, after.pop_all()

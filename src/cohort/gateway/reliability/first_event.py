@@ -1,0 +1,43 @@
+"""The beginning of a stream, seen before the client is told anything: is it server-sent events, and is the first one an error?"""
+
+from __future__ import annotations
+
+import orjson
+
+from cohort.gateway.reliability.retrying import Fault
+from cohort.gateway.upstream_connection import Invalid
+
+FIELDS = (b"data:", b"event:", b":", b"id:", b"retry:", b"\xef\xbb\xbf")
+LONGEST_FIELD_BYTES = 6
+DATA = b"data:"
+
+
+def fault_of_first_event(piece: bytes) -> Fault:
+    """`piece` is what came first. An error there is one before the client has got a byte, so another route may still answer.
+
+    Only the first line is looked at, and as far as it has come: later events pass through unseen.
+
+    Raises:
+        Invalid: not server-sent events, or an event that is not JSON.
+    """
+    begun = piece.lstrip(b"\r\n")
+    if len(begun) < LONGEST_FIELD_BYTES:
+        return Fault.NONE
+    if not begun.startswith(FIELDS):
+        raise Invalid("the stream does not begin with a server-sent event")
+    line, newline, _ = begun.partition(b"\n")
+    if line.startswith(b"event:"):
+        return Fault.UNCERTAIN if line[6:].strip() == b"error" else Fault.NONE
+    if not newline or not line.startswith(DATA):
+        return Fault.NONE
+    return _fault_of_data(line[len(DATA) :].strip())
+
+
+def _fault_of_data(data: bytes) -> Fault:
+    if data == b"[DONE]":
+        return Fault.NONE
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Invalid("the first event of the stream is not JSON") from error
+    return Fault.UNCERTAIN if isinstance(event, dict) and event.get("error") is not None else Fault.NONE
