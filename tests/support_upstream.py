@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
 import threading
@@ -20,6 +21,11 @@ ANSWER = {
     "usage": USAGE,
 }
 WAIT_S = 10.0
+_numbers = itertools.count(1)
+
+
+def numbered_count() -> int:
+    return next(_numbers)
 
 
 @dataclass
@@ -88,6 +94,33 @@ async def tools(exchange: Exchange) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     exchange.whole(json.dumps({**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode())
+
+
+async def cut_off(exchange: Exchange) -> None:
+    """An answer that the token limit ended."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
+    exchange.whole(json.dumps({**ANSWER, "choices": [choice]}).encode())
+
+
+async def refusing(exchange: Exchange) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    exchange.whole(json.dumps({**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
+
+
+async def numbered(exchange: Exchange) -> None:
+    """A different answer each time, whole or as a stream with usage only where it was asked for."""
+    said = f"Answer {numbered_count()}."
+    if not exchange.seen.fields.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        exchange.whole(json.dumps({**ANSWER, "choices": [choice]}).encode())
+        return
+    exchange.stream()
+    exchange.chunk(event(said[:4]) + event(said[4:]))
+    exchange.chunk(event("", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
+    if exchange.seen.fields.get("stream_options", {}).get("include_usage"):
+        exchange.chunk(event("", usage=USAGE))
+    exchange.chunk(b"data: [DONE]\n\n")
+    exchange.chunk(b"")
 
 
 async def cut_stream(exchange: Exchange) -> None:
@@ -179,7 +212,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     name: globals()[name]
     for name in (
         *("well", "tools", "cut_stream", "stall_stream", "stall", "fail", "limited", "unauthorised", "short_length", "garbage"),
-        *("silent_close", "once", "huge", "flood", "error_event", "until_closed"),
+        *("numbered", "cut_off", "refusing", "silent_close", "once", "huge", "flood", "error_event", "until_closed"),
     )
 }
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from cohort.base.documents import HIDDEN_INPUT
+from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DEFAULT, THRESHOLD_DEFAULT, TTL_S_DEFAULT, TTL_S_MAX
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 
@@ -145,6 +146,27 @@ class RouteEntry(HttpRouteEntry):
     price: PriceEntry | None = None
 
 
+class EmbeddingsEntry(HttpRouteEntry):
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    api_key: Annotated[str, AfterValidator(_key_reference)] | None = None
+
+
+class SemanticEntry(_Entry):
+    threshold: Annotated[float, Field(ge=0.5, le=1)] = THRESHOLD_DEFAULT
+    false_hit_max: Annotated[float, Field(gt=0, le=0.5)] = FALSE_HIT_MAX_DEFAULT
+    sample_share: Annotated[float, Field(gt=0, le=1)] = SAMPLE_SHARE_DEFAULT
+    embeddings: EmbeddingsEntry | None = None
+
+
+class CacheEntry(_Entry):
+    exact: bool = True
+    ttl_s: Annotated[float, Field(gt=0, le=TTL_S_MAX)] = TTL_S_DEFAULT
+    sampled: bool = False
+    shared: bool = False
+    disk: bool = False
+    semantic: SemanticEntry | None = None
+
+
 class AutonomyEntry(_Entry):
     risk_max_auto: Annotated[float, Field(ge=0, le=1)]
 
@@ -189,4 +211,5 @@ class ModelManifest(_Manifest):
     parameters: Annotated[dict[Name, Any], Field(max_length=ENTRIES_MAX), AfterValidator(_parameters)] = {}
     tools: Annotated[list[Name], Field(max_length=ENTRIES_MAX), AfterValidator(_unique)] = []
     autonomy: AutonomyEntry | None = None
+    cache: CacheEntry | None = None
     reliability: ReliabilityEntry | None = None

@@ -18,6 +18,7 @@ from cohort.delivery.face import Bundle
 from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT, HttpManifest, ModelManifest
 from cohort.delivery.model import Release
 from cohort.gateway.contract import Price, ReleaseRoute, Route
+from cohort.gateway.contract_cache import decode_cache
 from cohort.gateway.contract_reliability import decode_reliability
 
 PROMPT_BYTES_MAX = 1 << 20
@@ -92,6 +93,7 @@ def release_routes(release: Release) -> ReleaseRoute:
         prompt=release.prompt,
         parameters=body.get("parameters", {}),
         timeout_s=float(body.get("limits", {}).get("timeout_s", TIMEOUT_S_DEFAULT)),
+        cache=decode_cache(body.get("cache")),
         reliability=decode_reliability(body.get("reliability")),
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from cohort.gateway.contract_cache import CachePolicy, decode_cache
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
 
@@ -86,6 +87,7 @@ class ReleaseRoute:
     prompt: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
+    cache: CachePolicy | None = None
     reliability: Reliability | None = None
 
 
@@ -174,6 +176,8 @@ class Call:
     key: str = ""  # id of the client's key; empty where none was needed
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
+    cache: str = ""  # the tier that answered: l1, l2, l3, l4; "none" when the client wanted a kept answer and none was there
+    saved_usd_micro: int | None = None  # what the answer cost when the model gave it; a cached answer costs 0
     attempts: int = 1  # asked of upstreams for this call, each try counted
     degraded: bool = False  # another route than the release's first answered
 
@@ -260,7 +264,8 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
-    return ReleaseRoute(**{**entry, "routes": routes, "reliability": decode_reliability(entry.get("reliability"))})
+    cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
+    return ReleaseRoute(**{**entry, "routes": routes, "cache": cache, "reliability": reliability})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}

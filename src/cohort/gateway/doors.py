@@ -13,6 +13,7 @@ import orjson
 from cohort.gateway import metrics as prometheus
 from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
+from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
@@ -50,6 +51,7 @@ class Doors:
         spool: Spool,
         upstreams: Upstreams,
         metrics: Metrics,
+        cache: CacheDoor,
         unit_key: bytes,
         attempts: Attempts,
         guard: Guard,
@@ -78,6 +80,8 @@ class Doors:
             b"/-/state": (b"GET", link.get_state),
             b"/-/outcomes": (b"GET", link.get_outcomes),
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
+            b"/-/cache": (b"GET", cache.state),
+            b"/-/cache/erase": (b"POST", cache.erase),
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:

@@ -25,6 +25,7 @@ class Metrics:
         self.errors: dict[str, int] = {}
         self.feedback = 0
         self.shadow_dropped = 0
+        self.cache: dict[tuple[str, str], int] = {}
 
     def called(self, service: str, version: str, arm: Arm, result: Result, total_us: int) -> None:
         """One call ended."""
@@ -39,6 +40,13 @@ class Metrics:
             self._latency_sum_us[seconds] = 0
         counts[bisect_left(BUCKETS_S, total_us / 1e6)] += 1
         self._latency_sum_us[seconds] += total_us
+
+    def cached(self, service: str, what: str) -> None:
+        """One call met the caches: the tier that answered, or `miss` or `bypass`."""
+        place = (service, what)
+        self.cache[place] = self.cache.get(place, 0) + 1
+        if len(self.cache) > SERIES_MAX:
+            del self.cache[next(iter(self.cache))]
 
     def refused(self, code: str) -> None:
         """One request was answered with an error before assignment."""
@@ -55,6 +63,8 @@ class Metrics:
         _family(lines, "cohort_gateway_refused_total", "counter", "Requests answered with an error before assignment.", errors)
         _family(lines, "cohort_gateway_feedback_total", "counter", "Feedback received.", [((), self.feedback)])
         _family(lines, "cohort_gateway_shadow_dropped_total", "counter", "Shadow copies not made, for load.", [((), self.shadow_dropped)])
+        cache: list[tuple[Labels, float]] = [((("service", s), ("answer", w)), n) for (s, w), n in sorted(self.cache.items())]
+        _family(lines, "cohort_gateway_cache_total", "counter", "Calls of services with a cache, by what answered.", cache)
         for name, (words, read) in counters.items():
             _family(lines, name, "counter", words, [((), read())])
         for name, (words, read) in gauges.items():

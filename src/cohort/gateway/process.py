@@ -13,6 +13,10 @@ from pathlib import Path
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.gateway.answering import Answering
+from cohort.gateway.cache.caches import Caches
+from cohort.gateway.cache.door import CacheDoor
+from cohort.gateway.cache.erasing import Erased
+from cohort.gateway.cache.memory import Memory
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
@@ -25,7 +29,7 @@ from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
-from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.settings import Limits, Settings, read_secret, read_unit_key
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
@@ -65,13 +69,15 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     upstreams = Upstreams(limits, turn.send)
     deadlines = Deadlines(limits.loop_late_s_max)
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
+    caches = _caches(limits, clock, metrics, table)
     keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, deadlines, guard)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines, guard)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, unit_key, attempts, guard, local=not settings.expose)
+    cache_door = CacheDoor(caches, unit_key)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, guard, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
@@ -82,7 +88,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
-        sweeping = group.create_task(_sweep(upstreams, guard))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -95,6 +101,16 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     await asyncio.get_running_loop().shutdown_default_executor()
     spool.close()
     log.write("stopped")
+
+
+def _caches(limits: Limits, clock: SystemClock, metrics: Metrics, table: Table) -> Caches:
+    off = os.environ.get("COHORT_CACHE") == "0"
+
+    def killed(flag: str) -> bool:
+        return off or table.snapshot is None or flag in table.snapshot.killed
+
+    memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
+    return Caches(memory, Erased(clock), clock, metrics, limits.cache_answer_bytes_max, killed)
 
 
 def _lock(data_dir: Path) -> int:
@@ -152,8 +168,9 @@ async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
             log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, guard: Guard) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         upstreams.sweep()
+        caches.sweep()
         guard.lockout.forget_old()

@@ -10,6 +10,7 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway.assignment import arm_of
+from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
 from cohort.gateway.dialects.face import UNKNOWN, Usage
 from cohort.gateway.metrics import Metrics
@@ -55,6 +56,10 @@ class Ongoing:
     usage: Usage = UNKNOWN
     cost_usd_micro: int | None = None  # known once the call has ended
     caller: Caller | None = None
+    tape: Tape | None = None  # holds the answer for the caches, where they take part
+    cache: str = ""
+    cache_line: bytes = b""  # what the reply says of the caches
+    saved_usd_micro: int | None = None
     attempts: int = 0  # asked of an upstream, each try counted
     degraded: bool = False  # another route than the first answered
 
@@ -123,7 +128,7 @@ class Recorder:
         ongoing.total_us = total_us = elapsed_us if elapsed_us > 0 else 0
         if ongoing.first_us is None and ongoing.result is _OK:
             ongoing.first_us = total_us
-        ongoing.cost_usd_micro = cost_usd_micro(ongoing.target.price, ongoing.usage)
+        ongoing.cost_usd_micro = 0 if ongoing.cache else cost_usd_micro(ongoing.target.price, ongoing.usage)
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
@@ -202,6 +207,10 @@ def _ending(ongoing: Ongoing) -> str:
         rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
         rest += f',"cost_usd_micro":{ongoing.cost_usd_micro}'
+    if ongoing.cache:
+        rest += f',"cache":"{ongoing.cache}","attempts":0'
+        if ongoing.saved_usd_micro is not None:
+            rest += f',"saved_usd_micro":{ongoing.saved_usd_micro}'
     if ongoing.attempts > 1:
         rest += f',"attempts":{ongoing.attempts}'
     if ongoing.degraded:

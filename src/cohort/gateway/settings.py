@@ -49,6 +49,10 @@ class Limits:
     # shadow copies
     shadow_in_flight_max: int = 64
     shadow_shed_in_flight: int = 256
+    # caches
+    cache_bytes_max: int = 64 << 20
+    cache_entries_max: int = 10_000
+    cache_answer_bytes_max: int = 1 << 20
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30

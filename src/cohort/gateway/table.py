@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -28,6 +28,7 @@ from cohort.gateway.contract import (
     decode_table,
     is_killed,
 )
+from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
@@ -69,6 +70,8 @@ class Target:
     price: Price | None
     timeout_s: float
     reply_headers: bytes
+    parameters: Mapping[str, Any]
+    cache: CachePolicy | None
     record: str
     reliability: Reliability
     breaker: Breaker
@@ -272,6 +275,8 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
         price=route.price,
         timeout_s=release.timeout_s,
         reply_headers=_reply_headers(release, route),
+        parameters=release.parameters,
+        cache=release.cache,
         record=f',"route":{orjson.dumps(route.name).decode()}',
         reliability=reliability,
         breaker=breakers.of(release.digest, release.version, route.name, reliability),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cohort.base.ids import Entropy
+from cohort.gateway.cache.tape import Taped
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
 from cohort.gateway.dialects.face import UNKNOWN, Chat, Flow, Passage, Refused, Untranslatable, Usage
 from cohort.gateway.http_messages import Request
@@ -186,7 +187,10 @@ class Attempts:
                 if asking.ongoing.stream and 200 <= connection.status < 300:
                     return await self._stream_begun(asking, target, passage, connection)
                 data = connection.taken() if connection.complete else await self._whole(connection, target, deadline)
-                return _read(asking.chat, passage, connection, data)
+                answer = _read(asking.chat, passage, connection, data)
+                if asking.ongoing.tape is not None:
+                    asking.ongoing.tape.whole(data, answer.said, target.provider)
+                return answer
             except BaseException:
                 self._upstreams.finish(connection)
                 raise
@@ -202,6 +206,8 @@ class Attempts:
     async def _stream_begun(self, asking: Asking, target: Target, passage: Passage, connection: UpstreamConnection) -> Answer:
         """The first bytes for the client; raises NoAnswer when there are none, Invalid when what comes is not the upstream's dialect."""
         flow = passage.flow(asking.chat)
+        if asking.ongoing.tape is not None:
+            flow = Taped(flow, asking.ongoing.tape, target.provider)
         chunk = await connection.chunk()
         fault = fault_of_first_event(chunk)
         said = flow.feed(chunk) if chunk else b""
