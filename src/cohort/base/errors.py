@@ -119,6 +119,7 @@ ERRORS: dict[str, Kind] = {
     "APPROVALS_UNAVAILABLE": Kind(503, Exit.FAILED),
     "AUDIT_UNAVAILABLE": Kind(503, Exit.FAILED),
     "AUDIT_BROKEN": Kind(500, Exit.NO),
+    "AUDIT_KEY_REFUSED": Kind(409, Exit.FAILED),
     "ANCHOR_FAILED": Kind(502, Exit.FAILED),
     "RECORD_TOO_LARGE": Kind(413, Exit.FAILED),
     # the machine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import unquote
 
@@ -31,6 +32,8 @@ from cohort.gateway.upstreams import Upstreams
 
 _ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
 """The origin of a web page that did not come from this machine."""
+ANTHROPIC_VERSION = b"anthropic-version"
+"""The header by which a caller of a path that both dialects have shows that it speaks Anthropic's."""
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
 
@@ -112,8 +115,13 @@ class Doors:
             self._refuse(reply, refused)
             return
         snapshot = self._table.snapshot
-        names = [name for name in sorted(snapshot.services) if caller is None or caller.may(name)] if snapshot else []
-        reply.send(200, orjson.dumps({"object": "list", "data": [self._model(name) for name in names]}))
+        names = sorted(snapshot.services) if snapshot else []
+        models = [self._model(request, name) for name in names if caller is None or caller.may(name)]
+        page: dict[str, object] = {"object": "list", "data": models}
+        if ANTHROPIC_VERSION in request.headers:
+            ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {"first_id": None, "last_id": None}
+            page = {"data": models, "has_more": False, **ends}
+        reply.send(200, orjson.dumps(page))
 
     def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
         try:
@@ -122,16 +130,19 @@ class Doors:
                 name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
                 if caller is not None:
                     caller.check(name)
-                reply.send(200, orjson.dumps(self._model(find_service(self._table, name).name)))
+                reply.send(200, orjson.dumps(self._model(request, find_service(self._table, name).name)))
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
         except Refused as refused:
             self._refuse(reply, refused, target=path)
 
-    def _model(self, name: str) -> dict[str, object]:
-        issued_us = self._table.snapshot.table.issued_us if self._table.snapshot else 0
-        return {"id": name, "object": "model", "created": issued_us // 1_000_000, "owned_by": "cohort"}
+    def _model(self, request: Request, name: str) -> dict[str, object]:
+        issued_s = (self._table.snapshot.table.issued_us if self._table.snapshot else 0) // 1_000_000
+        if ANTHROPIC_VERSION in request.headers:
+            created = datetime.fromtimestamp(issued_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return {"type": "model", "id": name, "display_name": name, "created_at": created, "lifecycle": "active"}
+        return {"id": name, "object": "model", "created": issued_s, "owned_by": "cohort"}
 
     def _feedback(self, request: Request, reply: Reply) -> None:
         """POST /v1/feedback: what a client thinks of a unit."""

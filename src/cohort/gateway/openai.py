@@ -61,7 +61,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def usage_of(body: bytes) -> Usage:
     """The usage of a whole answer; nothing known when it is not the JSON of one."""
     try:
-        return _usage(orjson.loads(body))
+        return usage_in(orjson.loads(body))
     except orjson.JSONDecodeError:
         return UNKNOWN
 
@@ -124,7 +124,8 @@ class Tail:
         return usage_of(line)
 
 
-def _usage(fields: Any) -> Usage:
+def usage_in(fields: Any) -> Usage:
+    """The usage that an answer or a chunk reports in its `usage`."""
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return UNKNOWN

@@ -288,6 +288,18 @@ class Proof:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditKey:
+    """A key of the log. It signs the checkpoints whose size lies from `since` to `until`; no `until` while it is active. `line`: both as text."""
+
+    id: str
+    vkey: str
+    active: bool
+    since: int
+    until: int | None
+    line: str
+
+
 class Audit(Protocol):
     def search(self, query: AuditQuery) -> Sequence[Entry]: ...
     def entry(self, index: int) -> Entry:
@@ -311,6 +323,18 @@ class Audit(Protocol):
 
     def note(self, text: str, actor: str) -> int:
         """A person's remark in the log; its index."""
+        ...
+
+    def signing_keys(self) -> Sequence[AuditKey]:
+        """Every key the log has had, the newest first; none when the key file is missing."""
+        ...
+
+    def rotate_key(self, actor: str) -> AuditKey:
+        """A new key beside the one in use; both sign from now on. Errors: AUDIT_KEY_REFUSED."""
+        ...
+
+    def retire_key(self, key: str | None, actor: str) -> AuditKey:
+        """End one of two active keys, by its id, or the older one. Errors: AUDIT_KEY_REFUSED, NOT_FOUND."""
         ...
 
 

@@ -54,6 +54,7 @@ def kernel(served: tuple[House, str]) -> Kernel:
     """The kernel, as new; the running control keeps the objects it was given, so their contents are exchanged."""
     made, fresh = served[0].kernel, Kernel().populated()
     made.audit.entries[:], made.audit.broken, made.audit.down = fresh.audit.entries, None, None
+    made.audit.signing[:] = fresh.audit.signing
     made.agents.agents, made.agents.open, made.agents._numbers = fresh.agents.agents, {}, fresh.agents._numbers
     made.approvals.all, made.approvals.grants, made.approvals.signs = {}, {}, []
     made.actions.requests, made.workspaces.kept, made.workspaces.clean = [], {}, set()
@@ -284,6 +285,26 @@ def test_verify_works_on_an_installation_that_does_not_run(cohort: Command, tmp_
     assert broken.code == 3
     assert "BROKEN at entry 17" in broken.out
     assert stopped("audit", "verify", COHORT_URL="http://127.0.0.1:9", COHORT_KEY="ck_x").code == 1
+
+
+def test_the_log_s_keys_are_shown_rotated_and_retired(cohort):
+    first = "cohort.local/audit+00000000+AAAA"
+    assert cohort("audit", "key", "retire").code == 1, "it is the only one"
+    made = cohort("audit", "key", "rotate")
+    assert (made.code, made.out.split()[0]) == (0, "cohort.local/audit+00000001+AAAA")
+    assert cohort("audit", "key", "rotate", "--json").json["code"] == "AUDIT_KEY_REFUSED"
+    assert cohort("audit", "key").out.splitlines()[1] == first
+    assert cohort("audit", "key", "retire", "ffffffff").code == 1
+    ended = cohort("audit", "key", "retire", "--json").json
+    assert (ended["vkey"], ended["active"]) == (first, False)
+    assert [line.split()[1] for line in cohort("audit", "key", "list").out.splitlines()[-2:]] == ["active", "retired"]
+    assert cohort("audit", "key", "--json").json["vkey"].startswith("cohort.local/audit+00000001")
+
+
+def test_only_an_admin_changes_the_log_s_keys(cohort):
+    for verb in ("rotate", "retire"):
+        assert cohort("audit", "key", verb, "--json", COHORT_KEY=OPERATOR_KEY).json["code"] == "ROLE_TOO_LOW"
+    assert len(cohort("audit", "key", "list", "--json").json["items"]) == 1
 
 
 def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path) -> None:

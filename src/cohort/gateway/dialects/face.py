@@ -143,7 +143,7 @@ class Chat:
     """One call: its original bytes and what the gateway needs to know of it.
 
     `fields` are those of an OpenAI chat completion whatever the caller's dialect (of an operation that is not conversational: its own);
-    `native` are the caller's own. `at_us` and `unit` are set at assignment.
+    `native` are the caller's own, and `unsayable` names what of them `fields` could not take up. `at_us` and `unit` are set at assignment.
     """
 
     body: bytes
@@ -154,3 +154,4 @@ class Chat:
     native: dict[str, Any]
     unit: str = ""
     at_us: int = 0
+    unsayable: str = ""

@@ -9,6 +9,13 @@ from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, Chat, Flow, Ope
 from cohort.gateway.rewriting import Rewriting
 
 
+def forwarded(headers: Mapping[bytes, bytes]) -> bytes:
+    """Of the caller's headers the lines that OpenAI's kind of upstream gets."""
+    if FORWARDED.isdisjoint(headers):
+        return b""
+    return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+
+
 class OpenAIVoice:
     """Answers in OpenAI's dialect."""
 
@@ -33,12 +40,10 @@ class Through:
         self._whole_release = whole_release
 
     def headers(self, headers: Mapping[bytes, bytes]) -> bytes:
-        if FORWARDED.isdisjoint(headers):
-            return b""
-        return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+        return forwarded(headers)
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat)
+        return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat, chat.native)
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return body, openai.usage_of(body)

@@ -254,7 +254,7 @@ class Attempts:
         return b"".join(parts)
 
     def _message(self, target: Target, passage: Passage, request: Request, body: bytes) -> bytes:
-        own = self._keys.authorization(target.api_key)
+        own = self._keys.authorization(target.api_key, target.provider)
         passed = passage.headers(request.headers)
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 

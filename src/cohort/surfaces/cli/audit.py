@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.audit_key import key
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -17,7 +18,10 @@ LINES_MAX = 200
 
 @click.group("audit")
 def command() -> None:
-    """Look into the audit log; verify, prove, export and anchor it."""
+    """Look into the audit log; verify, prove, export and anchor it; change its keys."""
+
+
+command.add_command(key)
 
 
 @command.command("tail", epilog=examples("cohort audit tail\ncohort audit tail -n 50 --follow\ncohort audit tail --follow --json"))
@@ -130,22 +134,6 @@ def prove(session: Session, index: int) -> int:
         session.data(proof)
     else:
         session.text(proof["text"].rstrip("\n"))
-    return Exit.DONE
-
-
-@command.command("key", epilog=examples("cohort audit key > audit.vkey"))
-@api_options
-@with_session
-def key(session: Session) -> int:
-    """The public key that signs checkpoints, as a vkey. Keep a copy where nobody who can change the log can change it."""
-    import io
-
-    from cohort.surfaces.cli.api import Api
-
-    read = io.BytesIO()
-    Api(session).download("/audit/key", read)
-    text = read.getvalue().decode().strip()
-    session.data({"vkey": text}) if session.json else session.text(text)
     return Exit.DONE
 
 

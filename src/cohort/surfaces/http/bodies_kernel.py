@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
+from cohort.kernel.face import AuditKey, Entry, Operation, SessionView, Sign, WorkspaceView
 from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Holding, Limits, Snapshot
 from cohort.kernel.scopes import shown_scope
 from cohort.surfaces.http.bodies import Body, Name, Reason
@@ -217,6 +217,11 @@ class ProofView:
 @dataclass(frozen=True, slots=True)
 class Anchored:
     items: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKeys:
+    items: tuple[AuditKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
