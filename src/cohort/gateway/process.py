@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)))
+    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
@@ -74,7 +74,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines, guard)
+    doorway = (caches, deadlines, settings.gateway_id, guard)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, guard, local=not settings.expose)
