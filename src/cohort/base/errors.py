@@ -80,6 +80,7 @@ ERRORS: dict[str, Kind] = {
     "AGENT_UNKNOWN": Kind(404, Exit.FAILED),
     "AGENT_NAME_TAKEN": Kind(409, Exit.FAILED),
     "AGENT_SUSPENDED": Kind(403, Exit.NO),
+    "AGENT_NOT_SUSPENDED": Kind(409, Exit.FAILED),
     "AGENT_REVOKED": Kind(403, Exit.NO),
     "TOKEN_INVALID": Kind(401, Exit.FAILED),
     "TOKEN_EXPIRED": Kind(401, Exit.FAILED),

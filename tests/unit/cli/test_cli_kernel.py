@@ -98,6 +98,7 @@ def test_scopes_are_given_and_taken_and_an_agent_is_revoked_only_by_name(cohort:
     assert "system.read" in cohort("agent", "grant", "scribe", "system.read").out
     assert "system.read" not in cohort("agent", "revoke", "scribe", "system.read").out
     assert cohort("agent", "suspend", "scribe", "--reason", "odd", "--json").json["state"] == "suspended"
+    assert cohort("agent", "trust", "scribe", "--reason", "looked", "--json").json["untrusted_us"] is None
     assert cohort("agent", "resume", "scribe", "--json").json["state"] == "active"
     refused = cohort("agent", "revoke", "scribe")
     assert refused.code == 2
