@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cohort.delivery.model import Rollout
 from cohort.gateway.contract import ReleaseRoute, RoutingTable, ServiceRoute, Split
+from cohort.gateway.contract_spend import Budget, ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Who may call and what they may spend, as the gateway is told."""
+
+    keys: tuple[ClientKey, ...] = ()
+    keys_required: bool = False
+    budgets: tuple[Budget, ...] = ()
 
 
 def build_table(
@@ -16,6 +26,7 @@ def build_table(
     active: Sequence[Rollout],
     routes: Mapping[str, ReleaseRoute],
     killed: Sequence[str] = (),
+    spending: Spending = Spending(),
     strong_shares: Mapping[tuple[str, str], float] | None = None,
 ) -> RoutingTable:
     """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. `strong_shares`: by service
@@ -29,7 +40,17 @@ def build_table(
         if digest in routes
     }
     used = {service.stable for service in services.values()} | {split.candidate for split in splits.values()}
-    return RoutingTable(version, issued_us, services, {digest: routes[digest] for digest in sorted(used)}, tuple(killed))
+    releases = {digest: routes[digest] for digest in sorted(used)}
+    return RoutingTable(
+        version,
+        issued_us,
+        services,
+        releases,
+        killed=tuple(killed),
+        keys=spending.keys,
+        keys_required=spending.keys_required,
+        budgets=spending.budgets,
+    )
 
 
 def without(table: RoutingTable, service: str, stable: str | None, version: int, issued_us: int) -> RoutingTable:

@@ -22,6 +22,7 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
@@ -47,7 +48,9 @@ class ChatDoor:
         deadlines: Deadlines,
         router: AdaptiveRouter,
         gateway: str,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._table = table
         self._recorder = recorder
         self._answering = answering
@@ -66,22 +69,26 @@ class ChatDoor:
         self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
+        """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
             if self._gateway in headers.get(b"cdn-loop", b""):
                 raise Refused(508, LOOP, "loop_detected")
+            caller = self._guard.admit(headers, reply.peer)
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
+            if caller is not None:
+                caller.check(service.name)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
             reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
+        ongoing.caller = caller
         chat.unit, chat.at_us = unit, ongoing.at_us
         self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:

@@ -35,6 +35,7 @@ from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
+from cohort.gateway.spend.callers import Callers, compile_keys
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
@@ -105,6 +106,7 @@ class Snapshot:
     splits: Mapping[str, str]
     stable: Mapping[str, str]
     strong_shares: Mapping[tuple[str, str], float]  # by service and release: what outcomes say the strong model should get
+    keys: tuple[Callers, bool]  # by their hash, and whether one is required
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
     breakers: tuple[Breaker, ...] = ()
 
@@ -121,6 +123,10 @@ class Table:
         self.breakers = breakers or Breakers()
         self._gateway = gateway
         self.snapshot: Snapshot | None = None
+
+    def keys(self) -> tuple[Callers, bool] | None:
+        """The clients' keys in force, and whether one is required; None without a table."""
+        return self.snapshot.keys if self.snapshot is not None else None
 
     @property
     def version(self) -> int:
@@ -218,12 +224,14 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
+    keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
     used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
     shares = {
         (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
     }
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, shares, killed, used)
+    stable = {name: s.stable.digest for name, s in services.items()}
+    return Snapshot(table, services, splits, stable, shares, keys, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:

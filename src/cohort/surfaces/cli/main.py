@@ -33,6 +33,7 @@ COMMANDS = {
     "approval": (f"{HERE}.approval", "What waits for a person, and the answer."),
     "policy": (f"{HERE}.policy", "Check a policy file; put a changed one in force."),
     "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
+    "gateway": (f"{HERE}.gateway", "Keys and budgets of the programs that call models."),
     "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "mcp": (f"{HERE}.mcp", "Serve an agent's tools to an MCP client."),
     "completion": (f"{HERE}.completion", "Print the shell's completion script."),

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_routing"
-down_revision = "0003_flags"
+revision = "0005_routing"
+down_revision = "0004_gateway"
 
 
 def upgrade() -> None:
