@@ -29,6 +29,7 @@ from cohort.delivery.model import (
 )
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
+from support_clients import late_clients
 from support_kernel import Kernel
 
 ADMIN_KEY = "ck_admin_0123456789"
@@ -398,5 +399,6 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     clock = ManualClock(views.NOW_US)
     kernel = Kernel().populated()
     flags = MemoryFlags()
-    control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), kernel.face, flags)
+    rooms = (kernel.face, flags, late_clients(clock))
+    control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), *rooms)
     return House(registry, memory, access, parts, kernel, flags, control)

@@ -305,3 +305,47 @@ def test_a_wrong_statement_stays_the_programmers_error(database):
 def test_a_closed_database_opens_again_when_asked(database):
     database.close()
     database.check()
+
+
+def test_a_generation_ends_with_any_commit_and_with_nothing_else(database, url):
+    if database.dialect == "postgresql":
+        assert database.generation() is None
+        return
+    found = [database.generation()]
+    with database.write() as connection:
+        put(connection, "a", 1)
+        assert database.generation() == found[0]
+    found.append(database.generation())
+    elsewhere = open_database(url)
+    with elsewhere.write() as connection:
+        put(connection, "b", 1)
+    found.append(database.generation())
+    elsewhere.close()
+    assert len(set(found)) == 3
+
+    def fails():
+        with database.write() as connection:
+            put(connection, "c", 1)
+            raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError):
+        fails()
+    value_of(database, "a")
+    assert database.generation() == found[2]
+
+
+def test_generations_of_two_connections_are_never_alike(sqlite_database):
+    before = sqlite_database.generation()
+    sqlite_database.close()
+    assert sqlite_database.generation() != before
+
+
+def test_asking_for_the_generation_does_not_hold_the_log_back(sqlite_database):
+    sqlite_database.generation()
+    for number in range(3):
+        with sqlite_database.write() as connection:
+            put(connection, f"n{number}", number)
+    with sqlite_database.read() as connection:
+        driver = connection.connection.driver_connection
+        _, frames, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    assert frames == copied > 0

@@ -6,13 +6,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from cohort.base.errors import CohortError
 from cohort.kernel.face import NewAgent
+from cohort.kernel.identity.identities import SqlIdentities
 from cohort.kernel.identity.sessions import SESSIONS_MAX
-from cohort.kernel.model import AgentState, Caller, Limits, Taint
+from cohort.kernel.identity.time import Steady
+from cohort.kernel.model import AgentState, Autonomy, Caller, Limits, Taint
 from cohort.kernel.ports import AUDIENCE
+from cohort.storage.database import open_database
 from cohort.storage.schema import metadata
 from support_identity import Offices, TurnedClock
 
@@ -182,6 +185,38 @@ def _before(offices, pair):
     claims = offices.room.identities._jwts.read(pair.token)
     agent = offices.room.agents.find(claims.agent)
     return Caller(agent, claims.session, claims.token, claims.scopes, claims.expires_us)
+
+
+def test_what_another_process_commits_holds_from_the_next_action_on(offices, url):
+    registered, pair = signed_in(offices)
+    assert caller(offices, pair) == caller(offices, pair)
+    elsewhere = open_database(url)
+    with elsewhere.write() as connection:
+        connection.execute(update(metadata.tables["agents"]).values(autonomy="conservative"))
+    assert caller(offices, pair).agent.autonomy is Autonomy.CONSERVATIVE
+    with elsewhere.write() as connection:
+        connection.execute(update(metadata.tables["agent_sessions"]).values(revoked_us=1, revoked_why="stolen"))
+    assert offices.code(caller, offices, pair) == "SESSION_REVOKED"
+    elsewhere.close()
+    assert registered.agent.autonomy is Autonomy.STANDARD
+
+
+def test_a_session_that_ends_before_its_token_is_not_believed_from_memory(offices):
+    _, pair = signed_in(offices)
+    ends_us = offices.clock.now_us() + 10_000_000
+    with offices.database.write() as connection:
+        connection.execute(update(metadata.tables["agent_sessions"]).values(expires_us=ends_us))
+    offices.clock.advance(9)
+    assert caller(offices, pair).session == pair.session
+    offices.clock.advance(1)
+    assert offices.code(caller, offices, pair) == "TOKEN_EXPIRED"
+
+
+def test_callers_are_remembered_up_to_a_number(offices):
+    pairs = [signed_in(offices, f"smoke-{number}")[1] for number in range(4)]
+    forgetful = SqlIdentities(offices.database, offices.room.identities._jwts, Steady(offices.clock), callers_max=2)
+    assert [forgetful.authenticate(pair.token, AUDIENCE).session for pair in pairs * 2] == [pair.session for pair in pairs * 2]
+    assert len(forgetful._seen) == (2 if offices.database.dialect == "sqlite" else 0)
 
 
 def test_what_still_runs_for_an_agent_is_ended_when_it_is_stopped(offices):

@@ -147,6 +147,14 @@ class Delegation(RuleBasedStateMachine):
                 assert not permits(found.scopes, scope, resource) or permits(above.scopes, scope, resource)
 
     @invariant()
+    def who_was_remembered_is_who_a_stranger_finds(self) -> None:
+        for session in getattr(self, "pairs", {}):
+            remembered = self._caller(session)
+            known, self.offices.room = self.offices.room, self.offices.opened()
+            assert self._caller(session) == remembered
+            self.offices.room = known
+
+    @invariant()
     def marks_stay_and_are_above_too(self) -> None:
         for session in getattr(self, "pairs", {}):
             now, before = self.offices.room.identities.taint(session), self.marks.get(session, Taint())

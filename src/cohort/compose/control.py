@@ -18,6 +18,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
+from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
@@ -54,6 +55,7 @@ class Control:
     reconciler: Reconciler
     plane: HttpDataPlane
     access: Access
+    clients: Clients
     kernel: Kernel
     clock: Clock
     _stop: threading.Event
@@ -126,15 +128,16 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     store = RolloutStore(database)
     plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
     damaged = DamageWatch(registry, clock)
-    reconciler = Reconciler(store, plane, _Routes(registry), clock)
+    reconciler = Reconciler(store, plane, _Routes(registry), clock, spending)
     controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
+    clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
     stop = threading.Event()
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    return Control(database, registry, rollouts, flags, controller, reconciler, plane, access, kernel, clock, stop, loop)
+    return Control(database, registry, rollouts, flags, controller, reconciler, plane, access, clients, kernel, clock, stop, loop)
 
 
 class _Routes:

@@ -20,10 +20,12 @@ from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"
 OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
@@ -42,7 +44,10 @@ class ChatDoor:
         log: Log,
         caches: Caches,
         deadlines: Deadlines,
+        gateway: str,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._table = table
         self._recorder = recorder
         self._answering = answering
@@ -53,25 +58,32 @@ class ChatDoor:
         self._log = log
         self._cached = CachedCalls(caches, recorder, self._answer)
         self._deadlines = deadlines
+        self._gateway = gateway.encode()
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
+        """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
+            if self._gateway in headers.get(b"cdn-loop", b""):
+                raise Refused(508, LOOP, "loop_detected")
+            caller = self._guard.admit(headers, reply.peer)
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
+            if caller is not None:
+                caller.check(service.name)
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
             reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
+        ongoing.caller = caller
         chat.unit, chat.at_us = unit, ongoing.at_us
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)

@@ -22,6 +22,7 @@ import orjson
 
 from cohort.gateway.contract_cache import CachePolicy, decode_cache
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
+from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
 
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
@@ -117,6 +118,7 @@ class ServiceRoute:
 class RoutingTable:
     """Everything a gateway serves from. A gateway takes a table only if its `version` is higher than the one it has.
 
+    `keys`: those in force. `keys_required`: refuse who shows none of them, also when there is none left.
     `killed`: flags that people turned off everywhere; `name*` is every flag that begins so.
     """
 
@@ -126,6 +128,9 @@ class RoutingTable:
     releases: Mapping[str, ReleaseRoute]
     killed: tuple[str, ...] = ()
     contract: int = CONTRACT_VERSION
+    keys: tuple[ClientKey, ...] = ()
+    keys_required: bool = False
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -168,6 +173,7 @@ class Call:
     cost_usd_micro: int | None = None  # millionths of a dollar; None where the price or the usage is unknown
     stream: bool = False
     route: str = ""
+    key: str = ""  # id of the client's key; empty where none was needed
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
     cache: str = ""  # the tier that answered: l1, l2, l3, l4; "none" when the client wanted a kept answer and none was there
@@ -242,6 +248,9 @@ def decode_table(data: bytes) -> RoutingTable:
             issued_us=int(body["issued_us"]),
             services={name: _service(entry) for name, entry in body["services"].items()},
             releases={digest: _release(entry) for digest, entry in body["releases"].items()},
+            keys=decode_keys(body.get("keys", ())),
+            keys_required=bool(body.get("keys_required", False)),
+            budgets=decode_budgets(body.get("budgets", ())),
             killed=tuple(body.get("killed", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:

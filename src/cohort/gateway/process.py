@@ -34,6 +34,7 @@ from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.settings import Limits, Settings, read_secret, read_unit_key
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.turns import Turn
@@ -66,7 +67,7 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)))
+    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
@@ -78,10 +79,12 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines)
+    guard = Guard(table.keys, clock, settings.expose)
+    doorway = (caches, deadlines, settings.gateway_id, guard)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, local=not settings.expose)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, guard, local=not settings.expose)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
@@ -93,7 +96,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
         keeping = group.create_task(outside.run())
-        sweeping = group.create_task(_sweep(upstreams, caches))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -193,8 +196,9 @@ async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
             log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         upstreams.sweep()
         caches.sweep()
+        guard.lockout.forget_old()

@@ -14,6 +14,7 @@ from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
 from cohort.gateway.dialects.face import UNKNOWN, Usage
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
 
@@ -54,6 +55,7 @@ class Ongoing:
     total_us: int | None = None
     usage: Usage = UNKNOWN
     cost_usd_micro: int | None = None  # known once the call has ended
+    caller: Caller | None = None
     tape: Tape | None = None  # holds the answer for the caches, where they take part
     cache: str = ""
     cache_line: bytes = b""  # what the reply says of the caches
@@ -201,6 +203,8 @@ def _ending(ongoing: Ongoing) -> str:
         rest += f',"tokens_in":{tokens_in}'
     if tokens_out is not None:
         rest += f',"tokens_out":{tokens_out}'
+    if ongoing.caller is not None:
+        rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
         rest += f',"cost_usd_micro":{ongoing.cost_usd_micro}'
     if ongoing.cache:

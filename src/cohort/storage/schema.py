@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from cohort.storage import schema_kernel
+from cohort.storage import schema_gateway, schema_kernel
 
 metadata = MetaData(
     naming_convention={
@@ -245,6 +245,7 @@ sessions = Table(
 )
 
 schema_kernel.declare(metadata)
+schema_gateway.declare(metadata)
 
 agents = metadata.tables["agents"]
 agent_keys = metadata.tables["agent_keys"]
@@ -262,3 +263,6 @@ audit_nodes = metadata.tables["audit_nodes"]
 audit_checkpoints = metadata.tables["audit_checkpoints"]
 audit_payloads = metadata.tables["audit_payloads"]
 audit_anchors = metadata.tables["audit_anchors"]
+client_keys = metadata.tables["client_keys"]
+budgets = metadata.tables["budgets"]
+spending = metadata.tables["spending"]

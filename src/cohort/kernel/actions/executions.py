@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ class Line:
     workspace: str = ""
     argv_sha256: str = ""
     backend: str = ""
+
+
+_NAMES = tuple(one.name for one in fields(Line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Executions:
             return b""
 
     def _append(self, line: Line) -> None:
-        data = json.dumps(asdict(line), separators=(",", ":")).encode() + b"\n"
+        data = json.dumps({name: getattr(line, name) for name in _NAMES}, separators=(",", ":")).encode() + b"\n"
         with self._lock, _in_our_words():
             if self._size + len(data) > self._segment_bytes_max:
                 self._begin(max(self._segments(), default=0) + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from cohort.base.errors import CohortError
 from cohort.kernel.actions import origins, policy_text
 from cohort.kernel.actions.catalogue import Kind
 from cohort.kernel.actions.facts import Facts
+from cohort.kernel.actions.policy_answers import Answers, Question
+from cohort.kernel.actions.policy_reads import Reads
 from cohort.kernel.actions.policy_text import PolicyText, Statement
 from cohort.kernel.actions.rules import Verdict
 from cohort.kernel.model import Action, Answer
@@ -30,11 +32,12 @@ COMMAND_CHARS_MAX = 8192
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy set in force. `hash`: SHA-256 over its canonical form, the version and the settings that decide too."""
+    """A policy set in force. `hash`: SHA-256 over its canonical form, the version and the settings that decide too. `answers`: what Cedar said."""
 
     text: PolicyText | None
     hash: str
     broken: str = ""
+    answers: Answers = field(default_factory=Answers, compare=False, repr=False)
 
     @property
     def asks_taint(self) -> bool:
@@ -45,11 +48,25 @@ class Policy:
         """The worst answer over every resource that the action touches."""
         if self.text is None:
             return Verdict(Answer.DENY, ("policy.broken",), f"the policy cannot be used: {self.broken}", code="POLICY_UNAVAILABLE")
-        asked = [_request(facts, resource) for resource in facts.resources]
-        entities = json.dumps([_principal(facts), *(_entity(facts, resource) for resource in dict.fromkeys(facts.resources))])
-        results = cedarpy.is_authorized_batch(asked, self.text.parsed, entities)
-        verdicts = [_verdict(result, self.text.statements) for result in results]
+        verdicts = [self._verdict(self.text, facts, resource) for resource in facts.resources]
         return min(verdicts, key=lambda found: (_RANK[found.answer], found.waives))
+
+    def _verdict(self, text: PolicyText, facts: Facts, resource: str) -> Verdict:
+        """Cedar's, or the one it gave before to the same question: the same in everything that a policy of this set reads."""
+        question = _question(text.reads, facts, resource)
+        known = self.answers.get(question)
+        if known is None:
+            known, sure = _asked(text, facts, resource)
+            if sure:
+                self.answers.put(question, known)
+        return known
+
+
+def _asked(text: PolicyText, facts: Facts, resource: str) -> tuple[Verdict, bool]:
+    """Cedar's answer, and whether it is one: an evaluation that failed is tried again the next time."""
+    entities = json.dumps([_principal(facts), *(_entity(facts, one) for one in dict.fromkeys(facts.resources))])
+    result = cedarpy.is_authorized_batch([_request(facts, resource)], text.parsed, entities)[0]
+    return _verdict(result, text.statements), not result.diagnostics.errors
 
 
 _RANK = {Answer.DENY: 0, Answer.ASK: 1, Answer.ALLOW: 2}
@@ -83,22 +100,43 @@ def _request(facts: Facts, resource: str) -> dict[str, Any]:
     }
 
 
+def _words(facts: Facts) -> list[str]:
+    return [str(word) for word in facts.action.arguments.get("argv", ())]
+
+
+_CONTEXT: Mapping[str, Callable[[Facts], Any]] = {
+    "risk": lambda facts: round(facts.risk * 100),
+    "risk_max": lambda facts: round(facts.caller.agent.autonomy.risk_max * 100),
+    "level": lambda facts: facts.level.value,
+    "untrusted": lambda facts: facts.taint.untrusted,
+    "private": lambda facts: facts.taint.private,
+    "network": lambda facts: bool(facts.action.arguments.get("network", False)),
+    "shell": lambda facts: facts.shell,
+    "command": lambda facts: " ".join(_words(facts))[:COMMAND_CHARS_MAX],
+    "words": _words,
+    "method": lambda facts: str(facts.action.arguments.get("method", "")),
+    "task": lambda facts: facts.caller.task or "",
+    "delegated": lambda facts: bool(facts.caller.actors),
+}
+
+
 def _context(facts: Facts) -> dict[str, Any]:
-    words = [str(word) for word in facts.action.arguments.get("argv", ())]
-    return {
-        "risk": round(facts.risk * 100),
-        "risk_max": round(facts.caller.agent.autonomy.risk_max * 100),
-        "level": facts.level.value,
-        "untrusted": facts.taint.untrusted,
-        "private": facts.taint.private,
-        "network": bool(facts.action.arguments.get("network", False)),
-        "shell": facts.shell,
-        "command": " ".join(words)[:COMMAND_CHARS_MAX],
-        "words": words,
-        "method": str(facts.action.arguments.get("method", "")),
-        "task": facts.caller.task or "",
-        "delegated": bool(facts.caller.actors),
-    }
+    return {name: value(facts) for name, value in _CONTEXT.items()}
+
+
+def _question(reads: Reads, facts: Facts, resource: str) -> Question:
+    """All that the answer can turn on. The action is always part of it, and with it the resource's type."""
+    asked: list[Any] = [facts.row.name]
+    asked += (tuple(value) if isinstance(value, list) else value for value in (_CONTEXT[name](facts) for name in reads.context))
+    if reads.principal:
+        agent = facts.caller.agent
+        asked += (agent.id, agent.name, agent.autonomy)
+    if reads.whole:  # and that of the others, which are there to be asked about by name
+        asked += (resource, *(tuple(_attributes(facts, one).items()) for one in facts.resources))
+    elif reads.resource:
+        attributes = _attributes(facts, resource)
+        asked += (attributes.get(name) for name in reads.resource)
+    return tuple(asked)
 
 
 def _principal(facts: Facts) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import cedarpy
 
 from cohort.base.errors import CohortError
+from cohort.kernel.actions.policy_reads import Reads, reads_of
 
 POLICY_CHARS_MAX = 262_144
 POLICIES_MAX = 500
@@ -41,13 +42,14 @@ class Statement:
 class PolicyText:
     """Policies in Cedar's order: the n-th is what Cedar calls `policyN`. `canonical`: their JSON, without comments and layout.
 
-    `asks_taint`: whether one of them looks at what a session has read.
+    `asks_taint`: whether one of them looks at what a session has read. `reads`: what they look at at all.
     """
 
     statements: tuple[Statement, ...]
     canonical: tuple[Any, ...]
     parsed: cedarpy.PolicySet
     asks_taint: bool
+    reads: Reads
 
 
 def shipped() -> str:
@@ -88,7 +90,8 @@ def read(user: str = "", source: str = "policy") -> PolicyText:
     _validate(theirs, source)
     canonical = tuple(_json(text) for text in both)
     said = json.dumps(canonical)
-    return PolicyText(tuple(statement for _, statement in (*own, *theirs)), canonical, parsed, any(word in said for word in TAINT_WORDS))
+    asks_taint = any(word in said for word in TAINT_WORDS)
+    return PolicyText(tuple(statement for _, statement in (*own, *theirs)), canonical, parsed, asks_taint, reads_of(canonical))
 
 
 def read_file(file: Path) -> PolicyText:
@@ -97,8 +100,9 @@ def read_file(file: Path) -> PolicyText:
         with file.open("rb") as opened:
             text = opened.read(POLICY_CHARS_MAX * 4 + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
-        hint = "Name a readable UTF-8 text in `kernel.policy_file`."
-        raise CohortError("POLICY_INVALID", f"{file.name}: cannot be read: {error}", field="kernel.policy_file", hint=hint) from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        hint = "Name a file that can be read, with UTF-8 text in it."
+        raise CohortError("POLICY_INVALID", f"{file}: cannot be read: {why}", field="kernel.policy_file", hint=hint) from error
     return read(text, file.name)
 
 

@@ -1,14 +1,16 @@
-"""Who asks, asked afresh for every action: the signature is remembered, whether the session and its agents are in force never is."""
+"""Who asks, looked at afresh for every action: what the database said is believed again only while nothing was committed to it since."""
 
 from __future__ import annotations
 
 import hmac
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
 from cohort.base.errors import CohortError
-from cohort.base.ids import AgentId, AgentSessionId
+from cohort.base.ids import AgentId, AgentSessionId, TokenId
 from cohort.kernel.identity.rows import BY_SESSION, agent_of, agent_sessions, agents, scopes_of
 from cohort.kernel.identity.sessions import ancestors, revoked
 from cohort.kernel.identity.time import Steady
@@ -16,15 +18,32 @@ from cohort.kernel.identity.tokens import LEEWAY_S, Claims, Jwts
 from cohort.kernel.model import AgentState, Caller, Scope, Taint
 from cohort.kernel.scopes import narrowed
 from cohort.storage.database import Database
+from cohort.storage.onlooker import Generation
+
+CALLERS_KNOWN_MAX = 4096
+"""Tokens whose caller is remembered; the oldest is forgotten for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Who the database said is behind `claims`, as of `generation`, and when that session ends."""
+
+    generation: Generation
+    claims: Claims
+    caller: Caller
+    ends_us: int
 
 
 class SqlIdentities:
     """The port `Identities`. Safe to use from many threads; every method may raise the errors of `Database`."""
 
-    def __init__(self, database: Database, jwts: Jwts, time: Steady) -> None:
+    def __init__(self, database: Database, jwts: Jwts, time: Steady, callers_max: int = CALLERS_KNOWN_MAX) -> None:
         self._database = database
         self._jwts = jwts
         self._time = time
+        self._callers_max = callers_max
+        self._lock = threading.Lock()
+        self._seen: dict[TokenId, _Seen] = {}
 
     def authenticate(self, token: str, audience: str, bound_to: str | None = None) -> Caller:
         """The caller behind `token`. Its scopes are what the token, the session, the agent and everyone it acts for still permit, together.
@@ -35,6 +54,18 @@ class SqlIdentities:
         claims = self._jwts.read(token)
         _check_place(claims, audience, bound_to)
         self._check_time(claims.issued_s, claims.expires_us)
+        generation = self._database.generation()  # before the rows: what is committed in between makes it another one
+        seen = self._seen.get(claims.token)
+        if seen is not None and seen.generation == generation and seen.claims == claims:
+            self._check_session_time(seen.ends_us)
+            return seen.caller
+        caller, ends_us = self._looked_up(claims)
+        if generation is not None:
+            self._remember(_Seen(generation, claims, caller, ends_us))
+        return caller
+
+    def _looked_up(self, claims: Claims) -> tuple[Caller, int]:
+        """The caller as the database has it now, and when the session ends."""
         with self._database.read() as connection:
             row = self._in_force(connection, claims.session)
             if row.agent != claims.agent or tuple(row.actors) != claims.actors or row.bound_to != claims.bound_to:
@@ -42,7 +73,15 @@ class SqlIdentities:
             scopes = narrowed(_permitted(claims.scopes, row), agent_of(row, "agent_").scopes)
             for held in _chain(connection, claims.actors):
                 scopes = narrowed(scopes, held)
-        return Caller(agent_of(row, "agent_"), claims.session, claims.token, scopes, claims.expires_us, row.task, claims.actors)
+        agent = agent_of(row, "agent_")
+        return Caller(agent, claims.session, claims.token, scopes, claims.expires_us, row.task, claims.actors), row.expires_us
+
+    def _remember(self, seen: _Seen) -> None:
+        with self._lock:
+            self._seen.pop(seen.claims.token, None)
+            while len(self._seen) >= self._callers_max:
+                del self._seen[next(iter(self._seen))]
+            self._seen[seen.claims.token] = seen
 
     def again(self, caller: Caller) -> Caller:
         """`caller` as it is now. Errors: as `authenticate`."""
@@ -72,6 +111,20 @@ class SqlIdentities:
             marked = agent_sessions.c.id.in_(ancestors(connection, session))
             connection.execute(update(agent_sessions).where(marked).values(new))
 
+    def data_untrusted(self, agent: AgentId) -> bool:
+        """Errors: NOT_FOUND."""
+        with self._database.read() as connection:
+            row = connection.execute(select(agents.c.untrusted_us).where(agents.c.id == agent)).one_or_none()
+        if row is None:
+            raise CohortError("NOT_FOUND", f"there is no agent {agent}", hint="See `cohort agent list`.")
+        return row.untrusted_us is not None
+
+    def mark_data(self, agent: AgentId) -> None:
+        """The first time counts."""
+        clean = update(agents).where(agents.c.id == agent, agents.c.untrusted_us.is_(None))
+        with self._database.write() as connection:
+            connection.execute(clean.values(untrusted_us=self._time.now_us()))
+
     def _check_time(self, issued_s: int, expires_us: int) -> None:
         now_us = self._time.now_us()
         if issued_s > now_us // 1_000_000 + LEEWAY_S:
@@ -90,9 +143,12 @@ class SqlIdentities:
         if row.revoked_us is not None:
             raise revoked(row.revoked_why)
         _check_state(row.agent_name, row.agent_state)
-        if self._time.now_us() >= row.expires_us:
-            raise _expired("session")
+        self._check_session_time(row.expires_us)
         return row
+
+    def _check_session_time(self, ends_us: int) -> None:
+        if self._time.now_us() >= ends_us:
+            raise _expired("session")
 
 
 def _check_place(claims: Claims, audience: str, bound_to: str | None) -> None:

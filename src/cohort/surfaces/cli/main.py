@@ -32,6 +32,7 @@ COMMANDS = {
     "approval": (f"{HERE}.approval", "What waits for a person, and the answer."),
     "policy": (f"{HERE}.policy", "Check a policy file; put a changed one in force."),
     "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
+    "gateway": (f"{HERE}.gateway", "Keys and budgets of the programs that call models."),
     "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "mcp": (f"{HERE}.mcp", "Serve an agent's tools to an MCP client."),
     "completion": (f"{HERE}.completion", "Print the shell's completion script."),
@@ -85,6 +86,9 @@ def run(arguments: list[str], session: Session) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        session.say(error.format_message())
+        return Exit.USAGE
     except click.ClickException as error:
         return _usage(error, session)
     except UnicodeEncodeError as error:
@@ -99,4 +103,4 @@ def run(arguments: list[str], session: Session) -> int:
 
 def _usage(error: click.ClickException, session: Session) -> int:
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cohort"
-    return session.fail(CohortError("FIELD_INVALID", error.format_message(), hint=f"See `{where} --help`."))
+    return session.fail(CohortError("FIELD_INVALID", " ".join(error.format_message().split()), hint=f"See `{where} --help`."))

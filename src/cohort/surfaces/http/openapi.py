@@ -16,6 +16,7 @@ from cohort.surfaces.http import (
     routes_approvals,
     routes_audit,
     routes_flags,
+    routes_gateway,
     routes_health,
     routes_keys,
     routes_rollouts,
@@ -37,6 +38,7 @@ NAMED = {
     "audit": routes_audit.router,
     "workspaces": routes_workspaces.router,
     "keys": routes_keys.router,
+    "gateway": routes_gateway.router,
     "tokens": routes_tokens.router,
 }
 BY_TOKEN = frozenset({f"{PREFIX}/actions", f"{PREFIX}/approvals/{{approval}}/withdraw"})

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
+from cohort.delivery.clients import Clients
 from cohort.delivery.face import Flags, Registry, Rollouts
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
@@ -116,3 +117,4 @@ class ControlFace:
     ingest: Callable[[], Ingest]
     kernel: KernelFace
     flags: Flags
+    clients: Clients
