@@ -62,6 +62,7 @@ ERRORS: dict[str, Kind] = {
     "RELEASE_AMBIGUOUS": Kind(409, Exit.USAGE),
     "RELEASE_VERSION_TAKEN": Kind(409, Exit.FAILED),
     "RELEASE_DAMAGED": Kind(500, Exit.FAILED),
+    "CACHE_NOT_ERASED": Kind(503, Exit.UNKNOWN),
     "ROLLOUT_UNKNOWN": Kind(404, Exit.FAILED),
     "ROLLOUT_ACTIVE": Kind(409, Exit.FAILED),
     "ROLLOUT_ENDED": Kind(409, Exit.FAILED),

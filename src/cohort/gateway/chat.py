@@ -11,8 +11,8 @@ from cohort.gateway import openai
 from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
-from cohort.gateway.cache.caches import Caches, Lookup
-from cohort.gateway.cache.serving import deliver, refuse
+from cohort.gateway.cache.caches import Caches
+from cohort.gateway.cache.steps import CachedCalls
 from cohort.gateway.contract import Arm, Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
@@ -59,7 +59,7 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
-        self._caches = caches
+        self._cached = CachedCalls(caches, recorder, self._answer)
         self._deadlines = deadlines
         self._router = router
         self._aimed: object = None  # the table whose wanted shares the router has
@@ -94,25 +94,8 @@ class ChatDoor:
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         if ongoing.target.cache is not None or b"cache-control" in headers:
-            return self._cached(ongoing, chat, request, reply)
+            return self._cached.handle(ongoing, chat, request, reply)
         return self._answer(ongoing, chat, request, reply)
-
-    def _cached(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer from what is kept; otherwise ask, and keep what is said."""
-        lookup = self._caches.begin(ongoing, chat, request.headers.get(b"cache-control"))
-        hit = self._caches.find(lookup)
-        self._caches.count(lookup, hit.tier if hit is not None else None)
-        if hit is not None:
-            deliver(lookup, hit, self._recorder, reply)
-        elif lookup.control.only_if_cached:
-            refuse(lookup, self._recorder, reply)
-        else:
-            return self._answer_and_keep(lookup, chat, request, reply)
-        return None
-
-    async def _answer_and_keep(self, lookup: Lookup, chat: Chat, request: Request, reply: Reply) -> None:
-        await self._answer(lookup.ongoing, chat, request, reply)
-        self._caches.keep(lookup)
 
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
