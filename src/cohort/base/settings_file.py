@@ -24,6 +24,7 @@ class GatewayFile(Strict):
     port: Port = 1
     expose: bool = False
     limits: dict[str, Limit] = {}
+    private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
 
 
 class ControlFile(Strict):

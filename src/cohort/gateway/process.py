@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
+from cohort.gateway.addresses import Guard
 from cohort.gateway.answering import Answering
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.door import CacheDoor
@@ -65,7 +66,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
-    upstreams = Upstreams(limits, turn.send)
+    upstreams = Upstreams(limits, turn.send, Guard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
     own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     caches = _caches(limits, clock, metrics, table)
