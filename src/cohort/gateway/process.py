@@ -62,15 +62,18 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
+    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
+    keys = Keys(os.environ, clock, limits.key_fresh_s, own)
+    table = Table(
+        settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
+    )
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     upstreams = Upstreams(limits, turn.send, Guard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
-    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     caches = _caches(limits, clock, metrics, table)
-    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    entropy = Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines, settings.gateway_id)

@@ -11,15 +11,11 @@ from cohort.gateway.dialects.messages_translated import MessagesOverChat
 from cohort.gateway.dialects.messages_voice import VOICE as MESSAGES_VOICE
 from cohort.gateway.dialects.openai_same import VOICE, Through, parse_chat, parse_plain
 
-PROVIDERS = ("openai", "anthropic")
-"""Protocols of upstreams."""
 UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
     "openai": (b"/chat/completions", b"/completions", b"/embeddings", b"/moderations"),
     "anthropic": (b"/messages", b"/messages/count_tokens"),
 }
 """What may be asked of each kind of upstream, behind its base URL."""
-KEY_LINES: Mapping[str, str] = {"openai": "authorization: Bearer {}\r\n", "anthropic": "x-api-key: {}\r\n"}
-"""How each kind of upstream is given its key."""
 
 CHAT = Operation(
     "chat completions",
