@@ -28,11 +28,14 @@ class GatewaySettings:
     """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach.
 
     `private_upstreams`: networks that releases may have upstreams in though they are not public.
+    `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
     host: str = "127.0.0.1"
     port: int = GATEWAY_PORT
     expose: bool = False
+    cache_redis: str | None = None
+    cache_redis_password_file: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
 

@@ -27,7 +27,7 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-class Guard:
+class AddressGuard:
     """Decides on addresses. `allowed`: networks that may be reached though they are not public."""
 
     def __init__(self, allowed: Sequence[Network]) -> None:

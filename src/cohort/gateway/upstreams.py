@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections import deque
 
-from cohort.gateway.addresses import Guard
+from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
 from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
@@ -28,7 +28,7 @@ class _Pool:
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits, send: Send, guard: Guard) -> None:
+    def __init__(self, limits: Limits, send: Send, guard: AddressGuard) -> None:
         self._guard = guard
         self._limits = limits
         self._send = send

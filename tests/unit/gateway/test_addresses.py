@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.gateway.addresses import LOOPBACK_ONLY, METADATA, Guard, inner, is_public, networks
+from cohort.gateway.addresses import LOOPBACK_ONLY, METADATA, AddressGuard, inner, is_public, networks
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
 from cohort.gateway.upstream_connection import Forbidden, Unreachable
 from cohort.gateway.upstreams import Upstreams
 
-DEFAULT = Guard(networks(LOOPBACK_ONLY))
+DEFAULT = AddressGuard(networks(LOOPBACK_ONLY))
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_everything_else_may_not(address: str) -> None:
 
 
 def test_a_network_can_be_allowed_and_the_addresses_of_credentials_never() -> None:
-    wide = Guard(networks(["0.0.0.0/0", "::/0"]))
+    wide = AddressGuard(networks(["0.0.0.0/0", "::/0"]))
     assert wide.permits("10.0.0.1")
     assert wide.permits("fe80::1")
     for address in METADATA:
         assert not wide.permits(str(address))
     assert not wide.permits("::ffff:169.254.169.254")
-    assert not Guard(networks([])).permits("127.0.0.1")
+    assert not AddressGuard(networks([])).permits("127.0.0.1")
 
 
 @given(st.ip_addresses(v=4))
