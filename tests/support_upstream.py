@@ -34,6 +34,7 @@ class Seen:
 
     headers: dict[str, str]
     body: bytes
+    path: str = ""
     gone: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -220,8 +221,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
 class Upstream:
     """`base_url` to put into a release; `seen` is what came, in order."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, behave: Behaviour | None = None) -> None:
         self._tls = tls
+        self._behave = behave
         self.seen: list[Seen] = []
         self.connections = 0
         self._arrived = threading.Condition()
@@ -261,7 +263,8 @@ class Upstream:
                 with self._arrived:
                     self.seen.append(seen)
                     self._arrived.notify_all()
-                await BEHAVIOURS[seen.fields["model"]](Exchange(seen, reader, writer))
+                behave = self._behave or BEHAVIOURS[seen.fields["model"]]
+                await behave(Exchange(seen, reader, writer))
                 await writer.drain()
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             if "seen" in locals() and seen is not None:
@@ -275,6 +278,6 @@ async def _read(reader: asyncio.StreamReader) -> Seen | None:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
-    lines = head.decode().split("\r\n")[1:-2]
+    first, *lines = head.decode().split("\r\n")[:-2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Seen(headers, await reader.readexactly(int(headers["content-length"])))
+    return Seen(headers, await reader.readexactly(int(headers["content-length"])), first.split()[1])

@@ -134,11 +134,11 @@ class Answering:
                 await reply.drain()
                 deadline.moved_s = now_s()
                 resting = False
+            last = flow.end()
             check(flow)
         finally:
             ongoing.usage = flow.usage()
         _judge_stream(ongoing, connection, flow)
-        last = flow.end()
         self._recorder.end(ongoing)
         if last:
             reply.write(last)
@@ -176,6 +176,8 @@ class Answering:
             deadline.moved_s = self._loop.time()
             flow.feed(chunk)
             check(flow)
+        flow.end()
+        check(flow)
         ongoing.usage = flow.usage()
         _judge_stream(ongoing, connection, flow)
 
@@ -214,7 +216,7 @@ def _where(ongoing: Ongoing) -> str:
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:
-    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.form.target.route.encode() if ongoing.degraded else b""
+    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.first.route.encode() if ongoing.degraded else b""
     return b"%sx-cohort-unit: %s\r\n%s%s" % (ongoing.target.reply_headers, ongoing.unit.encode(), degraded, ongoing.cache_line)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cohort.base.clock import Clock
+from cohort.gateway.dialects.operations import KEY_LINES
 
 KEY_BYTES_MAX = 16 << 10
 OWN_PREFIX = "COHORT_"
@@ -28,22 +29,22 @@ class Keys:
         self._clock = clock
         self._fresh_s = fresh_s
         self._own = [folder.resolve() for folder in own]
-        self._lines: dict[str, tuple[bytes, float]] = {}
+        self._lines: dict[tuple[str, str], tuple[bytes, float]] = {}
 
-    def authorization(self, reference: str | None) -> bytes:
-        """The authorization header line for a reference; empty when there is none.
+    def authorization(self, reference: str | None, provider: str = "openai") -> bytes:
+        """The header line that gives a provider the key of a reference; empty when there is none.
 
         Raises:
             KeyMissing: nothing there, or not a key.
         """
         if reference is None:
             return b""
-        known = self._lines.get(reference)
+        known = self._lines.get((provider, reference))
         now_s = self._clock.monotonic_s()
         if known is not None and now_s - known[1] < self._fresh_s:
             return known[0]
-        line = f"authorization: Bearer {self._resolve(reference)}\r\n".encode()
-        self._lines[reference] = (line, now_s)
+        line = KEY_LINES[provider].format(self._resolve(reference)).encode()
+        self._lines[provider, reference] = (line, now_s)
         return line
 
     def _resolve(self, reference: str) -> str:

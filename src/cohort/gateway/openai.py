@@ -61,9 +61,17 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def usage_of(body: bytes) -> Usage:
     """The usage of a whole answer; nothing known when it is not the JSON of one."""
     try:
-        return _usage(orjson.loads(body))
+        return usage_in(orjson.loads(body))
     except orjson.JSONDecodeError:
         return UNKNOWN
+
+
+def is_json(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def is_error(body: bytes) -> bool:
@@ -124,7 +132,8 @@ class Tail:
         return usage_of(line)
 
 
-def _usage(fields: Any) -> Usage:
+def usage_in(fields: Any) -> Usage:
+    """The usage that an answer or a chunk reports in its `usage`."""
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return UNKNOWN

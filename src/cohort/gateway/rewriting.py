@@ -39,14 +39,26 @@ class Rewriting:
         """The body for the upstream; raises Refused 400 when it is nested too deeply to be written out again."""
         fields = chat.fields
         missing = [p for p in self.parameters if not any(name in fields for name in p[1])] if self.parameters else []
-        return self._spliced(chat, missing) or self._rewritten(chat, missing)
+        return self._spliced(chat, missing) or self.written(self.fields(fields))
 
-    def apply_model(self, chat: Chat) -> bytes:
-        """The body with nothing but the model changed."""
-        body = None
-        if b"\\" not in chat.body or chat.body.rfind(ESCAPED_LETTER) < 0:
-            body = _replace(chat.body, b'"model"', orjson.dumps(chat.service), self.model_json)
-        return body or _written({**chat.fields, "model": self.model})
+    def apply_model(self, chat: Chat, fields: dict[str, Any]) -> bytes:
+        """The body, whose values are `fields`, with nothing but the model changed."""
+        return spliced_model(chat, self) or self.written({**fields, "model": self.model})
+
+    def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A chat request's fields with what the release sets."""
+        missing = {name: value for name, names, value, _ in self.parameters if not any(other in fields for other in names)}
+        changed = {**fields, "model": self.model, **missing}
+        if self.prompt is not None:
+            changed["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
+        return changed
+
+    def written(self, fields: dict[str, Any]) -> bytes:
+        """Raises Refused 400 for what is nested too deeply."""
+        try:
+            return orjson.dumps(fields)
+        except TypeError as error:
+            raise Refused(400, "the body is nested too deeply", "invalid_json") from error
 
     def _spliced(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes | None:
         if b"\\" in chat.body and chat.body.rfind(ESCAPED_LETTER) >= 0:
@@ -58,12 +70,6 @@ class Rewriting:
             brace = body.index(b"{") + 1
             body = body[:brace] + b"".join(p[3] for p in missing) + body[brace:]
         return body
-
-    def _rewritten(self, chat: Chat, missing: list[tuple[str, tuple[str, ...], Any, bytes]]) -> bytes:
-        fields = {**chat.fields, "model": self.model, **{name: value for name, _, value, _ in missing}}
-        if self.prompt is not None:
-            fields["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
-        return _written(fields)
 
 
 def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> Rewriting:
@@ -77,11 +83,15 @@ def rewriting(model: str, prompt: str | None, parameters: Mapping[str, Any]) -> 
     return Rewriting(model, orjson.dumps(model), prompt, message, tuple(entries))
 
 
-def _written(fields: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(fields)
-    except TypeError as error:
-        raise Refused(400, "the body is nested too deeply", "invalid_json") from error
+def spliced_model(chat: Chat, rewriting: Rewriting, added: bytes = b"") -> bytes | None:
+    """The body with the model replaced and `added` at its beginning; None when the place of the model cannot be told for certain."""
+    if b"\\" in chat.body and chat.body.rfind(ESCAPED_LETTER) >= 0:
+        return None  # a key may be written with escapes
+    body = _replace(chat.body, b'"model"', orjson.dumps(chat.service), rewriting.model_json)
+    if body is None or not added:
+        return body
+    brace = body.index(b"{") + 1
+    return body[:brace] + added + body[brace:]
 
 
 def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:

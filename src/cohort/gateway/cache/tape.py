@@ -66,6 +66,7 @@ class Taped:
 
     def end(self) -> bytes:
         last = self._flow.end()
+        self.problem = self._flow.problem
         if last and not self._said:
             self._tape.piece(last)
         return last

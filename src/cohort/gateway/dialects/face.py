@@ -18,7 +18,7 @@ FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"tracep
 
 
 class Refused(Exception):
-    """A request that is answered with an error before anything is assigned or sent upstream. The caller's voice says it."""
+    """A request that is answered with an error before anything is sent upstream. The caller's voice says it; `headers`: ready lines."""
 
     def __init__(
         self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST, headers: bytes = b""
@@ -30,6 +30,7 @@ class Refused(Exception):
         self.code = code
         self.param = param
         self.kind = kind
+        self.headers = headers
 
 
 class Untranslatable(Exception):
@@ -142,7 +143,7 @@ class Chat:
     """One call: its original bytes and what the gateway needs to know of it.
 
     `fields` are those of an OpenAI chat completion whatever the caller's dialect (of an operation that is not conversational: its own);
-    `native` are the caller's own. `at_us` and `unit` are set at assignment.
+    `native` are the caller's own, and `unsayable` names what of them `fields` could not take up. `at_us` and `unit` are set at assignment.
     """
 
     body: bytes
@@ -153,3 +154,4 @@ class Chat:
     native: dict[str, Any]
     unit: str = ""
     at_us: int = 0
+    unsayable: str = ""

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cohort.gateway import openai
-from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
 from cohort.gateway.rewriting import Rewriting
+
+
+def forwarded(headers: Mapping[bytes, bytes]) -> bytes:
+    """Of the caller's headers the lines that OpenAI's kind of upstream gets."""
+    if FORWARDED.isdisjoint(headers):
+        return b""
+    return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
 
 
 class OpenAIVoice:
@@ -33,15 +40,16 @@ class Through:
         self._whole_release = whole_release
 
     def headers(self, headers: Mapping[bytes, bytes]) -> bytes:
-        if FORWARDED.isdisjoint(headers):
-            return b""
-        return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+        return forwarded(headers)
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat)
+        return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat, chat.native)
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, openai.usage_of(body)
+        usage = openai.usage_of(body)
+        if usage is UNKNOWN and not openai.is_json(body):
+            raise Untranslatable("the answer is not JSON")
+        return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return openai.Tail()

@@ -1,0 +1,146 @@
+"""Calls to an upstream that speaks Anthropic's protocol, from a caller that does too: bytes pass, but for what the release sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from cohort.gateway import openai
+from cohort.gateway.dialects.events import count
+from cohort.gateway.dialects.face import UNKNOWN, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.dialects.messages_to_chat import translate
+from cohort.gateway.openai import Tail
+from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
+
+VERSION = b"2023-06-01"
+"""Of Anthropic's API, where the caller names none: the one that takes `temperature` and the like. From 2026-10-21 on it refuses them."""
+HEAD_BYTES = 4 << 10
+_FORWARDED = frozenset({b"anthropic-beta", b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id"})
+_NAMES = {**dict.fromkeys(OUTPUT_TOKENS_NAMES, "max_tokens"), "stop": "stop_sequences"}
+"""What a release's parameters are called at Anthropic, where that is another name."""
+
+
+def upstream_headers(headers: Mapping[bytes, bytes], forwarded: frozenset[bytes] = _FORWARDED) -> bytes:
+    """Lines for Anthropic's API: its version, which it demands, and what may pass of the caller's."""
+    version = headers.get(b"anthropic-version", VERSION)
+    passed = b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in forwarded.intersection(headers)])
+    return b"anthropic-version: %s\r\n%s" % (version, passed)
+
+
+class MessagesTail(Tail):
+    """The first and the last bytes of an Anthropic stream: what was read is reported at its beginning, what was written at its end."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if len(self._begun) < HEAD_BYTES:
+            self._begun += data[:HEAD_BYTES]
+        return super().feed(data)
+
+    @property
+    def done(self) -> bool:
+        return b"message_stop" in self._join()[-128:]
+
+    @property
+    def failed(self) -> bool:
+        return b"event: error" in self._join()
+
+    def usage(self) -> Usage:
+        return usage_in({**_usage_at(self._begun, self._begun.find(b'"usage"')), **_last_usage(self._join())})
+
+
+class MessagesThrough:
+    """`/messages` as it is. `counting`: only the tokens of a request are counted, which takes no parameters of an answer."""
+
+    def __init__(self, path: bytes, counting: bool = False) -> None:
+        self.path = path
+        self._counting = counting
+
+    def headers(self, headers: Mapping[bytes, bytes]) -> bytes:
+        return upstream_headers(headers)
+
+    def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
+        own = {} if self._counting else _parameters(rewriting, chat.native)
+        if rewriting.prompt is None and not own:
+            return rewriting.apply_model(chat, chat.native)
+        body = None
+        if rewriting.prompt is None or "system" not in chat.native:
+            added = own if rewriting.prompt is None else {**own, "system": rewriting.prompt}
+            body = spliced_model(chat, rewriting, orjson.dumps(added)[1:-1] + b",")
+        return body or rewriting.written({**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
+
+    def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
+        return body, UNKNOWN if self._counting else usage_of(body)
+
+    def flow(self, _chat: Chat) -> Flow:
+        return MessagesTail()
+
+    def refusal(self, _status: int, body: bytes) -> bytes | None:
+        return body if openai.is_error(body) else None
+
+
+def parse_messages(operation: Operation, body: bytes) -> Chat:
+    """A request in Anthropic's dialect; raises Refused 400: not JSON, or a wrong field, which is named."""
+    native = openai.parse_object(body)
+    service, messages = openai.service_of(native), native.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "`messages` must be a list with at least one message", "messages_missing", "messages")
+    fields, unsayable = translate(native)
+    return Chat(body, fields, service, openai.wants_stream(native), operation, native, unsayable=unsayable)
+
+
+def usage_in(usage: Mapping[str, Any]) -> Usage:
+    """Anthropic's usage; what was read from or written to its cache counts as read."""
+    if not usage:
+        return UNKNOWN
+    parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    return Usage(sum(count(usage.get(part)) for part in parts), count(usage.get("output_tokens")))
+
+
+def usage_of(body: bytes) -> Usage:
+    """The usage of a whole message; nothing known when it is not the JSON of one."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return UNKNOWN
+    usage = fields.get("usage") if isinstance(fields, dict) else None
+    return usage_in(usage) if isinstance(usage, dict) else UNKNOWN
+
+
+def _parameters(rewriting: Rewriting, native: Mapping[str, Any]) -> dict[str, Any]:
+    """The release's parameters that the caller did not set, by Anthropic's names."""
+    named = {_NAMES.get(entry[0], entry[0]): entry[2] for entry in rewriting.parameters}
+    return {name: value for name, value in named.items() if name not in native}
+
+
+def _system(native: Mapping[str, Any], prompt: str | None) -> dict[str, Any]:
+    """The release's prompt before the caller's own."""
+    if prompt is None:
+        return {}
+    own = native.get("system") or []
+    blocks = [{"type": "text", "text": own}] if isinstance(own, str) else own
+    return {"system": [{"type": "text", "text": prompt}, *blocks] if isinstance(blocks, list) and blocks else prompt}
+
+
+def _last_usage(tail: bytes) -> dict[str, Any]:
+    return _usage_at(tail, tail.rfind(b'"usage"'))
+
+
+def _usage_at(data: bytes, at: int) -> dict[str, Any]:
+    """The usage in the event around `at`."""
+    start = data.rfind(b"data:", 0, max(at, 0))
+    if at < 0 or start < 0:
+        return {}
+    try:
+        event = orjson.loads(data[start + 5 :].split(b"\n", 1)[0])
+    except orjson.JSONDecodeError:
+        return {}
+    holder = event.get("message", event) if isinstance(event, dict) else None
+    usage = holder.get("usage") if isinstance(holder, dict) else None
+    return {name: value for name, value in usage.items() if value is not None} if isinstance(usage, dict) else {}
