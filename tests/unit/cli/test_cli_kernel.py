@@ -98,6 +98,7 @@ def test_scopes_are_given_and_taken_and_an_agent_is_revoked_only_by_name(cohort:
     assert "system.read" in cohort("agent", "grant", "scribe", "system.read").out
     assert "system.read" not in cohort("agent", "revoke", "scribe", "system.read").out
     assert cohort("agent", "suspend", "scribe", "--reason", "odd", "--json").json["state"] == "suspended"
+    assert cohort("agent", "trust", "scribe", "--reason", "looked", "--json").json["untrusted_us"] is None
     assert cohort("agent", "resume", "scribe", "--json").json["state"] == "active"
     refused = cohort("agent", "revoke", "scribe")
     assert refused.code == 2
@@ -442,6 +443,23 @@ def test_keys_are_made_listed_and_revoked(cohort: Command) -> None:
     refused = cohort("key", "list", COHORT_KEY=OPERATOR_KEY)
     assert refused.code == 1
     assert "admin" in refused.err
+
+
+def test_keys_and_budgets_of_clients_are_made_listed_and_ended(cohort: Command) -> None:
+    made = cohort(
+        "gateway", "key", "create", "shop", "--service", "support", "--budget-usd-day", "2.5", "--rpm", "60", "--expires-days", "1"
+    )
+    assert made.out.startswith("cgk_")
+    listed = cohort("gateway", "key", "list")
+    assert made.out.strip() not in listed.out
+    assert "$2.5/day, 60 rpm" in listed.out
+    assert "revoked" in cohort("gateway", "key", "revoke", "shop").out
+    assert "$50" in cohort("gateway", "budget", "set", "team", "web", "50").out
+    assert cohort("gateway", "budget", "set", "all", "web", "50").code == 2
+    assert cohort("gateway", "budget", "set", "team", "web", "much").code == 2
+    assert "$0" in cohort("gateway", "budget", "set", "all", "0").out
+    assert cohort("gateway", "budget", "remove", "team", "web").code == 0
+    assert [entry["budget"]["scope"] for entry in cohort("gateway", "budget", "list", "--json").json["items"]] == ["all"]
 
 
 def test_a_kernel_that_cannot_record_is_said_so(cohort: Command, kernel: Kernel) -> None:

@@ -164,6 +164,18 @@ def resume(session: Session, agent: str, reason: str) -> int:
     return _answer(session, Api(session).post(f"/agents/{part(agent)}/resume", {"reason": reason}))
 
 
+@command.command("trust", epilog=examples('cohort agent trust scribe --reason "looked at the diff, restored the rest"'))
+@click.argument("agent")
+@REASON
+@api_options
+@with_session
+def trust(session: Session, agent: str, reason: str) -> int:
+    """Say that the workspace of a suspended AGENT holds nothing of strangers any more; recorded, with the reason."""
+    from cohort.surfaces.cli.api import Api, part
+
+    return _answer(session, Api(session).post(f"/agents/{part(agent)}/trust", {"reason": reason}))
+
+
 @command.command("key", epilog=examples("cohort agent key scribe"))
 @click.argument("agent")
 @api_options
