@@ -239,6 +239,12 @@ class MemoryAgents:
     def resume(self, agent: str, actor: str, reason: str) -> Agent:
         return self._turn(agent, AgentState.ACTIVE, actor, reason)
 
+    def trust(self, agent: str, actor: str, reason: str) -> Agent:
+        found = self.find(agent)
+        if found.state is not AgentState.SUSPENDED:
+            raise CohortError("AGENT_NOT_SUSPENDED", f"{found.name} may write meanwhile", hint="Suspend it first.")
+        return self._put(replace(found, untrusted_us=None), "trust", actor)
+
     def revoke(self, agent: str, actor: str, reason: str) -> Agent:
         return self._turn(agent, AgentState.REVOKED, actor, reason)
 

@@ -30,13 +30,16 @@ from cohort.gateway.contract import (
 )
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
+from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
+from cohort.gateway.spend.callers import Callers, compile_keys
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
+GATEWAY = "cohort"
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
 
@@ -75,6 +78,8 @@ class Target:
     reliability: Reliability
     breaker: Breaker
     others: tuple[Target, ...] = ()
+    routing: RoutingPolicy | None = None
+    by_strength: tuple[Target, ...] = ()  # with `routing`: the weak route first, the strong route first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +105,8 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
+    strong_shares: Mapping[tuple[str, str], float]  # by service and release: what outcomes say the strong model should get
+    keys: tuple[Callers, bool]  # by their hash, and whether one is required
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
     breakers: tuple[Breaker, ...] = ()
 
@@ -107,14 +114,19 @@ class Snapshot:
 class Table:
     """Holds the snapshot in force. `take` is the only way to another one."""
 
-    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None) -> None:
+    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None, gateway: str = GATEWAY) -> None:
         self._path = directory / "routing.json"
         self._reserve = directory / "reserve"
         self._epoch = epoch
         self._log = log
         self._lock = asyncio.Lock()
         self.breakers = breakers or Breakers()
+        self._gateway = gateway
         self.snapshot: Snapshot | None = None
+
+    def keys(self) -> tuple[Callers, bool] | None:
+        """The clients' keys in force, and whether one is required; None without a table."""
+        return self.snapshot.keys if self.snapshot is not None else None
 
     @property
     def version(self) -> int:
@@ -164,7 +176,7 @@ class Table:
         return True
 
     def _compiled(self, data: bytes) -> Snapshot:
-        return compile_table(decode_table(data), self.breakers)
+        return compile_table(decode_table(data), self.breakers, self._gateway)
 
     def _parse(self, data: bytes) -> Snapshot:
         try:
@@ -202,19 +214,24 @@ class Table:
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
 
 
-def compile_table(table: RoutingTable, breakers: Breakers | None = None) -> Snapshot:
-    """The table with every release ready to be called; routes keep their circuits from `breakers`.
+def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway: str = GATEWAY) -> Snapshot:
+    """The table with every release ready to be called; routes keep their circuits from `breakers`, requests upstream name `gateway`.
 
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
     known = breakers or Breakers()
-    targets = {digest: _first_target(release, known) for digest, release in table.releases.items()}
+    targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
+    keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
     used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, killed, used)
+    shares = {
+        (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
+    }
+    stable = {name: s.stable.digest for name, s in services.items()}
+    return Snapshot(table, services, splits, stable, shares, keys, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:
@@ -238,18 +255,32 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
     return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
 
 
-def _first_target(release: ReleaseRoute, breakers: Breakers) -> Target:
+def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:
     if not release.routes:
         raise ValueError(f"releases.{release.digest}: no route")
     names = [route.name for route in release.routes]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if twice is not None:
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
-    first, *others = (_target(release, route, breakers) for route in release.routes)
-    return replace(first, others=tuple(others))
+    routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
+    first, *others = routes.values()
+    if release.routing is None:
+        return replace(first, others=tuple(others))
+    by_strength = tuple(_led_by(name, release.routing, routes) for name in (release.routing.weak, release.routing.strong))
+    return replace(first, others=tuple(others), routing=release.routing, by_strength=by_strength)
 
 
-def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
+def _led_by(name: str, policy: RoutingPolicy, routes: Mapping[str, Target]) -> Target:
+    """One of the two routes first, then the other, then the rest as they are written."""
+    for known in (policy.strong, policy.weak):
+        if known not in routes:
+            raise ValueError(f"releases.{routes[next(iter(routes))].digest}.routing: there is no route {known!r}")
+    other = policy.weak if name == policy.strong else policy.strong
+    rest = [target for place, target in routes.items() if place not in (name, other)]
+    return replace(routes[name], others=(routes[other], *rest))
+
+
+def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
     if route.provider not in PROVIDERS:
         raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
@@ -262,7 +293,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
         route=route.name,
         provider=route.provider,
         origin=origin,
-        heads={end: _request_head(origin, path.encode() + end) for end in UPSTREAM_PATHS[route.provider]},
+        heads={end: _request_head(origin, path.encode() + end, gateway) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -318,12 +349,13 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: bytes) -> bytes:
+def _request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
+    """`cdn-loop` (RFC 8586) names this gateway: one that meets its own name again has been made its own upstream."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
     authority = host if origin.port == default else f"{host}:{origin.port}"
     return (
         b"POST %s HTTP/1.1\r\nhost: %s\r\nuser-agent: cohort\r\n"
         b"accept-encoding: identity\r\ncontent-type: application/json\r\n"
-        b"accept: text/event-stream, application/json\r\n"
-    ) % (path, authority.encode())
+        b"accept: text/event-stream, application/json\r\ncdn-loop: %s\r\n"
+    ) % (path, authority.encode(), gateway.encode())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import secrets
+import signal
 import sqlite3
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +22,18 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.audit.room import open_audit
 from cohort.kernel.face import Sign
-from cohort.kernel.model import ApprovalState, GrantScope
+from cohort.kernel.model import ApprovalState, GrantScope, RecordKind
 from cohort.storage.database import open_database
 from cohort.surfaces.cli.action import parse_arguments
 from cohort.surfaces.cli.approval_text import printable
+from cohort.surfaces.cli.audit import KINDS
 from cohort.surfaces.cli.audit_text import entry_line
 from support_audit import fill
 from support_command import Command
 from support_delivery import ADMIN_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
 from support_kernel import OPERATIONS, Kernel, asked
 from support_server import serving
+from support_terminal import Terminal
 
 WRITE = ("action", "run", "files.write", "path=report.csv", "content=a,b", "--agent", "scribe")
 LISTS = [
@@ -92,6 +98,7 @@ def test_scopes_are_given_and_taken_and_an_agent_is_revoked_only_by_name(cohort:
     assert "system.read" in cohort("agent", "grant", "scribe", "system.read").out
     assert "system.read" not in cohort("agent", "revoke", "scribe", "system.read").out
     assert cohort("agent", "suspend", "scribe", "--reason", "odd", "--json").json["state"] == "suspended"
+    assert cohort("agent", "trust", "scribe", "--reason", "looked", "--json").json["untrusted_us"] is None
     assert cohort("agent", "resume", "scribe", "--json").json["state"] == "active"
     refused = cohort("agent", "revoke", "scribe")
     assert refused.code == 2
@@ -197,6 +204,80 @@ def test_an_action_waits_for_the_person_and_then_is_done(cohort: Command, kernel
         person.join(20)
         assert ended.code == code, ended.err
     assert "denied by ana: not today" in ended.err
+
+
+def test_whoever_stops_waiting_is_told_that_the_question_goes_on(served: tuple[House, str], tmp_path: Path, kernel: Kernel) -> None:
+    terminal = Terminal(served[1], tmp_path, *WRITE, "--wait", "60")
+    terminal.until("waiting for a person: ap_")
+    [question] = kernel.approvals.list(ApprovalState.PENDING)
+    os.kill(terminal.process.pid, signal.SIGINT)
+    terminal.until(f"{question.id} still waits for a person; `cohort approval deny {question.id}` ends it")
+    assert terminal.close() == 130
+
+
+def test_of_a_yes_it_is_said_whether_it_was_used(cohort: Command, kernel: Kernel) -> None:
+    question = asked(kernel)
+    kernel.approvals.approve(question.id, Sign("ana"))
+    later = replace(kernel.approvals.find(question.id), expires_us=int((time.time() + 600) * 1e6))
+    kernel.approvals.put(later)
+    shown = cohort("approval", "show", question.id)
+    assert shown.code == 0
+    assert re.search(r"answered    approved by ana, once; not used yet, void in (9\.\d+|10) min\n", shown.out), shown.out
+    kernel.approvals.put(replace(later, state=ApprovalState.CONSUMED))
+    assert "answered    approved by ana, once; used\n" in cohort("approval", "show", question.id).out
+    kernel.approvals.put(replace(later, state=ApprovalState.DENIED, grant=None))
+    assert "answered    denied by ana\n" in cohort("approval", "show", question.id).out
+
+
+def test_a_rule_that_covers_nothing_any_more_says_so(cohort: Command, kernel: Kernel) -> None:
+    cohort("approval", "approve", asked(kernel).id, "--for", "standing", "--yes")
+    [rule] = kernel.approvals.grants.values()
+    for changed, word in (
+        ({"expires_us": int((time.time() + 60) * 1e6)}, "standing"),
+        ({"expires_us": 1}, "expired"),
+        ({"expires_us": 1, "uses_left": 0}, "used up"),
+        ({"revoked_us": 1}, "revoked"),
+    ):
+        kernel.approvals.grants[rule.id] = replace(rule, **changed)
+        assert cohort("approval", "rules").out.splitlines()[1].split("  ")[1] == word
+
+
+def test_words_with_an_open_quote_are_wrong_input(cohort: Command, kernel: Kernel) -> None:
+    approving = cohort("approval", "approve", asked(kernel).id, "--for", "standing", "--command", "git 'sta", "--yes", "--json")
+    running = cohort("action", "run", "terminal.run", "argv=git 'sta", "--agent", "scribe", "--json")
+    assert [(ran.code, ran.json["code"], ran.json["field"]) for ran in (approving, running)] == [
+        (2, "FIELD_INVALID", "command"),
+        (2, "FIELD_INVALID", "argv"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["agent show", "approval show", "workspace show", "action show", "agent suspend"])
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_no_name_is_wrong_input_and_reaches_no_other_path(cohort: Command, line: str, name: str) -> None:
+    refused = cohort(*line.split(), name, "--json")
+    assert (refused.code, refused.json["code"]) == (2, "FIELD_INVALID")
+
+
+def test_the_log_is_searched_by_an_agents_name_too_and_nothing_found_is_said(cohort: Command, kernel: Kernel) -> None:
+    asked(kernel)
+    named = cohort("audit", "search", "--agent", "scribe", "--json").json["items"]
+    assert named
+    assert named == cohort("audit", "search", "--agent", named[0]["body"]["agent"], "--json").json["items"]
+    assert cohort("audit", "tail", "--agent", "scribe").out.count("\n") == len(named)
+    assert cohort("audit", "search", "--agent", "nobody").code == 1
+    none = cohort("audit", "search", "--text", "not there at all")
+    assert (none.code, none.out, none.err) == (3, "", f"none of the log's {kernel.audit.size()} entries is like that\n")
+    assert cohort("audit", "search", "--kind", "nosuch").code == 2
+
+
+def test_the_kinds_that_can_be_searched_are_those_of_the_log() -> None:
+    assert tuple(RecordKind) == KINDS
+
+
+def test_workspaces_are_listed_with_their_agents_names(cohort: Command, kernel: Kernel) -> None:
+    rows = [line.split() for line in cohort("workspace", "list").out.splitlines()[1:]]
+    assert sorted(row[1] for row in rows) == ["crawler", "scribe"]
+    assert " of scribe, " in cohort("workspace", "show", "scribe").out
 
 
 def test_an_approval_is_shown_in_plain_words_and_wants_yes(cohort: Command, kernel: Kernel) -> None:
@@ -362,6 +443,23 @@ def test_keys_are_made_listed_and_revoked(cohort: Command) -> None:
     refused = cohort("key", "list", COHORT_KEY=OPERATOR_KEY)
     assert refused.code == 1
     assert "admin" in refused.err
+
+
+def test_keys_and_budgets_of_clients_are_made_listed_and_ended(cohort: Command) -> None:
+    made = cohort(
+        "gateway", "key", "create", "shop", "--service", "support", "--budget-usd-day", "2.5", "--rpm", "60", "--expires-days", "1"
+    )
+    assert made.out.startswith("cgk_")
+    listed = cohort("gateway", "key", "list")
+    assert made.out.strip() not in listed.out
+    assert "$2.5/day, 60 rpm" in listed.out
+    assert "revoked" in cohort("gateway", "key", "revoke", "shop").out
+    assert "$50" in cohort("gateway", "budget", "set", "team", "web", "50").out
+    assert cohort("gateway", "budget", "set", "all", "web", "50").code == 2
+    assert cohort("gateway", "budget", "set", "team", "web", "much").code == 2
+    assert "$0" in cohort("gateway", "budget", "set", "all", "0").out
+    assert cohort("gateway", "budget", "remove", "team", "web").code == 0
+    assert [entry["budget"]["scope"] for entry in cohort("gateway", "budget", "list", "--json").json["items"]] == ["all"]
 
 
 def test_a_kernel_that_cannot_record_is_said_so(cohort: Command, kernel: Kernel) -> None:

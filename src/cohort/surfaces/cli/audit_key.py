@@ -8,12 +8,16 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 
 @click.group(
-    "key", invoke_without_command=True, epilog=examples("cohort audit key > audit.vkey\ncohort audit key rotate\ncohort audit key retire")
+    "key",
+    cls=Verbs,
+    invoke_without_command=True,
+    epilog=examples("cohort audit key > audit.vkey\ncohort audit key rotate\ncohort audit key retire"),
 )
 @api_options
 @with_session

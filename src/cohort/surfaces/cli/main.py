@@ -23,6 +23,7 @@ COMMANDS = {
     "release": (f"{HERE}.release", "Create, list and show releases."),
     "service": (f"{HERE}.service", "List and show services."),
     "rollout": (f"{HERE}.rollout", "Plan, start, watch and steer rollouts."),
+    "routing": (f"{HERE}.routing", "How a service chooses between a strong and a weak model."),
     "flag": (f"{HERE}.flag", "Turn flags off everywhere at once."),
     "rollback": (f"{HERE}.rollback", "Put a service back on its previous release, at once."),
     "agent": (f"{HERE}.agent", "Register agents; grant, suspend and revoke."),
@@ -32,6 +33,7 @@ COMMANDS = {
     "approval": (f"{HERE}.approval", "What waits for a person, and the answer."),
     "policy": (f"{HERE}.policy", "Check a policy file; put a changed one in force."),
     "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
+    "gateway": (f"{HERE}.gateway", "Keys and budgets of the programs that call models."),
     "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "mcp": (f"{HERE}.mcp", "Serve an agent's tools to an MCP client."),
     "completion": (f"{HERE}.completion", "Print the shell's completion script."),
@@ -85,6 +87,9 @@ def run(arguments: list[str], session: Session) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        session.say(error.format_message())
+        return Exit.USAGE
     except click.ClickException as error:
         return _usage(error, session)
     except UnicodeEncodeError as error:
@@ -99,4 +104,4 @@ def run(arguments: list[str], session: Session) -> int:
 
 def _usage(error: click.ClickException, session: Session) -> int:
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cohort"
-    return session.fail(CohortError("FIELD_INVALID", error.format_message(), hint=f"See `{where} --help`."))
+    return session.fail(CohortError("FIELD_INVALID", " ".join(error.format_message().split()), hint=f"See `{where} --help`."))

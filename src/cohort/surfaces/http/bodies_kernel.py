@@ -135,6 +135,8 @@ class AgentView:
     created_us: int
     created_by: str
     description: str
+    untrusted_us: int | None
+    """Since when its data may hold what strangers wrote; None: it does not, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,4 +272,5 @@ def agent_view(agent: Agent) -> AgentView:
         created_us=agent.created_us,
         created_by=agent.created_by,
         description=agent.description,
+        untrusted_us=agent.untrusted_us,
     )
