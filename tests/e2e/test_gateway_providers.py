@@ -20,8 +20,9 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def gateway(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
-    (folder / "azure-key").write_text("sk-azure")
-    process = GatewayProcess(folder, environment={"CREDENTIALS_DIRECTORY": str(folder)})
+    credentials = tmp_path_factory.mktemp("credentials")
+    (credentials / "azure-key").write_text("sk-azure")
+    process = GatewayProcess(folder, environment={"CREDENTIALS_DIRECTORY": str(credentials)})
     origin = upstream.base_url.removesuffix("/v1")
     azure = {"provider": "azure", "base_url": origin, "api_version": "2024-10-21", "api_key": "credential:azure-key"}
     router = {"headers": {"X-Title": "Support"}}
