@@ -98,6 +98,7 @@ class KnownCallers:
         self.callers: dict[str, Caller] = {}
         self.revoked: set[AgentSessionId] = set()
         self.taints: dict[AgentSessionId, Taint] = {}
+        self.untrusted_data: set[AgentId] = set()
         self._clock = clock
 
     def authenticate(self, token: str, audience: str, bound_to: str | None = None) -> Caller:
@@ -113,7 +114,14 @@ class KnownCallers:
             raise CohortError("SESSION_REVOKED", "the session was revoked")
         if caller.agent.state is not AgentState.ACTIVE:
             raise CohortError("AGENT_SUSPENDED", "the agent is suspended")
-        return next(known for known in self.callers.values() if known.session == caller.session)
+        found = next(known for known in self.callers.values() if known.session == caller.session)
+        return replace(found, agent=replace(found.agent, untrusted_us=1 if found.agent.id in self.untrusted_data else None))
+
+    def data_untrusted(self, agent: AgentId) -> bool:
+        return agent in self.untrusted_data
+
+    def mark_data(self, agent: AgentId) -> None:
+        self.untrusted_data.add(agent)
 
     def taint(self, session: AgentSessionId) -> Taint:
         return self.taints.get(session, Taint())

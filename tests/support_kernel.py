@@ -20,6 +20,7 @@ from cohort.base.canonical import canonical_json
 from cohort.base.errors import CohortError
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId, KeyId, SnapshotId, TokenId, WorkspaceId
 from cohort.kernel.face import (
+    AuditKey,
     AuditQuery,
     Containment,
     Entry,
@@ -73,6 +74,12 @@ def owned(texts: Sequence[str], workspace: WorkspaceId | None) -> tuple[Scope, .
     return tuple(own_scope(text, workspace) for text in texts)
 
 
+def log_key(number: int, since: int, until: int | None) -> AuditKey:
+    vkey = f"cohort.local/audit+{number:08x}+AAAA"
+    line = vkey + (f" since {since}" if since else "") + ("" if until is None else f" until {until}")
+    return AuditKey(f"{number:08x}", vkey, until is None, since, until, line)
+
+
 class MemoryAudit:
     """Entries in a list; `broken` makes it say that this index is wrong."""
 
@@ -81,6 +88,7 @@ class MemoryAudit:
         self.broken: int | None = None
         self.anchors: list[str] = []
         self.down: CohortError | None = None
+        self.signing = [log_key(0, 0, None)]
 
     def append(self, kind: str, body: Mapping[str, Any], agent: str | None = None, action: str | None = None) -> int:
         if self.down is not None:
@@ -148,6 +156,29 @@ class MemoryAudit:
         assert actor
         return self.append("note", {"text": text, "actor": actor})
 
+    def signing_keys(self) -> Sequence[AuditKey]:
+        return self.signing[::-1]
+
+    def rotate_key(self, actor: str) -> AuditKey:
+        assert actor
+        if sum(key.active for key in self.signing) == 2:
+            raise CohortError("AUDIT_KEY_REFUSED", "two keys are active", hint="Retire one.")
+        index, number = self.append("key", {"event": "audit_key_added", "actor": actor}), len(self.signing)
+        self.signing.append(log_key(number, index + 1, None))
+        return self.signing[-1]
+
+    def retire_key(self, key: str | None, actor: str) -> AuditKey:
+        assert actor
+        active = [one for one in self.signing if one.active]
+        chosen = active[0] if key is None else next((one for one in active if one.id == key), None)
+        if chosen is None:
+            raise CohortError("NOT_FOUND", f"no active key has the id {key}", field="key", hint="Look at the list.")
+        if len(active) == 1:
+            raise CohortError("AUDIT_KEY_REFUSED", "it is the only one", hint="Add another first.")
+        index, place = self.append("key", {"event": "audit_key_retired", "actor": actor}), self.signing.index(chosen)
+        self.signing[place] = log_key(place, chosen.since, index)
+        return self.signing[place]
+
 
 class MemoryAgents:
     """Agents in a dictionary; tokens are `jwt.` and the session's id."""
@@ -207,6 +238,12 @@ class MemoryAgents:
 
     def resume(self, agent: str, actor: str, reason: str) -> Agent:
         return self._turn(agent, AgentState.ACTIVE, actor, reason)
+
+    def trust(self, agent: str, actor: str, reason: str) -> Agent:
+        found = self.find(agent)
+        if found.state is not AgentState.SUSPENDED:
+            raise CohortError("AGENT_NOT_SUSPENDED", f"{found.name} may write meanwhile", hint="Suspend it first.")
+        return self._put(replace(found, untrusted_us=None), "trust", actor)
 
     def revoke(self, agent: str, actor: str, reason: str) -> Agent:
         return self._turn(agent, AgentState.REVOKED, actor, reason)

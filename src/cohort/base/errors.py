@@ -80,6 +80,7 @@ ERRORS: dict[str, Kind] = {
     "AGENT_UNKNOWN": Kind(404, Exit.FAILED),
     "AGENT_NAME_TAKEN": Kind(409, Exit.FAILED),
     "AGENT_SUSPENDED": Kind(403, Exit.NO),
+    "AGENT_NOT_SUSPENDED": Kind(409, Exit.FAILED),
     "AGENT_REVOKED": Kind(403, Exit.NO),
     "TOKEN_INVALID": Kind(401, Exit.FAILED),
     "TOKEN_EXPIRED": Kind(401, Exit.FAILED),
@@ -119,6 +120,7 @@ ERRORS: dict[str, Kind] = {
     "APPROVALS_UNAVAILABLE": Kind(503, Exit.FAILED),
     "AUDIT_UNAVAILABLE": Kind(503, Exit.FAILED),
     "AUDIT_BROKEN": Kind(500, Exit.NO),
+    "AUDIT_KEY_REFUSED": Kind(409, Exit.FAILED),
     "ANCHOR_FAILED": Kind(502, Exit.FAILED),
     "RECORD_TOO_LARGE": Kind(413, Exit.FAILED),
     # the machine

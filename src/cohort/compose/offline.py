@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cohort.base.clock import SystemClock
 from cohort.base.settings import Settings, resolve_reference
-from cohort.kernel.audit.keys import read_key
+from cohort.kernel.audit.keys import read_keys
 from cohort.kernel.audit.offline import open_audit_offline
 from cohort.kernel.face import Audit
 from cohort.ops.configurations import kernel_config
@@ -23,7 +23,5 @@ def audit_offline(settings: Settings, environ: Mapping[str, str]) -> Iterator[Au
     """
     told = kernel_config(settings)
     url = str(told["audit_url"] or resolve_reference(settings.database.url or "", environ))
-    signer = read_key(Path(told["audit_key_file"]))
-    verifier = signer.verifier if signer is not None else None
-    with open_audit_offline(url, SystemClock(), verifier, anchors=tuple(told["anchors"])) as log:
+    with open_audit_offline(url, SystemClock(), read_keys(Path(told["audit_key_file"])), anchors=tuple(told["anchors"])) as log:
         yield log

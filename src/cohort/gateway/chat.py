@@ -24,6 +24,7 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
+LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"
 OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
@@ -42,6 +43,7 @@ class ChatDoor:
         log: Log,
         caches: Caches,
         deadlines: Deadlines,
+        gateway: str,
     ) -> None:
         self._table = table
         self._recorder = recorder
@@ -53,6 +55,7 @@ class ChatDoor:
         self._log = log
         self._caches = caches
         self._deadlines = deadlines
+        self._gateway = gateway.encode()
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
@@ -63,6 +66,8 @@ class ChatDoor:
             headers = request.headers
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
+            if self._gateway in headers.get(b"cdn-loop", b""):
+                raise Refused(508, LOOP, "loop_detected")
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)

@@ -66,6 +66,14 @@ def usage_of(body: bytes) -> Usage:
         return UNKNOWN
 
 
+def is_json(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 def is_error(body: bytes) -> bool:
     """Whether an upstream's error is already in OpenAI's shape."""
     try:

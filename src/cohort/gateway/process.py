@@ -61,7 +61,7 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)))
+    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
@@ -72,7 +72,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
-    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines)
+    chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, caches, deadlines, settings.gateway_id)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, local=not settings.expose)

@@ -37,6 +37,7 @@ from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
+GATEWAY = "cohort"
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
 
@@ -107,13 +108,14 @@ class Snapshot:
 class Table:
     """Holds the snapshot in force. `take` is the only way to another one."""
 
-    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None) -> None:
+    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None, gateway: str = GATEWAY) -> None:
         self._path = directory / "routing.json"
         self._reserve = directory / "reserve"
         self._epoch = epoch
         self._log = log
         self._lock = asyncio.Lock()
         self.breakers = breakers or Breakers()
+        self._gateway = gateway
         self.snapshot: Snapshot | None = None
 
     @property
@@ -164,7 +166,7 @@ class Table:
         return True
 
     def _compiled(self, data: bytes) -> Snapshot:
-        return compile_table(decode_table(data), self.breakers)
+        return compile_table(decode_table(data), self.breakers, self._gateway)
 
     def _parse(self, data: bytes) -> Snapshot:
         try:
@@ -202,14 +204,14 @@ class Table:
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
 
 
-def compile_table(table: RoutingTable, breakers: Breakers | None = None) -> Snapshot:
-    """The table with every release ready to be called; routes keep their circuits from `breakers`.
+def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway: str = GATEWAY) -> Snapshot:
+    """The table with every release ready to be called; routes keep their circuits from `breakers`, requests upstream name `gateway`.
 
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
     known = breakers or Breakers()
-    targets = {digest: _first_target(release, known) for digest, release in table.releases.items()}
+    targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     services = {name: _service(name, route, targets) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
@@ -238,18 +240,18 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
     return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
 
 
-def _first_target(release: ReleaseRoute, breakers: Breakers) -> Target:
+def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:
     if not release.routes:
         raise ValueError(f"releases.{release.digest}: no route")
     names = [route.name for route in release.routes]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if twice is not None:
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
-    first, *others = (_target(release, route, breakers) for route in release.routes)
+    first, *others = (_target(release, route, breakers, gateway) for route in release.routes)
     return replace(first, others=tuple(others))
 
 
-def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
+def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
     if route.provider not in PROVIDERS:
         raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
@@ -262,7 +264,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers) -> Target:
         route=route.name,
         provider=route.provider,
         origin=origin,
-        heads={end: _request_head(origin, path.encode() + end) for end in UPSTREAM_PATHS[route.provider]},
+        heads={end: _request_head(origin, path.encode() + end, gateway) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -318,12 +320,13 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: bytes) -> bytes:
+def _request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
+    """`cdn-loop` (RFC 8586) names this gateway: one that meets its own name again has been made its own upstream."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
     authority = host if origin.port == default else f"{host}:{origin.port}"
     return (
         b"POST %s HTTP/1.1\r\nhost: %s\r\nuser-agent: cohort\r\n"
         b"accept-encoding: identity\r\ncontent-type: application/json\r\n"
-        b"accept: text/event-stream, application/json\r\n"
-    ) % (path, authority.encode())
+        b"accept: text/event-stream, application/json\r\ncdn-loop: %s\r\n"
+    ) % (path, authority.encode(), gateway.encode())

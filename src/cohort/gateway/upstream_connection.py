@@ -208,6 +208,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.reusable = self._parser.should_keep_alive()
 
     @property
+    def promised_bytes(self) -> int:
+        """The length that the answer says it has; 0 where it says none."""
+        return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+
+    @property
     def delimited_by_close(self) -> bool:
         """The body has neither length nor chunks: only the end of the connection ends it."""
         framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)

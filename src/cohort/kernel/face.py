@@ -86,6 +86,10 @@ class Agents(Protocol):
     def suspend(self, agent: str, actor: str, reason: str) -> Agent: ...
     def resume(self, agent: str, actor: str, reason: str) -> Agent: ...
 
+    def trust(self, agent: str, actor: str, reason: str) -> Agent:
+        """Say that the data of a suspended agent holds nothing of strangers any more. Errors: AGENT_NOT_SUSPENDED, FIELD_INVALID (no reason)."""
+        ...
+
     def revoke(self, agent: str, actor: str, reason: str) -> Agent:
         """For ever: keys, sessions and every delegation below it, from the next action on."""
         ...
@@ -288,6 +292,18 @@ class Proof:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditKey:
+    """A key of the log. It signs the checkpoints whose size lies from `since` to `until`; no `until` while it is active. `line`: both as text."""
+
+    id: str
+    vkey: str
+    active: bool
+    since: int
+    until: int | None
+    line: str
+
+
 class Audit(Protocol):
     def search(self, query: AuditQuery) -> Sequence[Entry]: ...
     def entry(self, index: int) -> Entry:
@@ -311,6 +327,18 @@ class Audit(Protocol):
 
     def note(self, text: str, actor: str) -> int:
         """A person's remark in the log; its index."""
+        ...
+
+    def signing_keys(self) -> Sequence[AuditKey]:
+        """Every key the log has had, the newest first; none when the key file is missing."""
+        ...
+
+    def rotate_key(self, actor: str) -> AuditKey:
+        """A new key beside the one in use; both sign from now on. Errors: AUDIT_KEY_REFUSED."""
+        ...
+
+    def retire_key(self, key: str | None, actor: str) -> AuditKey:
+        """End one of two active keys, by its id, or the older one. Errors: AUDIT_KEY_REFUSED, NOT_FOUND."""
         ...
 
 

@@ -238,6 +238,8 @@ class Agent:
     created_us: int
     created_by: str
     description: str = ""
+    untrusted_us: int | None = None
+    """Since when its data (workspace, memory) may hold what strangers wrote; None: it does not, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

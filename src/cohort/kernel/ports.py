@@ -67,6 +67,14 @@ class Identities(Protocol):
         """Add to what the session has read, durably; a mark is never taken away."""
         ...
 
+    def data_untrusted(self, agent: AgentId) -> bool:
+        """Whether the agent's data may hold what strangers wrote, as the database has it now."""
+        ...
+
+    def mark_data(self, agent: AgentId) -> None:
+        """Say that it may, durably, until a person says otherwise."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -50,6 +50,7 @@ def _identity(metadata: MetaData) -> None:
         Column("created_us", BigInteger, nullable=False),
         Column("created_by", String(63), nullable=False),
         Column("changed_us", BigInteger, nullable=False),
+        Column("untrusted_us", BigInteger, nullable=True),  # since when its data may hold what strangers wrote
     )
     Table(
         "agent_keys",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def test_every_help_says_what_the_command_does(cohort: Command, path: tuple[str,
     assert helped.out.startswith(f"Usage: cohort {' '.join(path)}")
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_every_command_has_examples_that_begin_with_it(cohort: Command, path: tuple[str, ...]) -> None:
     assert f"cohort {' '.join(path)}" in cohort(*path, "--help").out.split("Examples:")[1]
 
@@ -83,6 +84,28 @@ def test_wrong_usage_exits_with_2_and_says_where_help_is(cohort: Command, line: 
     assert (wrong.code, wrong.out) == (Exit.USAGE, "")
     assert wrong.err.startswith("error: ")
     assert "--help" in wrong.err
+
+
+@pytest.mark.parametrize("line", ["", *sorted({path[0] for path in ALL if path not in LEAVES})])
+def test_a_group_without_a_verb_shows_its_help_and_is_no_error(cohort: Command, line: str) -> None:
+    shown = cohort(*line.split())
+    assert (shown.code, shown.out) == (Exit.USAGE, "")
+    assert shown.err.startswith(f"Usage: cohort {line}".rstrip())
+    assert "error:" not in shown.err
+
+
+def test_a_group_lists_its_verbs_as_they_are_written_with_a_whole_sentence_each(cohort: Command) -> None:
+    lines = cohort("agent", "--help").out.split("Commands:")[1].split("Examples:")[0].splitlines()
+    verbs = [line.split()[0] for line in lines if re.match(r"  \S", line)]
+    assert verbs[:4] == ["register", "list", "show", "grant"]
+    assert "..." not in " ".join(lines)
+    assert "Take SCOPES from AGENT; without scopes revoke the agent itself, for ever: its keys, sessions and delegations." in " ".join(
+        " ".join(lines).split()
+    )
+
+
+def test_what_is_wrong_is_one_line(cohort: Command) -> None:
+    assert cohort("completion").err.splitlines()[0] == "error: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"
 
 
 def test_wrong_usage_in_json_is_a_problem_document(cohort: Command) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import secrets
+import signal
 import sqlite3
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +22,18 @@ from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.audit.room import open_audit
 from cohort.kernel.face import Sign
-from cohort.kernel.model import ApprovalState, GrantScope
+from cohort.kernel.model import ApprovalState, GrantScope, RecordKind
 from cohort.storage.database import open_database
 from cohort.surfaces.cli.action import parse_arguments
 from cohort.surfaces.cli.approval_text import printable
+from cohort.surfaces.cli.audit import KINDS
 from cohort.surfaces.cli.audit_text import entry_line
 from support_audit import fill
 from support_command import Command
 from support_delivery import ADMIN_KEY, OPERATOR_KEY, VIEWER_KEY, House, house
 from support_kernel import OPERATIONS, Kernel, asked
 from support_server import serving
+from support_terminal import Terminal
 
 WRITE = ("action", "run", "files.write", "path=report.csv", "content=a,b", "--agent", "scribe")
 LISTS = [
@@ -54,6 +60,7 @@ def kernel(served: tuple[House, str]) -> Kernel:
     """The kernel, as new; the running control keeps the objects it was given, so their contents are exchanged."""
     made, fresh = served[0].kernel, Kernel().populated()
     made.audit.entries[:], made.audit.broken, made.audit.down = fresh.audit.entries, None, None
+    made.audit.signing[:] = fresh.audit.signing
     made.agents.agents, made.agents.open, made.agents._numbers = fresh.agents.agents, {}, fresh.agents._numbers
     made.approvals.all, made.approvals.grants, made.approvals.signs = {}, {}, []
     made.actions.requests, made.workspaces.kept, made.workspaces.clean = [], {}, set()
@@ -91,6 +98,7 @@ def test_scopes_are_given_and_taken_and_an_agent_is_revoked_only_by_name(cohort:
     assert "system.read" in cohort("agent", "grant", "scribe", "system.read").out
     assert "system.read" not in cohort("agent", "revoke", "scribe", "system.read").out
     assert cohort("agent", "suspend", "scribe", "--reason", "odd", "--json").json["state"] == "suspended"
+    assert cohort("agent", "trust", "scribe", "--reason", "looked", "--json").json["untrusted_us"] is None
     assert cohort("agent", "resume", "scribe", "--json").json["state"] == "active"
     refused = cohort("agent", "revoke", "scribe")
     assert refused.code == 2
@@ -198,6 +206,80 @@ def test_an_action_waits_for_the_person_and_then_is_done(cohort: Command, kernel
     assert "denied by ana: not today" in ended.err
 
 
+def test_whoever_stops_waiting_is_told_that_the_question_goes_on(served: tuple[House, str], tmp_path: Path, kernel: Kernel) -> None:
+    terminal = Terminal(served[1], tmp_path, *WRITE, "--wait", "60")
+    terminal.until("waiting for a person: ap_")
+    [question] = kernel.approvals.list(ApprovalState.PENDING)
+    os.kill(terminal.process.pid, signal.SIGINT)
+    terminal.until(f"{question.id} still waits for a person; `cohort approval deny {question.id}` ends it")
+    assert terminal.close() == 130
+
+
+def test_of_a_yes_it_is_said_whether_it_was_used(cohort: Command, kernel: Kernel) -> None:
+    question = asked(kernel)
+    kernel.approvals.approve(question.id, Sign("ana"))
+    later = replace(kernel.approvals.find(question.id), expires_us=int((time.time() + 600) * 1e6))
+    kernel.approvals.put(later)
+    shown = cohort("approval", "show", question.id)
+    assert shown.code == 0
+    assert re.search(r"answered    approved by ana, once; not used yet, void in (9\.\d+|10) min\n", shown.out), shown.out
+    kernel.approvals.put(replace(later, state=ApprovalState.CONSUMED))
+    assert "answered    approved by ana, once; used\n" in cohort("approval", "show", question.id).out
+    kernel.approvals.put(replace(later, state=ApprovalState.DENIED, grant=None))
+    assert "answered    denied by ana\n" in cohort("approval", "show", question.id).out
+
+
+def test_a_rule_that_covers_nothing_any_more_says_so(cohort: Command, kernel: Kernel) -> None:
+    cohort("approval", "approve", asked(kernel).id, "--for", "standing", "--yes")
+    [rule] = kernel.approvals.grants.values()
+    for changed, word in (
+        ({"expires_us": int((time.time() + 60) * 1e6)}, "standing"),
+        ({"expires_us": 1}, "expired"),
+        ({"expires_us": 1, "uses_left": 0}, "used up"),
+        ({"revoked_us": 1}, "revoked"),
+    ):
+        kernel.approvals.grants[rule.id] = replace(rule, **changed)
+        assert cohort("approval", "rules").out.splitlines()[1].split("  ")[1] == word
+
+
+def test_words_with_an_open_quote_are_wrong_input(cohort: Command, kernel: Kernel) -> None:
+    approving = cohort("approval", "approve", asked(kernel).id, "--for", "standing", "--command", "git 'sta", "--yes", "--json")
+    running = cohort("action", "run", "terminal.run", "argv=git 'sta", "--agent", "scribe", "--json")
+    assert [(ran.code, ran.json["code"], ran.json["field"]) for ran in (approving, running)] == [
+        (2, "FIELD_INVALID", "command"),
+        (2, "FIELD_INVALID", "argv"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["agent show", "approval show", "workspace show", "action show", "agent suspend"])
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_no_name_is_wrong_input_and_reaches_no_other_path(cohort: Command, line: str, name: str) -> None:
+    refused = cohort(*line.split(), name, "--json")
+    assert (refused.code, refused.json["code"]) == (2, "FIELD_INVALID")
+
+
+def test_the_log_is_searched_by_an_agents_name_too_and_nothing_found_is_said(cohort: Command, kernel: Kernel) -> None:
+    asked(kernel)
+    named = cohort("audit", "search", "--agent", "scribe", "--json").json["items"]
+    assert named
+    assert named == cohort("audit", "search", "--agent", named[0]["body"]["agent"], "--json").json["items"]
+    assert cohort("audit", "tail", "--agent", "scribe").out.count("\n") == len(named)
+    assert cohort("audit", "search", "--agent", "nobody").code == 1
+    none = cohort("audit", "search", "--text", "not there at all")
+    assert (none.code, none.out, none.err) == (3, "", f"none of the log's {kernel.audit.size()} entries is like that\n")
+    assert cohort("audit", "search", "--kind", "nosuch").code == 2
+
+
+def test_the_kinds_that_can_be_searched_are_those_of_the_log() -> None:
+    assert tuple(RecordKind) == KINDS
+
+
+def test_workspaces_are_listed_with_their_agents_names(cohort: Command, kernel: Kernel) -> None:
+    rows = [line.split() for line in cohort("workspace", "list").out.splitlines()[1:]]
+    assert sorted(row[1] for row in rows) == ["crawler", "scribe"]
+    assert " of scribe, " in cohort("workspace", "show", "scribe").out
+
+
 def test_an_approval_is_shown_in_plain_words_and_wants_yes(cohort: Command, kernel: Kernel) -> None:
     approval = asked(kernel, why="urgent\x1b[2J\u202egpj.exe").id
     shown = cohort("approval", "show", approval)
@@ -284,6 +366,26 @@ def test_verify_works_on_an_installation_that_does_not_run(cohort: Command, tmp_
     assert broken.code == 3
     assert "BROKEN at entry 17" in broken.out
     assert stopped("audit", "verify", COHORT_URL="http://127.0.0.1:9", COHORT_KEY="ck_x").code == 1
+
+
+def test_the_log_s_keys_are_shown_rotated_and_retired(cohort):
+    first = "cohort.local/audit+00000000+AAAA"
+    assert cohort("audit", "key", "retire").code == 1, "it is the only one"
+    made = cohort("audit", "key", "rotate")
+    assert (made.code, made.out.split()[0]) == (0, "cohort.local/audit+00000001+AAAA")
+    assert cohort("audit", "key", "rotate", "--json").json["code"] == "AUDIT_KEY_REFUSED"
+    assert cohort("audit", "key").out.splitlines()[1] == first
+    assert cohort("audit", "key", "retire", "ffffffff").code == 1
+    ended = cohort("audit", "key", "retire", "--json").json
+    assert (ended["vkey"], ended["active"]) == (first, False)
+    assert [line.split()[1] for line in cohort("audit", "key", "list").out.splitlines()[-2:]] == ["active", "retired"]
+    assert cohort("audit", "key", "--json").json["vkey"].startswith("cohort.local/audit+00000001")
+
+
+def test_only_an_admin_changes_the_log_s_keys(cohort):
+    for verb in ("rotate", "retire"):
+        assert cohort("audit", "key", verb, "--json", COHORT_KEY=OPERATOR_KEY).json["code"] == "ROLE_TOO_LOW"
+    assert len(cohort("audit", "key", "list", "--json").json["items"]) == 1
 
 
 def test_a_proof_and_an_export_can_be_taken_away(cohort: Command, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_database_rolled_back_is_seen_by_the_anchor(room, sqlite_database, tmp
     old = all_entries(sqlite_database)
     fill(room, 50, SIZE)
     assert room.desk.anchor()[0]["ok"]
-    signer = room.log._signer
+    signer = room.log.keys.held[0].secret
     rebuild(sqlite_database, old, signer)  # exactly what a restored backup holds: signed by the right key
     first, why = told(open_room(sqlite_database, tmp_path, anchors=[f"file:{tmp_path}/anchor"]))
     assert first == 600
@@ -189,7 +189,7 @@ def test_a_rolled_back_log_is_sealed_before_it_signs_anything_that_contradicts_t
     old = all_entries(sqlite_database)
     fill(room, 50, SIZE)
     room.desk.anchor()
-    rebuild(sqlite_database, old, room.log._signer)
+    rebuild(sqlite_database, old, room.log.keys.held[0].secret)
     again = open_room(sqlite_database, tmp_path, anchors=[f"file:{tmp_path}/anchor"])
     result = again.desk.anchor()[0]
     assert not result["ok"]
@@ -224,7 +224,7 @@ def test_the_whole_log_replaced_with_the_stolen_key_is_seen_by_the_anchor(room, 
     room.desk.anchor()
     other = all_entries(sqlite_database)
     other[300] = other[300].replace(b"number", b"Number")
-    rebuild(sqlite_database, other, room.log._signer)
+    rebuild(sqlite_database, other, room.log.keys.held[0].secret)
     first, why = told(room)
     assert first is not None
     assert first <= 300
@@ -241,7 +241,7 @@ def test_a_checkpoint_signed_over_another_tree_contradicts_the_earlier_one(sqlit
     assert early.size == 300
     other = all_entries(sqlite_database)
     other[10] = other[10].replace(b"number", b"Number")
-    rebuild(sqlite_database, other, room.log._signer)
+    rebuild(sqlite_database, other, room.log.keys.held[0].secret)
     with sqlite_database.write() as connection:
         Rows(connection).add_checkpoint(early, None)
     first, why = told(room)
@@ -338,7 +338,7 @@ def test_the_quick_verification_sees_a_log_that_was_cut_off_or_emptied(room, sql
 
 def test_a_running_log_that_was_changed_underneath_is_sealed(room, sqlite_database):
     old = all_entries(sqlite_database)
-    rebuild(sqlite_database, old[:500], room.log._signer)
+    rebuild(sqlite_database, old[:500], room.log.keys.held[0].secret)
     with pytest.raises(Exception, match="ended at record 600"):
         room.log.append(record(1, RecordKind.OUTCOME))
     assert room.log.trouble.code == "AUDIT_BROKEN"

@@ -9,7 +9,7 @@ import pytest
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
-from cohort.kernel.audit.keys import read_key
+from cohort.kernel.audit.keys import read_keys
 from cohort.kernel.audit.offline import open_audit_offline
 from cohort.kernel.face import AuditQuery
 from cohort.storage.database import open_database
@@ -29,7 +29,7 @@ def closed_url(migrated_sqlite_url, tmp_path):
 
 
 def key(tmp_path):
-    return read_key(tmp_path / "audit.key").verifier
+    return read_keys(tmp_path / "audit.key").ring
 
 
 def test_a_stopped_log_is_verified_searched_proven_and_exported_untouched(closed_url, tmp_path):

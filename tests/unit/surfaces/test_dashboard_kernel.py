@@ -324,7 +324,12 @@ def test_an_action_is_one_row_with_its_last_word(home: House) -> None:
         ("files.read", "done", ""),
     ]
     asked = rows[1].action
-    for state, word, code in (("pending", "waits", ""), ("approved", "waits", ""), ("denied", "refused", "APPROVAL_DENIED")):
+    for state, word, code in (
+        ("pending", "waits", ""),
+        ("approved", "approved", ""),
+        ("consumed", "approved", ""),
+        ("denied", "refused", "APPROVAL_DENIED"),
+    ):
         home.kernel.audit.append("approval", {"event": "answered", "state": state}, "ag_0000000000000001", asked)
         row = next(row for row in recent_actions(reversed(home.kernel.audit.entries)) if row.action == asked)
         assert (row.word, row.code) == (word, code)

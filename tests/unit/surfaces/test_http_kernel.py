@@ -181,6 +181,14 @@ def test_whoever_is_no_agent_gets_401_and_nothing_is_executed(client: TestClient
     assert not home.kernel.actions.requests
 
 
+def test_the_data_of_an_agent_is_trusted_again_only_while_it_is_suspended(client: TestClient) -> None:
+    refused = post(client, "/agents/scribe/trust", {"reason": "looked"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "AGENT_NOT_SUSPENDED")
+    assert post(client, "/agents/scribe/suspend", {"reason": "to look"}).status_code == 200
+    trusted = post(client, "/agents/scribe/trust", {"reason": "looked"})
+    assert (trusted.status_code, trusted.json()["untrusted_us"]) == (200, None)
+
+
 def test_a_suspended_agent_gets_403(client: TestClient, home: House) -> None:
     agent = token(home)
     home.kernel.agents.suspend("scribe", "first-key", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cohort.gateway import openai
-from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
 from cohort.gateway.rewriting import Rewriting
 
 
@@ -46,7 +46,10 @@ class Through:
         return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat, chat.native)
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, openai.usage_of(body)
+        usage = openai.usage_of(body)
+        if usage is UNKNOWN and not openai.is_json(body):
+            raise Untranslatable("the answer is not JSON")
+        return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return openai.Tail()

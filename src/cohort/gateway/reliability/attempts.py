@@ -149,20 +149,24 @@ class Attempts:
         while True:
             tried += 1
             self._begin(asking, target, more)
-            answer, error, wait = None, None, None
             try:
                 answer = await self._once(asking, target, passage, body)
-                fault = answer.fault
-            except (UpstreamError, KeyMissing) as caught:
-                error, fault = caught, fault_of_error(caught)
-            if fault is not _NONE or target.breaker.failures:
-                self._account(target, answer, error, fault)
-                wait = self._wait_s(tried, fault, answer, asking, target)
-            if wait is None:
-                if answer is None:
-                    raise error or NoAnswer("there was no answer")
-                return answer
-            if answer is not None:
+            except (
+                UpstreamError,
+                KeyMissing,
+            ) as error:  # kept in no variable: with its traceback it would be a cycle, and hold the answer's bytes
+                fault = fault_of_error(error)
+                self._account(target, fault, spared=isinstance(error, Overloaded), slow=isinstance(error, Slow))
+                wait = self._wait_s(tried, fault, None, asking, target)
+                if wait is None:
+                    raise
+            else:
+                if answer.fault is _NONE and not target.breaker.failures:
+                    return answer
+                self._account(target, answer.fault, spared=answer.connection.status == 429)
+                wait = self._wait_s(tried, answer.fault, retry_after_s(answer.connection.headers), asking, target)
+                if wait is None:
+                    return answer
                 self._upstreams.finish(answer.connection)
             self.counts.retries += 1
             await asyncio.sleep(wait)
@@ -221,29 +225,31 @@ class Attempts:
         asking.deadline.answering(self._loop.time(), target.reliability.idle_s)
         return Answer(connection, passage, said, fault, flow)
 
-    def _account(self, target: Target, answer: Answer | None, error: Exception | None, fault: Fault) -> None:
-        """What an attempt says of its route. 429 and a full gateway say nothing."""
+    def _account(self, target: Target, fault: Fault, *, spared: bool, slow: bool = False) -> None:
+        """What an attempt says of its route. `spared`: nothing, as it was asked for too much (429) or the gateway is full."""
         if fault is _NONE:
             target.breaker.succeeded()
-        elif isinstance(error, Overloaded) or (answer is not None and answer.connection.status == 429):
+        elif spared:
             target.breaker.left()
         else:
-            self.failed(target, slow=isinstance(error, Slow))
+            self.failed(target, slow=slow)
 
-    def _wait_s(self, tried: int, fault: Fault, answer: Answer | None, asking: Asking, target: Target) -> float | None:
+    def _wait_s(self, tried: int, fault: Fault, asked_s: float | None, asking: Asking, target: Target) -> float | None:
         """How long to wait before this route is tried again; None: not again."""
         named = b"idempotency-key" in asking.request.headers
         if tried > target.reliability.retries or not (fault is Fault.REFUSED or (fault is Fault.UNCERTAIN and named)):
             return None
         if target.breaker.state is not Circuit.CLOSED:
             return None
-        asked = retry_after_s(answer.connection.headers) if answer is not None else None
-        wait = wait_s(tried, asked, target.reliability, self._entropy)
+        wait = wait_s(tried, asked_s, target.reliability, self._entropy)
         return wait if wait is not None and wait < asking.deadline.left_s(self._loop.time()) else None
 
     async def _whole(self, connection: UpstreamConnection, target: Target, deadline: Deadline) -> bytes:
         """The body of an answer that is not streamed; raises Broken, or Invalid for one over its limit."""
-        parts, size = [], 0
+        parts, size = [], connection.promised_bytes
+        if size > self._answer_bytes_max:
+            raise Invalid(f"the answer has {size} bytes, more than {self._answer_bytes_max} (answer_bytes_max)")
+        size = 0
         deadline.answering(self._loop.time(), target.reliability.idle_s)
         while chunk := await connection.chunk():
             deadline.moved_s = self._loop.time()

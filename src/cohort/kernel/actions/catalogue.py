@@ -43,6 +43,9 @@ class Kind(StrEnum):
     SETTING = "setting"
 
 
+DATA = frozenset({Kind.FILE, Kind.PROGRAM, Kind.PROCESS, Kind.MEMORY})
+
+
 class Class(StrEnum):
     """Acts that always ask, whatever the autonomy, the policy or the settings say."""
 
@@ -72,6 +75,16 @@ class Row:
     classes: frozenset[Class] = frozenset()
     untrusted: bool = False
     private: bool = False
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether it answers from, or runs in, an agent's own data: its workspace, its processes, its memory."""
+        return self.private and self.kind in DATA
+
+    @property
+    def writes_data(self) -> bool:
+        """Whether it may put something into an agent's own data."""
+        return not self.read_only and self.kind in (Kind.FILE, Kind.PROGRAM, Kind.MEMORY)
 
     def operation(self, available: bool) -> Operation:
         """The row as surfaces show it."""

@@ -73,7 +73,9 @@ class Deciding:
     def _decide(self, attempt: Attempt) -> tuple[Facts, Decision]:
         rooms, policy = self._rooms, self._rooms.policies.current()
         row = attempt.parsed.row
-        taint = self._taint(attempt, asked=facts.leaves(attempt.action, row) or policy.asks_taint)
+        taint = self._taint(attempt, asked=facts.leaves(attempt.action, row) or row.writes_data or policy.asks_taint)
+        if row.executes and attempt.caller.agent.untrusted_us is not None:
+            taint = Taint(untrusted=True, private=True)  # it may read its workspace and do what that says, all in one
         found = facts.gather(attempt.action, row, attempt.caller, taint, self._level(attempt))
         if not found.own:
             rooms.workspaces.owner(facts.workspace_of(attempt.action))
@@ -156,11 +158,33 @@ class Deciding:
         return Question(attempt.action, decision.policy_hash, decision.risk, plain.text, plain.touches, why, agent.name, task)
 
     def mark(self, found: Facts) -> None:
-        """Mark the session with what it will have read once the action has run. Errors: those of `Identities.mark`."""
-        row, has = found.row, found.taint
-        new = Taint(row.untrusted and not has.untrusted, row.private and not has.private)
-        if found.action.arguments.get("network") and not has.untrusted:
-            new = replace(new, untrusted=True)
-        if new.untrusted or new.private:
-            self._rooms.identities.mark(found.caller.session, new)
-            self._know(found.caller.session, Taint(has.untrusted or new.untrusted, has.private or new.private))
+        """Before the intent: mark the session with what it will have read once the action has run, and the data it may write to with
+        what the session has read. Errors: those of `Identities`."""
+        row, session = found.row, found.caller.session
+        has = self._known_taints.get(session) or self._rooms.identities.taint(session)
+        heard = row.untrusted or bool(found.action.arguments.get("network")) or (row.reads_data and self._holds_untrusted(found))
+        after = Taint(has.untrusted or heard, has.private or row.private)
+        if after != has:
+            self._rooms.identities.mark(session, after)
+            self._know(session, after)
+        if after.untrusted and row.writes_data:
+            self._rooms.identities.mark_data(self._whose(found))
+
+    def mark_after(self, found: Facts) -> None:
+        """After it ran and before it is answered: what was written meanwhile by another session may be in the answer. Errors: as `mark`."""
+        session = found.caller.session
+        has = self._known_taints.get(session, Taint())
+        if found.row.reads_data and not has.untrusted and self._rooms.identities.data_untrusted(self._whose(found)):
+            after = replace(has, untrusted=True)
+            self._rooms.identities.mark(session, after)
+            self._know(session, after)
+
+    def _holds_untrusted(self, found: Facts) -> bool:
+        """Whether the data that the action reads may hold what strangers wrote."""
+        if found.own:
+            return found.caller.agent.untrusted_us is not None
+        return self._rooms.identities.data_untrusted(self._whose(found))
+
+    def _whose(self, found: Facts) -> AgentId:
+        """Whose data the action reads or writes: of files elsewhere, their workspace's owner's."""
+        return found.caller.agent.id if found.own else self._rooms.workspaces.owner(facts.workspace_of(found.action))

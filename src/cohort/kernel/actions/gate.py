@@ -171,7 +171,7 @@ class Gate:
                 return earlier
             cleared = self._clear(attempt, passed)
             self._at("recorded")
-            executed, outcome = self._execute(cleared)
+            executed, outcome = self._marked(passed, *self._execute(cleared))
             cpu_us, egress_bytes = executed.cpu_us, executed.egress_bytes
             self._at("executed")
             return self._finish(attempt, cleared, executed, outcome)
@@ -217,6 +217,15 @@ class Gate:
             _log.exception("the executor of %s failed on %s", cleared.action.operation, cleared.action.id)
             return Executed({}, "INTERNAL", "the executor failed in an unforeseen way; what it did is not known"), Outcome.UNKNOWN
         return executed, Outcome.DONE if executed.code is None else Outcome.FAILED
+
+    def _marked(self, passed: Passed, executed: Executed, outcome: Outcome) -> tuple[Executed, Outcome]:
+        """The answer, once the session is marked with what it holds; without the mark it is withheld."""
+        try:
+            self._deciding.mark_after(passed.facts)
+        except CohortError as error:
+            what = f"it ran, and what its answer holds could not be marked: {error.message}"
+            return replace(executed, result={}, code=error.code, reason=what, hint=results.LOOK_FIRST), Outcome.UNKNOWN
+        return executed, outcome
 
     def _finish(self, attempt: Attempt, cleared: Cleared, executed: Executed, outcome: Outcome) -> ActionResult:
         """Step 10."""

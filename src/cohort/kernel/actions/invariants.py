@@ -110,7 +110,7 @@ def _taint(facts: Facts) -> Iterator[Finding]:
             "invariant.taint",
             Answer.ASK,
             "APPROVAL_NEEDED",
-            "the session has read untrusted content and private data, so nothing leaves the machine without a person",
+            "the session, or the workspace that the command runs in, holds untrusted content and private data, so nothing leaves without a person",
         )
 
 

@@ -100,8 +100,9 @@ def read_file(file: Path) -> PolicyText:
         with file.open("rb") as opened:
             text = opened.read(POLICY_CHARS_MAX * 4 + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
-        hint = "Name a readable UTF-8 text in `kernel.policy_file`."
-        raise CohortError("POLICY_INVALID", f"{file.name}: cannot be read: {error}", field="kernel.policy_file", hint=hint) from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        hint = "Name a file that can be read, with UTF-8 text in it."
+        raise CohortError("POLICY_INVALID", f"{file}: cannot be read: {why}", field="kernel.policy_file", hint=hint) from error
     return read(text, file.name)
 
 

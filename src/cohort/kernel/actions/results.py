@@ -16,11 +16,14 @@ from cohort.kernel.audit.entries import PAYLOAD_BYTES_MAX
 from cohort.kernel.face import Entry
 from cohort.kernel.model import Action, ActionResult, Answer, Decision, Level, Outcome, Record
 
+HINTS = {"SCOPE_REFUSED": "Ask a person to grant the agent this scope (`cohort agent grant`), then for a new token."}
+"""What to do about a refusal, where that is the same whatever was asked and the reason does not say it."""
 LOOK_FIRST = "Look at what it did before asking for it again."
 
 
 def refused(action: Action, digest: str, decision: Decision, index: int) -> ActionResult:
-    return ActionResult(action.id, digest, Outcome.REFUSED, code=decision.code, reason=decision.reason, decision_index=index)
+    hint = HINTS.get(decision.code or "", "")
+    return ActionResult(action.id, digest, Outcome.REFUSED, code=decision.code, reason=decision.reason, hint=hint, decision_index=index)
 
 
 def waiting(action: Action, digest: str, decision: Decision, approval: ApprovalId, index: int) -> ActionResult:

@@ -48,7 +48,10 @@ def check_open(approval: Approval) -> None:
         raise CohortError("APPROVAL_EXPIRED", what, hint="Let the agent ask again.", state=approval.state.value)
     if approval.state is not S.PENDING:
         raise CohortError(
-            "APPROVAL_DECIDED", f"{approval.id} is {approval.state.value} already", hint="Look at it.", state=approval.state.value
+            "APPROVAL_DECIDED",
+            f"{approval.id} is {approval.state.value} already",
+            hint=f"`cohort approval show {approval.id}` says by whom.",
+            state=approval.state.value,
         )
 
 

@@ -22,7 +22,8 @@ from cohort.kernel.audit.anchor_witness import WitnessAnchor
 from cohort.kernel.audit.anchoring import Anchor, Sent, failed
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.log import SqlAuditLog
-from cohort.kernel.audit.notes import Verifier, open_checkpoint, parse_vkey
+from cohort.kernel.audit.notes import Verifier, parse_vkey
+from cohort.kernel.audit.ring import RingNow
 from cohort.kernel.audit.store import Head, Rows
 from cohort.kernel.audit.verify import Landmark
 from cohort.kernel.model import Record, RecordKind
@@ -83,12 +84,10 @@ def _wrong(text: str, why: str) -> CohortError:
 class Anchors:
     """Safe to use from many threads. `log`: None where the log is only read, and nothing is sent."""
 
-    def __init__(
-        self, database: Database, clock: Clock, verifier: Verifier | None, places: Sequence[Anchor], log: SqlAuditLog | None
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, ring: RingNow, places: Sequence[Anchor], log: SqlAuditLog | None) -> None:
         self._database = database
         self._clock = clock
-        self._verifier = verifier
+        self._ring = ring
         self._places = tuple(places)
         self._log = log
         self._failing: dict[str, str] = {}
@@ -142,12 +141,13 @@ class Anchors:
         notes = place.notes()
         if notes is None:
             return None
-        if self._verifier is None:
+        ring = self._ring()  # after the notes: it is never older than they are
+        if ring is None:
             raise failed(place.name, "cannot be compared: the log's key is missing", "Restore the key.")
         found = []
         for note in notes:
             try:
-                checkpoint = open_checkpoint(note, self._verifier)
+                checkpoint = ring.open(note)
             except CohortError as error:
                 what = f"{place.name} holds a checkpoint that is not of this log and its key: {error.message}"
                 raise CohortError("AUDIT_BROKEN", what, hint="Restore this log's key, or give the log another anchor.") from error

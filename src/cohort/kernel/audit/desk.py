@@ -13,12 +13,13 @@ from cohort.base.errors import CohortError
 from cohort.kernel.audit import search, tiles, verify
 from cohort.kernel.audit.anchors import Anchors
 from cohort.kernel.audit.log import SqlAuditLog
-from cohort.kernel.audit.notes import Verifier
 from cohort.kernel.audit.payloads import Payloads
 from cohort.kernel.audit.proofs import TlogProof
 from cohort.kernel.audit.recheck import Recheck
+from cohort.kernel.audit.ring import RingNow
+from cohort.kernel.audit.rotation import Rotation, key_view
 from cohort.kernel.audit.store import Rows
-from cohort.kernel.face import AuditQuery, Entry, Proof, Verification
+from cohort.kernel.face import AuditKey, AuditQuery, Entry, Proof, Verification
 from cohort.kernel.model import Record, RecordKind
 from cohort.storage.database import Database
 
@@ -28,13 +29,14 @@ NO_DATA, VERIFIED, BROKEN = "no data", "verified", "broken"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the desk speaks for. `log`: None where the log is only read. `verifier`: None when the key is missing."""
+    """What the desk speaks for. `log`, `rotation`: None where the log is only read."""
 
     database: Database
     clock: Clock
-    verifier: Verifier | None
+    ring: RingNow
     anchors: Anchors
     log: SqlAuditLog | None
+    rotation: Rotation | None = None
 
 
 class AuditDesk:
@@ -43,7 +45,7 @@ class AuditDesk:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._database = parts.database
-        self._recheck = Recheck(parts.database, parts.verifier)
+        self._recheck = Recheck(parts.database, parts.ring)
         self._verifying = threading.Lock()
         self._sealed: CohortError | None = None  # what the log was sealed with when a verification did it
         self.payloads = Payloads(parts.database, parts.clock)
@@ -57,8 +59,22 @@ class AuditDesk:
 
     @property
     def vkey(self) -> str | None:
-        """The public key for verifiers elsewhere; None when it is missing."""
-        return self._parts.verifier.vkey if self._parts.verifier else None
+        """The newest public key, for verifiers elsewhere; None when it is missing."""
+        ring = self._parts.ring()
+        return ring.newest.vkey if ring else None
+
+    def signing_keys(self) -> Sequence[AuditKey]:
+        """Every key the log has had, the newest first; none when they are missing."""
+        ring = self._parts.ring()
+        return [key_view(term) for term in reversed(ring.terms)] if ring else []
+
+    def rotate_key(self, actor: str) -> AuditKey:
+        """As `Rotation.rotate`."""
+        return self._rotation().rotate(actor)
+
+    def retire_key(self, key: str | None, actor: str) -> AuditKey:
+        """As `Rotation.retire`."""
+        return self._rotation().retire(key, actor)
 
     def search(self, query: AuditQuery) -> Sequence[Entry]:
         return search.search(self._database, query)
@@ -115,7 +131,7 @@ class AuditDesk:
 
     def _full(self, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
         heard = self._parts.anchors.hear()
-        report = verify.check(self._database, self._parts.verifier, heard.landmarks, progress)
+        report = verify.check(self._database, self._parts.ring, heard.landmarks, progress)
         finding = report.finding or heard.finding
         if finding is None:
             self._recheck.remember(report.frontier, report.open_intents)
@@ -144,7 +160,8 @@ class AuditDesk:
 
     def export(self, folder: str) -> Mapping[str, Any]:
         """Errors: FIELD_INVALID: the folder is not empty or cannot be written; NOT_FOUND: the log is empty."""
-        return tiles.export(self._database, self.checkpoint(), self.vkey, Path(folder))
+        note, ring = self.checkpoint(), self._parts.ring()
+        return tiles.export(self._database, note, ring.text if ring else None, Path(folder))
 
     def anchor(self) -> Sequence[Mapping[str, Any]]:
         """One result for each anchor: `anchor`, `ok`, `size`, `detail`. A failure is a result, not an error."""
@@ -164,6 +181,11 @@ class AuditDesk:
         if erased:
             log.append(Record(RecordKind.NOTE, {"note": "payloads_erased", "records": erased, "actor": actor}))
         return len(erased)
+
+    def _rotation(self) -> Rotation:
+        if self._parts.rotation is None:
+            raise _read_only()
+        return self._parts.rotation
 
     def _writing(self) -> SqlAuditLog:
         log = self._parts.log

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy
 from cohort.kernel.audit import entries, recovery
 from cohort.kernel.audit.entries import Payload, Prepared
+from cohort.kernel.audit.keys import Keys
 from cohort.kernel.audit.merkle import Frontier, Node, leaf_hash
-from cohort.kernel.audit.notes import Checkpoint, Signer
+from cohort.kernel.audit.notes import Checkpoint
 from cohort.kernel.audit.recovery import State, broken
+from cohort.kernel.audit.ring import Ring
 from cohort.kernel.audit.store import LOCK_NAME, Head, Rows
 from cohort.kernel.model import Position, Record, RecordKind
 from cohort.storage.database import Database
@@ -35,14 +37,18 @@ CLOCK_SKEW_US = 1_000_000
 CHECKPOINT_KEPT_US = 3_600_000_000
 """Of the checkpoints of an hour only the last is kept; each is over everything that those before it were over."""
 
+Rekey = Callable[[int], Keys]
+"""The log's keys once the record at that index is in it."""
+
 
 class _Ticket:
     """One caller's record on its way. `turn` is released when there is an answer, or when it is the caller's turn to lead."""
 
-    __slots__ = ("at_us", "bytes", "error", "leads", "position", "prepared", "turn")
+    __slots__ = ("at_us", "bytes", "error", "leads", "position", "prepared", "rekey", "turn")
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, rekey: Rekey | None = None) -> None:
         self.prepared = prepared
+        self.rekey = rekey
         self.bytes = prepared.bytes_max + sum(len(payload.data) for payload in prepared.payloads)
         self.at_us = 0
         self.leads = False
@@ -61,8 +67,9 @@ class _Ticket:
 
 @dataclass(slots=True)
 class _Growth:
-    """A batch as rows, and the log after it."""
+    """A batch as rows, and the log and its keys after it."""
 
+    keys: Keys
     frontier: Frontier
     previous: bytes
     at_us: int
@@ -71,8 +78,8 @@ class _Growth:
     payloads: list[tuple[Any, ...]]
 
     @classmethod
-    def of(cls, state: State) -> _Growth:
-        return cls(state.frontier.copy(), state.previous, state.at_us, [], [], [])
+    def of(cls, state: State, keys: Keys) -> _Growth:
+        return cls(keys, state.frontier.copy(), state.previous, state.at_us, [], [], [])
 
     def add(self, prepared: Prepared, at_us: int) -> Position:
         index = self.frontier.size
@@ -92,11 +99,12 @@ def _payload_row(index: int, payload: Payload) -> tuple[Any, ...]:
 class SqlAuditLog:
     """Port `AuditLog` on either store. Safe to use from many threads, and beside other processes on the same database."""
 
-    def __init__(self, database: Database, clock: Clock, signer: Signer | None, entropy: Entropy, state: State | CohortError) -> None:
-        """`state`: where the log stands, or why it must not be written to any more. Without a signer it must be the latter."""
+    def __init__(self, database: Database, clock: Clock, keys: Keys | None, entropy: Entropy, state: State | CohortError) -> None:
+        """`state`: where the log stands, or why it must not be written to any more. Without keys it must be the latter."""
         self._database = database
         self._clock = clock
-        self._signer = signer
+        self._keys = keys
+        self._rekeying = threading.Lock()
         self._entropy = entropy
         self._state = state if isinstance(state, State) else State(Frontier())
         self._trouble = state if isinstance(state, CohortError) else None
@@ -109,6 +117,21 @@ class SqlAuditLog:
     def trouble(self) -> CohortError | None:
         """AUDIT_BROKEN when the log is read-only; None while it is whole."""
         return self._trouble
+
+    @property
+    def keys(self) -> Keys | None:
+        """What checkpoints are signed with; None when the key is missing."""
+        return self._keys
+
+    def ring(self) -> Ring | None:
+        """The public keys, as of the newest checkpoint that can be read: while they change, this waits."""
+        with self._rekeying:
+            return self._keys.ring if self._keys is not None else None
+
+    def rekey(self, record: Record, change: Rekey) -> Position:
+        """Append a record that changes the keys: the checkpoint over it is signed by those that `change` gives. Errors: as `append`."""
+        with self._rekeying:
+            return self._append([_Ticket(entries.prepare(record, self._entropy), change)])[0]
 
     def seal(self, why: str) -> CohortError:
         """Write no more: the log is not what it was. Returns the error that every append raises from now on."""
@@ -129,7 +152,9 @@ class SqlAuditLog:
 
     def append_all(self, records: Sequence[Record]) -> list[Position]:
         """Several records in their order, with as few commits as they fit into. Errors: of the first that failed; those after it may be in."""
-        tickets = [_Ticket(entries.prepare(record, self._entropy)) for record in records]
+        return self._append([_Ticket(entries.prepare(record, self._entropy)) for record in records])
+
+    def _append(self, tickets: Sequence[_Ticket]) -> list[Position]:
         leads = self._join(tickets)
         for ticket in tickets:
             if not leads:
@@ -190,17 +215,17 @@ class SqlAuditLog:
 
     def _write(self, batch: list[_Ticket]) -> None:
         """Answer every ticket of the batch: all written, or none."""
-        if self._trouble is not None or self._signer is None:
+        if self._trouble is not None or self._keys is None:
             return _fail(batch, self._trouble or broken("its signing key is missing"))
         growth = None
         try:
             with self._database.write() as connection:
                 self._database.lock(connection, LOCK_NAME)
                 rows = Rows(connection)
-                state = recovery.refresh(rows, self._state, self._signer.verifier)
-                growth = _Growth.of(state)
+                state = recovery.refresh(rows, self._state, self._keys.ring)
+                growth = _Growth.of(state, self._keys)
                 positions = [self._add(growth, ticket) for ticket in batch]
-                head = self._store(rows, state, growth, self._signer)
+                head = self._store(rows, state, growth)
                 # Commit point: the end of this block. Before it no record of the batch exists; after it all do, under a signed checkpoint.
         except CohortError as error:
             if error.code != "OUTCOME_UNKNOWN" or growth is None:
@@ -209,7 +234,7 @@ class SqlAuditLog:
                 return _fail(batch, missing)
         except IntegrityError:
             return _fail(batch, self.seal("it holds records that it did not write"))
-        self._state = State(growth.frontier, head, growth.previous, growth.at_us)
+        self._state, self._keys = State(growth.frontier, head, growth.previous, growth.at_us), growth.keys
         for ticket, position in zip(batch, positions, strict=True):
             ticket.position = position
 
@@ -218,15 +243,19 @@ class SqlAuditLog:
         if ticket.at_us < growth.at_us - CLOCK_SKEW_US:
             note = {"note": "clock_set_back", "from_us": growth.at_us, "to_us": ticket.at_us}
             growth.add(entries.prepare(Record(RecordKind.NOTE, note), self._entropy), ticket.at_us)
-        return growth.add(ticket.prepared, max(ticket.at_us, growth.at_us))
+        position = growth.add(ticket.prepared, max(ticket.at_us, growth.at_us))
+        if ticket.rekey is not None:
+            growth.keys = ticket.rekey(position.index)
+        return position
 
-    def _store(self, rows: Rows, state: State, growth: _Growth, signer: Signer) -> Head:
-        checkpoint = Checkpoint(signer.verifier.name, growth.frontier.size, growth.frontier.root())
-        head = Head(checkpoint.size, checkpoint.root, str(checkpoint.signed(signer)), growth.at_us)
+    def _store(self, rows: Rows, state: State, growth: _Growth) -> Head:
+        """The last checkpoint before the keys change stays, for those who know only the keys before."""
+        checkpoint = Checkpoint(growth.keys.ring.name, growth.frontier.size, growth.frontier.root())
+        head = Head(checkpoint.size, checkpoint.root, str(growth.keys.signed(checkpoint)), growth.at_us)
         rows.add_entries(growth.rows)
         rows.add_nodes(growth.nodes)
         rows.add_payloads(growth.payloads)
-        rows.add_checkpoint(head, _superfluous(state.head, head))
+        rows.add_checkpoint(head, _superfluous(state.head, head) if growth.keys is self._keys else None)
         return head
 
     def _refused(self, error: CohortError) -> CohortError:

@@ -26,7 +26,8 @@ SECRET_PREFIX = "PRIVATE+KEY+"  # noqa: S105
 SIGNATURE_MARK = "— "
 
 
-def _wrong(what: str) -> CohortError:
+def wrong(what: str) -> CohortError:
+    """DOCUMENT_INVALID, in the words of this module."""
     return CohortError("DOCUMENT_INVALID", f"not a signed note: {what}", hint="Use the text exactly as the log wrote it.")
 
 
@@ -35,9 +36,9 @@ def base64_bytes(text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _wrong("it holds something that is not Base 64") from error
+        raise wrong("it holds something that is not Base 64") from error
     if base64.b64encode(data).decode() != text:
-        raise _wrong("it holds Base 64 with stray bits")
+        raise wrong("it holds Base 64 with stray bits")
     return data
 
 
@@ -119,9 +120,9 @@ def _key(text: str) -> tuple[str, int, bytes]:
     said, _, encoded = rest.partition("+")
     data = base64_bytes(encoded)
     if len(data) != 33 or data[0] not in (ED25519, COSIGNATURE) or not name:
-        raise _wrong("the key is not an Ed25519 key of the form NAME+KEYID+BASE64")
+        raise wrong("the key is not an Ed25519 key of the form NAME+KEYID+BASE64")
     if len(said) != 8:
-        raise _wrong("the key's id does not have 8 hexadecimal digits")
+        raise wrong("the key's id does not have 8 hexadecimal digits")
     return name, data[0], data[1:]
 
 
@@ -129,7 +130,7 @@ def parse_vkey(text: str) -> Verifier:
     """Errors: DOCUMENT_INVALID."""
     verifier = Verifier(*_key(text))
     if verifier.vkey != text.strip():
-        raise _wrong("the key's id does not belong to its name and bytes")
+        raise wrong("the key's id does not belong to its name and bytes")
     return verifier
 
 
@@ -138,7 +139,7 @@ class Signer:
     """A secret key with its name."""
 
     verifier: Verifier
-    _secret: Ed25519PrivateKey = field(repr=False)
+    _secret: Ed25519PrivateKey = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, name: str, seed: bytes, kind: int = ED25519) -> Signer:
@@ -166,26 +167,26 @@ class Signer:
 def parse_signer(text: str) -> Signer:
     """The secret key in `text`. Errors: DOCUMENT_INVALID; the text is never part of the message."""
     if not text.startswith(SECRET_PREFIX):
-        raise _wrong("not a secret key: it does not begin with PRIVATE+KEY+")
+        raise wrong("not a secret key: it does not begin with PRIVATE+KEY+")
     name, kind, seed = _key(text.removeprefix(SECRET_PREFIX))
     signer = Signer.of(name, seed, kind)
     if signer.text != text.strip():
-        raise _wrong("the secret key's id does not belong to its name and bytes")
+        raise wrong("the secret key's id does not belong to its name and bytes")
     return signer
 
 
 def parse_note(text: str) -> Note:
     """Text and signature lines; no signature is verified. Errors: DOCUMENT_INVALID."""
     if len(text.encode(errors="replace")) > NOTE_BYTES_MAX:
-        raise _wrong(f"it is longer than {NOTE_BYTES_MAX} bytes")
+        raise wrong(f"it is longer than {NOTE_BYTES_MAX} bytes")
     if any(mark < " " and mark != "\n" for mark in text):
-        raise _wrong("it holds control characters")
+        raise wrong("it holds control characters")
     body, blank, signed = text.rpartition("\n\n")
     if not blank or not signed.endswith("\n"):
-        raise _wrong("it has no signatures")
+        raise wrong("it has no signatures")
     lines = signed[:-1].split("\n")
     if len(lines) > SIGNATURES_MAX:
-        raise _wrong(f"it has more than {SIGNATURES_MAX} signatures")
+        raise wrong(f"it has more than {SIGNATURES_MAX} signatures")
     return Note(body + "\n", tuple(parse_signature(line) for line in lines))
 
 
@@ -193,10 +194,10 @@ def parse_signature(line: str) -> Signature:
     """Errors: DOCUMENT_INVALID."""
     name, _, encoded = line.removeprefix(SIGNATURE_MARK).partition(" ")
     if not line.startswith(SIGNATURE_MARK) or not name or "+" in name:
-        raise _wrong(f"{line[:40]!r} is not a signature line")
+        raise wrong(f"{line[:40]!r} is not a signature line")
     data = base64_bytes(encoded)
     if len(data) < 5:
-        raise _wrong("a signature is too short")
+        raise wrong("a signature is too short")
     return Signature(name, data[:4], data[4:])
 
 
@@ -212,7 +213,7 @@ def signed_by(note: Note, verifiers: Sequence[Verifier]) -> tuple[Verifier, ...]
             if not verifier.signs(signature):
                 continue
             if not verifier.verify(note.text, signature):
-                raise _wrong(f"the signature by {verifier.name} is wrong")
+                raise wrong(f"the signature by {verifier.name} is wrong")
             found.append(verifier)
     return tuple(found)
 
@@ -229,22 +230,22 @@ class Checkpoint:
     def text(self) -> str:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
-    def signed(self, signer: Signer) -> Note:
+    def signed(self, *signers: Signer) -> Note:
         text = self.text
-        return Note(text, (signer.sign(text),))
+        return Note(text, tuple(signer.sign(text) for signer in signers))
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
     """A checkpoint's text, without signatures; extension lines are ignored. Errors: DOCUMENT_INVALID."""
     lines = text.split("\n")
     if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
-        raise _wrong("a checkpoint has at least three lines, none of them empty")
+        raise wrong("a checkpoint has at least three lines, none of them empty")
     origin, size, root = lines[:3]
     if not (size.isascii() and size.isdigit()) or str(int(size[:20])) != size or int(size) >= 1 << 63:
-        raise _wrong(f"{size[:20]!r} is not a size")
+        raise wrong(f"{size[:20]!r} is not a size")
     hashed = base64_bytes(root)
     if len(hashed) != 32:
-        raise _wrong("the root does not have 32 bytes")
+        raise wrong("the root does not have 32 bytes")
     return Checkpoint(origin, int(size), hashed)
 
 
@@ -257,8 +258,8 @@ def open_checkpoint(text: str, verifier: Verifier) -> Checkpoint:
     note = parse_note(text)
     if verifier not in signed_by(note, [verifier]):
         names = ", ".join(sorted({f"{signature.name} ({signature.id.hex()})" for signature in note.signatures}))
-        raise _wrong(f"it is not signed by the log's key {verifier.name} ({verifier.id.hex()}) but by {names}")
+        raise wrong(f"it is not signed by the log's key {verifier.name} ({verifier.id.hex()}) but by {names}")
     checkpoint = parse_checkpoint(note.text)
     if checkpoint.origin != verifier.name:
-        raise _wrong(f"its origin is {checkpoint.origin}, not {verifier.name}")
+        raise wrong(f"its origin is {checkpoint.origin}, not {verifier.name}")
     return checkpoint

@@ -18,7 +18,9 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
 from cohort.kernel.audit.anchors import Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
-from cohort.kernel.audit.notes import Verifier
+from cohort.kernel.audit.keys import Keys
+from cohort.kernel.audit.ring import Ring
+from cohort.kernel.audit.rotation import settled
 from cohort.storage.database import Database, open_database
 
 CONNECTIONS_MAX = 4
@@ -27,11 +29,11 @@ LOCK_WAIT_S = 10.0
 
 @contextmanager
 def open_audit_offline(
-    url: str, clock: Clock, verifier: Verifier | None, *, origin: str = "", anchors: Sequence[str] = ()
+    url: str, clock: Clock, keys: Keys | Ring | None, *, origin: str = "", anchors: Sequence[str] = ()
 ) -> Iterator[AuditDesk]:
     """The face of the log at `url`, to search, verify, prove and export; `note`, `erase` and `anchor` do nothing here.
 
-    `verifier`: the log's public key (`read_key(key_file).verifier`, or `parse_vkey(text)`); without it no log is whole. A SQLite file that
+    `keys`: the log's own (`read_keys(key_file)`), or its public ones; without them no log is whole. A SQLite file that
     was closed cleanly is not even locked; one that was not is read with its write-ahead log, and only SQLite's index of it is touched.
 
     Raises:
@@ -40,8 +42,9 @@ def open_audit_offline(
     """
     database = _read_only(url)
     try:
-        places = [parse_anchor(text, verifier.name if verifier else origin, clock, socket.gethostname()) for text in anchors]
-        yield AuditDesk(Parts(database, clock, verifier, Anchors(database, clock, verifier, places, None), None))
+        ring = settled(database, keys).ring if isinstance(keys, Keys) else keys
+        places = [parse_anchor(text, ring.name if ring else origin, clock, socket.gethostname()) for text in anchors]
+        yield AuditDesk(Parts(database, clock, lambda: ring, Anchors(database, clock, lambda: ring, places, None), None))
     finally:
         database.close()
 

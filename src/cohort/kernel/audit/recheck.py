@@ -12,7 +12,7 @@ from cohort.base.errors import CohortError
 from cohort.kernel.audit import diagnosis
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier
-from cohort.kernel.audit.notes import Verifier, open_checkpoint
+from cohort.kernel.audit.ring import RingNow, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.storage.database import Database
 
@@ -22,9 +22,9 @@ ROWS_AT_ONCE = 64 * TILE_WIDTH
 class Recheck:
     """Not safe to use from two threads at once."""
 
-    def __init__(self, database: Database, verifier: Verifier | None) -> None:
+    def __init__(self, database: Database, ring: RingNow) -> None:
         self._database = database
-        self._verifier = verifier
+        self._ring = ring
         self._known: Frontier | None = None
         self._open: frozenset[str] = frozenset()
 
@@ -35,9 +35,13 @@ class Recheck:
 
     def run(self) -> dict[str, Any]:
         """The fields of a `Verification`, without its duration."""
+        before = self._ring()  # keys may change between this and the reading of the head, and then this one is older and not wrong
         with self._database.read() as connection:
             rows = Rows(connection)
             head = rows.head()
+            older = None if before is None else rolled_back(before, 0 if head is None else head.size)
+            if older is not None:
+                return self._answer(head, Finding(head.size if head else 0, older), 0)
             if head is None:
                 empty = self._known is None or self._known.size == 0
                 return self._answer(None, None if empty else Finding(0, f"the log is empty, and held {self._size()} records"), 0)
@@ -55,10 +59,11 @@ class Recheck:
         return rows.frontier((head.size - 1) // TILE_WIDTH * TILE_WIDTH)
 
     def _untrusted(self, head: Head) -> Finding | None:
-        if self._verifier is None:
+        ring = self._ring()
+        if ring is None:
             return Finding(None, "the log's key is missing")
         try:
-            checkpoint = open_checkpoint(head.note, self._verifier)
+            checkpoint = ring.open(head.note)
         except CohortError as error:
             return Finding(None, f"the newest checkpoint cannot be trusted: {error.message}")
         agree = (checkpoint.size, checkpoint.root) == (head.size, head.root)

@@ -13,7 +13,7 @@ from cohort.base.ids import ActionId, AgentId, AgentSessionId
 from cohort.kernel.audit import entries
 from cohort.kernel.audit.entries import NO_LEAF
 from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier, Node, leaf_hash
-from cohort.kernel.audit.notes import Verifier, open_checkpoint
+from cohort.kernel.audit.ring import Ring, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.kernel.model import Outcome, Position, Record, RecordKind
 from cohort.kernel.ports import AuditLog
@@ -49,7 +49,7 @@ def broken(why: str) -> CohortError:
     )
 
 
-def load(database: Database, verifier: Verifier) -> State:
+def load(database: Database, ring: Ring) -> State:
     """The state of the log in `database`; damaged inner nodes are rebuilt from the leaves.
 
     Raises:
@@ -59,13 +59,15 @@ def load(database: Database, verifier: Verifier) -> State:
         rows = Rows(connection)
         head = rows.head()
         _check_extent(rows, 0 if head is None else head.size)
-        state = None if head is None else _stored(rows, head, verifier)
+        state = None if head is None else _stored(rows, head, ring)
+    if (older := rolled_back(ring, 0 if head is None else head.size)) is not None:
+        raise broken(older)
     if head is None:
         return State(Frontier())
-    return state if state is not None else _rebuilt(database, head, verifier)
+    return state if state is not None else _rebuilt(database, head, ring)
 
 
-def refresh(rows: Rows, known: State, verifier: Verifier) -> State:
+def refresh(rows: Rows, known: State, ring: Ring) -> State:
     """The state inside a transaction: `known`, unless another process has written since.
 
     Raises:
@@ -76,7 +78,7 @@ def refresh(rows: Rows, known: State, verifier: Verifier) -> State:
     head = rows.head()
     if head is None or head.size <= known.size:
         raise broken(f"it ended at record {known.size}, and now at {0 if head is None else head.size}")
-    state = _stored(rows, head, verifier)
+    state = _stored(rows, head, ring)
     if state is None:
         raise broken(f"its hashes do not lead to the checkpoint of {head.size} records")
     return state
@@ -90,25 +92,25 @@ def _check_extent(rows: Rows, size: int) -> None:
         raise broken(f"it holds {count} records up to index {end - 1}, and its last checkpoint covers {size}")
 
 
-def _stored(rows: Rows, head: Head, verifier: Verifier) -> State | None:
+def _stored(rows: Rows, head: Head, ring: Ring) -> State | None:
     """The state that the stored hashes lead to; None where they do not lead to the checkpoint."""
-    _check_signed(head, verifier)
+    _check_signed(head, ring)
     frontier = rows.frontier(head.size)
     if frontier is None or frontier.root() != head.root:
         return None
     return State(frontier, head, rows.run(0, head.size - 1, head.size)[0], rows.last_at_us(head.size))
 
 
-def _check_signed(head: Head, verifier: Verifier) -> None:
+def _check_signed(head: Head, ring: Ring) -> None:
     try:
-        checkpoint = open_checkpoint(head.note, verifier)
+        checkpoint = ring.open(head.note)
     except CohortError as error:
         raise broken(f"its last checkpoint cannot be trusted: {error.message}") from error
     if (checkpoint.size, checkpoint.root) != (head.size, head.root):
         raise broken("its last checkpoint says something else than the row it stands in")
 
 
-def _rebuilt(database: Database, head: Head, verifier: Verifier) -> State:
+def _rebuilt(database: Database, head: Head, ring: Ring) -> State:
     """From the entries alone. The inner nodes are written anew when the entries are the signed ones."""
     frontier, nodes = Frontier(), list[Node]()
     with database.read() as connection:
@@ -119,7 +121,7 @@ def _rebuilt(database: Database, head: Head, verifier: Verifier) -> State:
     with database.write() as connection:
         rows = Rows(connection)
         rows.replace_nodes(nodes)
-        state = _stored(rows, head, verifier)
+        state = _stored(rows, head, ring)
     if state is None:
         raise broken("the leaf hashes beside its entries were changed")
     _log.warning("the audit log's inner hashes were damaged and are rebuilt from its %d entries", head.size)

@@ -14,10 +14,10 @@ from cohort.base.ids import Entropy
 from cohort.kernel.audit import recovery
 from cohort.kernel.audit.anchors import EVERY_S, Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
-from cohort.kernel.audit.keys import create_key, read_key
+from cohort.kernel.audit.keys import Keys, create_key, drop_unfinished, read_keys, write_keys
 from cohort.kernel.audit.log import SqlAuditLog
-from cohort.kernel.audit.notes import Signer
 from cohort.kernel.audit.recovery import State
+from cohort.kernel.audit.rotation import Rotation, settled
 from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
 
@@ -69,37 +69,46 @@ def open_audit(
         CohortError: those of `Database`.
     """
     database = database.beside()  # what is decided in a transaction of the same database is recorded before that ends
-    signer = _signer(database, key_file, origin, entropy)
-    state = _state(database, signer)
-    log = SqlAuditLog(database, clock, signer, entropy, state)
-    verifier = signer.verifier if signer else None
+    keys, state = _opened(database, key_file, origin, entropy)
+    log = SqlAuditLog(database, clock, keys, entropy, state)
     host = socket.gethostname()
-    places = [parse_anchor(text, verifier.name if verifier else origin, clock, host) for text in anchors]
-    heard = Anchors(database, clock, verifier, places, log)
-    desk = AuditDesk(Parts(database, clock, verifier, heard, log))
+    places = [parse_anchor(text, keys.ring.name if keys else origin, clock, host) for text in anchors]
+    heard = Anchors(database, clock, log.ring, places, log)
+    rotation = Rotation(log, lambda: desk.size(), key_file, entropy)
+    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation))
     return AuditRoom(log, desk, heard, database, clock)
 
 
-def _signer(database: Database, key_file: Path, origin: str, entropy: Entropy) -> Signer | None:
-    """The key; a new one only for a new log, because a log that exists was signed by another."""
-    signer = read_key(key_file)
-    if signer is not None:
-        return signer
+def _opened(database: Database, key_file: Path, origin: str, entropy: Entropy) -> tuple[Keys | None, State | CohortError]:
+    """The keys and where the log stands. A change of keys that the last process did not finish is finished or undone."""
+    found = _keys(database, key_file, origin, entropy)
+    if found is None:
+        return None, _told(recovery.broken("its signing key is missing"))
+    try:
+        keys = settled(database, found)
+        state = recovery.load(database, keys.ring)
+    except CohortError as error:
+        if error.code not in ("AUDIT_BROKEN", "DATABASE_DAMAGED"):
+            raise
+        return found, _told(error if error.code == "AUDIT_BROKEN" else recovery.broken(error.message))
+    if keys != found:
+        write_keys(key_file, keys)
+        _logger.warning("a change of the audit log's keys that control's end had interrupted is settled: %d active", len(keys.ring.active))
+    return keys, state
+
+
+def _keys(database: Database, key_file: Path, origin: str, entropy: Entropy) -> Keys | None:
+    """The keys; a new one only for a new log, because a log that exists was signed by another."""
+    drop_unfinished(key_file)
+    keys = read_keys(key_file)
+    if keys is not None:
+        return keys
     with database.read() as connection:
         rows = Rows(connection)
         fresh = rows.head() is None and rows.extent() == (0, 0)
-    return create_key(key_file, origin, entropy) if fresh else None
+    return Keys.of(create_key(key_file, origin, entropy)) if fresh else None
 
 
-def _state(database: Database, signer: Signer | None) -> State | CohortError:
-    if signer is None:
-        error = recovery.broken("its signing key is missing")
-    else:
-        try:
-            return recovery.load(database, signer.verifier)
-        except CohortError as found:
-            if found.code not in ("AUDIT_BROKEN", "DATABASE_DAMAGED"):
-                raise
-            error = found if found.code == "AUDIT_BROKEN" else recovery.broken(found.message)
+def _told(error: CohortError) -> CohortError:
     _logger.error("%s", error.message)
     return error

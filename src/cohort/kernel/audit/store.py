@@ -152,6 +152,17 @@ class Rows:
         columns = f"idx, {self.as_bytes('entry')}, {self.as_bytes('leaf')}"
         return self.all(f"SELECT {columns} FROM audit_entries WHERE idx >= ? AND idx < ? ORDER BY idx", [low, high])  # noqa: S608
 
+    def of_kind(self, kind: str, low: int) -> list[tuple[int, bytes]]:
+        """`(index, entry)` of that kind from `low` on, in order."""
+        return self.all(f"SELECT idx, {self.as_bytes('entry')} FROM audit_entries WHERE kind = ? AND idx >= ? ORDER BY idx", [kind, low])  # noqa: S608
+
+    def path(self, index: int, size: int) -> list[bytes] | None:
+        """The inclusion path of a record in the tree of `size`; None when hashes are missing."""
+        try:
+            return self.tree().inclusion(index, size) if index < size else None
+        except _Missing:
+            return None
+
     def row(self, index: int) -> Row | None:
         columns = f"idx, {self.as_bytes('entry')}, {self.as_bytes('leaf')}, at_us, kind, agent, action"
         found = self.one(f"SELECT {columns} FROM audit_entries WHERE idx = ?", [index])  # noqa: S608

@@ -37,8 +37,8 @@ def tile_path(index: int, width: int = TILE_WIDTH) -> str:
     return path if width == TILE_WIDTH else f"{path}.p/{width}"
 
 
-def export(database: Database, note: str, vkey: str | None, folder: Path) -> Mapping[str, Any]:
-    """Everything under the checkpoint `note`, durably; says what was written.
+def export(database: Database, note: str, keys: str | None, folder: Path) -> Mapping[str, Any]:
+    """Everything under the checkpoint `note`, durably; says what was written. `keys`: the log's public ones, one line each.
 
     Raises:
         CohortError FIELD_INVALID: the folder is not empty.
@@ -54,14 +54,20 @@ def export(database: Database, note: str, vkey: str | None, folder: Path) -> Map
         tiles = _write_tiles(database, size, folder)
         _write(folder / "verifier.py", VERIFIER.read_bytes())
         _write(folder / "README", README.format(origin=checkpoint.origin, size=size).encode())
-        if vkey is not None:
-            _write(folder / "vkey", f"{vkey}\n".encode())
+        if keys is not None:
+            _write(folder / "vkey", keys.encode())
         _write(folder / "checkpoint", note.encode())  # last: a folder with a checkpoint is whole
         sync_folder(folder)
     except OSError as error:
         what = f"the log cannot be written to {folder}: {error.strerror}"
         raise CohortError("DISK_FULL", what, retry=Retry.SAFE, hint="Choose a folder with room that you may write to.") from error
-    return {"folder": str(folder), "size": size, "tiles": tiles, "vkey": vkey, "verifier": str(folder / "verifier.py")}
+    return {
+        "folder": str(folder),
+        "size": size,
+        "tiles": tiles,
+        "vkey": keys.splitlines()[0] if keys else None,
+        "verifier": str(folder / "verifier.py"),
+    }
 
 
 def _write_tiles(database: Database, size: int, folder: Path) -> int:

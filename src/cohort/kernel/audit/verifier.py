@@ -4,7 +4,9 @@
     python verifier.py --proof FILE --key VKEY  a proof written by `cohort audit prove`
 
 VKEY is the log's public key as you know it from elsewhere. Without it, the key in the folder is used, and who could change the folder
-could have changed that key too. Exit status: 0 whole, 3 not whole, 2 the command was wrong.
+could have changed that key too. `--key` can be repeated, and names a key of a log whose keys were changed together with the sizes that it
+signs, as `cohort audit key` prints it: --key 'VKEY since 1205'. Each one that signs at a checkpoint's size has to have signed it.
+Exit status: 0 whole, 3 not whole, 2 the command was wrong.
 
 Formats: C2SP signed-note, tlog-checkpoint, tlog-tiles, tlog-proof; hashes of RFC 6962.
 """
@@ -37,11 +39,17 @@ class Wrong(Exception):
 
 
 class Key(NamedTuple):
-    """The log's public key. `id`: the first four bytes of its hash, as signatures name it."""
+    """A public key of the log. `id`: the first four bytes of its hash, as signatures name it. It signs sizes from `since` to `until`."""
 
     name: str
     id: bytes
     public: bytes
+    text: str
+    since: int = 0
+    until: int | None = None
+
+    def signs(self, size: int) -> bool:
+        return self.since <= size and (self.until is None or size <= self.until)
 
 
 class Checkpoint(NamedTuple):
@@ -59,21 +67,42 @@ def decoded(text: str) -> bytes:
         raise Wrong(f"{text[:40]!r} is not Base 64") from None
 
 
-def parse_key(text: str) -> Key:
-    name, _, rest = text.strip().partition("+")
+def parse_key(line: str) -> Key:
+    """`VKEY`, `VKEY since SIZE`, `VKEY until SIZE` or `VKEY since SIZE until SIZE`."""
+    text, *rest = line.split()
+    sizes = dict(zip(rest[::2], rest[1::2]))  # noqa: B905 - Python 3.9
+    if len(rest) != 2 * len(sizes) or not set(sizes) <= {"since", "until"} or not all(size.isdigit() for size in sizes.values()):
+        raise Wrong(f"{line.strip()[:200]!r}: behind a key stands `since SIZE`, `until SIZE`, both or nothing")
+    key, until = parse_vkey(text), sizes.get("until")
+    return key._replace(since=int(sizes.get("since", 0)), until=None if until is None else int(until))
+
+
+def parse_vkey(text: str) -> Key:
+    name, _, rest = text.partition("+")
     said, _, encoded = rest.partition("+")
     data = decoded(encoded)
     key_id = sha256(name.encode() + b"\n" + data).digest()[:4]
     if len(data) != 33 or data[0] != ED25519 or key_id.hex() != said:
-        raise Wrong(f"{text.strip()[:80]!r} is not an Ed25519 key of a log")
-    return Key(name, key_id, data[1:])
+        raise Wrong(f"{text[:80]!r} is not an Ed25519 key of a log")
+    return Key(name, key_id, data[1:], text)
 
 
-def open_note(note: str, key: Key) -> Checkpoint:
-    """The checkpoint in a note, its signature by `key` verified."""
-    body, blank, signatures = note.rpartition("\n\n")
+def open_note(note: str, keys: list[Key]) -> Checkpoint:
+    """The checkpoint in a note, the signatures by all of `keys` that sign at its size verified."""
+    body, blank, _ = note.rpartition("\n\n")
     if not blank:
         raise Wrong("the checkpoint has no signature")
+    checkpoint = parse_checkpoint(body + "\n", keys[0])
+    needed = [key for key in keys if key.signs(checkpoint.size)]
+    if not needed:
+        raise Wrong(f"none of the keys signs checkpoints of {checkpoint.size} records")
+    for key in needed:
+        verify_signature(note, key)
+    return checkpoint
+
+
+def verify_signature(note: str, key: Key) -> None:
+    body, _, signatures = note.rpartition("\n\n")
     text = body + "\n"
     for line in signatures.splitlines():
         parts = line.split(" ")
@@ -84,7 +113,7 @@ def open_note(note: str, key: Key) -> Checkpoint:
                     Ed25519PublicKey.from_public_bytes(key.public).verify(value[4:], text.encode())
                 except InvalidSignature:
                     raise Wrong(f"the checkpoint's signature by {key.name} is wrong") from None
-                return parse_checkpoint(text, key)
+                return
     raise Wrong(f"the checkpoint is not signed by {key.name} ({key.id.hex()})")
 
 
@@ -171,28 +200,55 @@ def records(folder: Path, size: int) -> Iterator[tuple[int, bytes, bytes]]:
             yield number * TILE + place, entry, hashes[32 * place : 32 * place + 32]
 
 
-def previous(entry: bytes) -> str | None:
+def parsed(entry: bytes) -> dict[str, object]:
     try:
         value = json.loads(entry)
     except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def key_event(value: dict[str, object]) -> tuple[object, str] | None:
+    """What a record says about the log's own keys: the event and the key."""
+    body = value.get("body")
+    if value.get("kind") != "key" or not isinstance(body, dict) or not str(body.get("event")).startswith("audit_key_"):
         return None
-    return value.get("prev") if isinstance(value, dict) else None
+    return body["event"], str(body.get("vkey"))
 
 
-def verify_folder(folder: Path, key: Key) -> str:
+def verify_events(note: str, events: list[tuple[int, object, str]], keys: list[Key]) -> None:
+    """The keys are those that the log itself says are active: none it has retired, and all that it has added."""
+    active: dict[str, int] = {}
+    for index, event, vkey in events:
+        if event == "audit_key_added":
+            active[vkey] = index
+        else:
+            active.pop(vkey, None)
+            if any(key.text == vkey and key.until is None for key in keys):
+                raise Wrong(f"the checkpoint is signed by a key that record {index} has retired: {vkey}")
+    for vkey in active:
+        verify_signature(note, parse_vkey(vkey))
+
+
+def verify_folder(folder: Path, keys: list[Key]) -> str:
     try:
-        checkpoint = open_note((folder / "checkpoint").read_text(encoding="utf-8"), key)
+        note = (folder / "checkpoint").read_text(encoding="utf-8")
+        checkpoint = open_note(note, keys)
     except (OSError, UnicodeDecodeError) as error:
         raise Wrong(f"the checkpoint cannot be read: {error}") from None
-    tree, before = Tree(), NO_LEAF
+    tree, before, events = Tree(), NO_LEAF, []
     for index, entry, stored in records(folder, checkpoint.size):
         leaf = leaf_hash(entry)
         if leaf != stored:
             raise Wrong(f"record {index} was edited, or the leaf hash beside it: they do not belong together")
-        if previous(entry) != before:
+        value = parsed(entry)
+        if value.get("prev") != before:
             raise Wrong(f"record {index} does not follow the one before it: records were edited, removed or reordered")
+        if (event := key_event(value)) is not None:
+            events.append((index, *event))
         tree.append(leaf)
         before = leaf.hex()
+    verify_events(note, events, keys)
     if tree.root() != checkpoint.root:
         raise Wrong(f"the {checkpoint.size} records do not lead to the root that was signed: some were replaced")
     return f"whole: {checkpoint.size} records of {checkpoint.origin}, root {checkpoint.root.hex()}"
@@ -216,13 +272,13 @@ def root_of_path(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes
     return hashed if last == 0 else None
 
 
-def verify_proof(text: str, key: Key) -> str:
+def verify_proof(text: str, keys: list[Key]) -> str:
     top, _, note = text.partition("\n\n")
     lines = top.split("\n")
     if len(lines) < 3 or lines[0] != PROOF or lines[1][:6] != "extra " or lines[2][:6] != "index " or not lines[2][6:].isdigit():
         raise Wrong("the file is not a proof of one entry")
     entry, index = decoded(lines[1][6:]), int(lines[2][6:])
-    checkpoint = open_note(note, key)
+    checkpoint = open_note(note, keys)
     root = root_of_path(leaf_hash(entry), index, checkpoint.size, [decoded(line) for line in lines[3:]])
     if root != checkpoint.root:
         raise Wrong(f"entry {index} is not in the log of {checkpoint.size} records that was signed")
@@ -246,17 +302,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Verify an exported audit log, or a proof of one entry.")
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--proof", type=Path, metavar="FILE", help="verify one entry's proof instead of a folder")
-    parser.add_argument("--key", metavar="VKEY", help="the log's public key, known from elsewhere")
+    parser.add_argument("--key", action="append", metavar="VKEY", help="the log's public key, known from elsewhere; can be repeated")
     chosen = parser.parse_args()
     if (chosen.folder is None) == (chosen.proof is None):
         usage("name a folder, or a proof with --proof")
     if chosen.proof is not None and chosen.key is None:
         usage("a proof is verified with --key VKEY")
     try:
-        key = parse_key(chosen.key or read(chosen.folder / "vkey"))
+        keys = [parse_key(line) for line in chosen.key or read(chosen.folder / "vkey").splitlines() if line.strip()]
+        if not keys:
+            raise Wrong("there is no key")
         if chosen.key is None:
-            print(f"note: the key is taken from the folder itself: {key.name} ({key.id.hex()})", file=sys.stderr)
-        print(verify_proof(read(chosen.proof), key) if chosen.proof is not None else verify_folder(chosen.folder, key))
+            print(f"note: the key is taken from the folder itself: {keys[0].name} ({keys[0].id.hex()})", file=sys.stderr)
+        print(verify_proof(read(chosen.proof), keys) if chosen.proof is not None else verify_folder(chosen.folder, keys))
     except Wrong as why:
         print(f"not whole: {why}")
         return WRONG

@@ -17,7 +17,7 @@ from cohort.kernel.audit import beside, diagnosis, joined
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.joined import Stretch
 from cohort.kernel.audit.merkle import TILE_HEIGHT, TILE_WIDTH, Frontier, Node
-from cohort.kernel.audit.notes import Verifier, open_checkpoint
+from cohort.kernel.audit.ring import Ring, RingNow, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.storage.database import Database
 
@@ -52,31 +52,32 @@ class Report:
     frontier: Frontier
 
 
-def check(database: Database, verifier: Verifier | None, landmarks: Sequence[Landmark], progress: Progress | None = None) -> Report:
+def check(database: Database, ring: RingNow, landmarks: Sequence[Landmark], progress: Progress | None = None) -> Report:
     """Every entry, inner hash, checkpoint and payload of the log. May raise the errors of `Database`."""
+    before = ring()  # should keys change while the rows are read, this one is older and not wrong
     with database.read() as connection:
         rows = Rows(connection)
         head, end = rows.head(), rows.end()
         checkpoints = rows.checkpoints(head.size) if head else []
     signed = head.size if head else 0
-    stated, untrusted = _trusted(checkpoints, verifier)
+    stated, untrusted = _trusted(checkpoints, ring())
     scan = _Scan(database, min(signed, end), sorted([*stated, *landmarks], key=lambda one: one.size), progress)
     scan.head = head
     with ThreadPoolExecutor(1, "audit-verify") as other:  # the store does that work, beside the hashing here
         described = other.submit(beside.check, database, min(signed, end))
         found = scan.run()
     wrong, open_intents = described.result()
-    finding = found or wrong or _extent(end, signed) or _beyond(landmarks, signed) or untrusted
+    finding = found or wrong or _extent(end, signed) or _older(before, signed) or _beyond(landmarks, signed) or untrusted
     anchored = max((one.size for one in landmarks if one.size <= scan.agreed), default=0)
     return Report(signed, scan.frontier.root() if scan.frontier.size else None, finding, anchored, open_intents, scan.frontier)
 
 
-def _trusted(checkpoints: Sequence[Head], verifier: Verifier | None) -> tuple[list[Landmark], Finding | None]:
+def _trusted(checkpoints: Sequence[Head], ring: Ring | None) -> tuple[list[Landmark], Finding | None]:
     """What the stored checkpoints state, and the first that cannot be trusted."""
     stated: list[Landmark] = []
     first: Finding | None = None
     for head in checkpoints:
-        why = _distrust(head, verifier)
+        why = _distrust(head, ring)
         if why is None:
             stated.append(Landmark(f"the checkpoint of {head.size} records", head.size, head.root))
         elif first is None:
@@ -84,11 +85,11 @@ def _trusted(checkpoints: Sequence[Head], verifier: Verifier | None) -> tuple[li
     return stated, first
 
 
-def _distrust(head: Head, verifier: Verifier | None) -> str | None:
-    if verifier is None:
+def _distrust(head: Head, ring: Ring | None) -> str | None:
+    if ring is None:
         return "the log's key is missing"
     try:
-        checkpoint = open_checkpoint(head.note, verifier)
+        checkpoint = ring.open(head.note)
     except CohortError as error:
         return error.message
     if (checkpoint.size, checkpoint.root) != (head.size, head.root):
@@ -102,6 +103,11 @@ def _extent(end: int, signed: int) -> Finding | None:
     if end > signed:
         return Finding(signed, f"records from {signed} on are under no checkpoint: this log did not write them")
     return None
+
+
+def _older(ring: Ring | None, signed: int) -> Finding | None:
+    why = None if ring is None else rolled_back(ring, signed)
+    return None if why is None else Finding(signed, why)
 
 
 def _beyond(landmarks: Sequence[Landmark], signed: int) -> Finding | None:

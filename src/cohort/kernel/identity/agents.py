@@ -105,6 +105,24 @@ class SqlAgents:
         """Errors: AGENT_REVOKED; WORKSPACE_UNKNOWN: its registration was cut short."""
         return self._restate(agent, AgentState.ACTIVE, "resume", actor, reason)
 
+    def trust(self, agent: str, actor: str, reason: str) -> Agent:
+        """Say that the agent's data holds nothing of strangers any more. What its sessions have read stays marked.
+
+        Raises:
+            CohortError AGENT_NOT_SUSPENDED: what runs for it might write such data meanwhile. AGENT_REVOKED; FIELD_INVALID: no reason.
+        """
+        found = self._alive(agent)
+        if not check_text("reason", reason).strip():
+            raise CohortError("FIELD_INVALID", "no reason", field="reason", hint="Say what was looked at.")
+        body = {"event": "trust", "name": found.name, "since_us": found.untrusted_us, "actor": check_actor(actor), "reason": reason}
+        _refuse_active(found)
+        if found.untrusted_us is None:
+            return found
+        with self._journal.change(RecordKind.AGENT, body, found.id), self._database.write() as connection:
+            _refuse_active(find_agent(connection, found.id, lock=True))
+            connection.execute(update(agents).where(agents.c.id == found.id).values(untrusted_us=None, changed_us=self._time.now_us()))
+        return self.find(found.id)
+
     def revoke(self, agent: str, actor: str, reason: str) -> Agent:
         """For ever: keys, sessions and every delegation below it, from the next action on. Its name stays taken."""
         found = self.find(agent)
@@ -315,6 +333,12 @@ def _refuse_revoked(agent: Agent) -> Agent:
     if agent.state is AgentState.REVOKED:
         raise CohortError("AGENT_REVOKED", f"the agent {agent.name} was revoked, for ever", hint="Register another one.")
     return agent
+
+
+def _refuse_active(agent: Agent) -> None:
+    if _refuse_revoked(agent).state is not AgentState.SUSPENDED:
+        hint = f"Run `cohort agent suspend {agent.name}` first, which ends what runs for it, and `resume` afterwards."
+        raise CohortError("AGENT_NOT_SUSPENDED", f"the agent {agent.name} may write meanwhile", hint=hint)
 
 
 def _end_keys(connection: Connection, agent: AgentId, at_us: int) -> None:

@@ -111,6 +111,20 @@ class SqlIdentities:
             marked = agent_sessions.c.id.in_(ancestors(connection, session))
             connection.execute(update(agent_sessions).where(marked).values(new))
 
+    def data_untrusted(self, agent: AgentId) -> bool:
+        """Errors: NOT_FOUND."""
+        with self._database.read() as connection:
+            row = connection.execute(select(agents.c.untrusted_us).where(agents.c.id == agent)).one_or_none()
+        if row is None:
+            raise CohortError("NOT_FOUND", f"there is no agent {agent}", hint="See `cohort agent list`.")
+        return row.untrusted_us is not None
+
+    def mark_data(self, agent: AgentId) -> None:
+        """The first time counts."""
+        clean = update(agents).where(agents.c.id == agent, agents.c.untrusted_us.is_(None))
+        with self._database.write() as connection:
+            connection.execute(clean.values(untrusted_us=self._time.now_us()))
+
     def _check_time(self, issued_s: int, expires_us: int) -> None:
         now_us = self._time.now_us()
         if issued_s > now_us // 1_000_000 + LEEWAY_S:

@@ -66,6 +66,7 @@ def agent_of(row: Row[Any], prefix: str = "") -> Agent:
         created_us=said[f"{prefix}created_us"],
         created_by=said[f"{prefix}created_by"],
         description=said[f"{prefix}description"],
+        untrusted_us=said[f"{prefix}untrusted_us"],
     )
 
 

@@ -122,7 +122,7 @@ class Desk:
         with self._workspaces.alone(kept.id):
             wanted = self._wanted(kept, target or "")
             _check_fits(kept, wanted)
-            saved = self._keep_alone(kept, "snapshot", actor, f"before {event}: {reason}", as_base=False)
+            saved = self._keep_alone(kept, "snapshot", actor, f"before {event}: {reason}" if reason else f"before {event}", as_base=False)
             self._workspaces.record(kept, event, actor, reason, snapshot=target, saved=saved.id)
             # Commit point. From here on the workspace goes back, if need be at the next start.
             self._workspaces.set_restoring(kept.id, target or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from cohort.base.errors import CohortError, Exit
@@ -16,24 +17,44 @@ ACTION_S = 900.0
 
 
 def perform(session: Session, agent: str, operation: str, arguments: dict[str, Any], why: str, wait_s: float) -> dict[str, Any]:
-    """The answer to the action, waiting for a person up to `wait_s`.
+    """The answer to the action, waiting for a person up to `wait_s`. Who stops waiting is told that the question does not stop.
 
     Raises:
         CohortError: it was refused; `details["action"]` is the answer.
     """
-    api, deadline_s, told = Api(session), time.monotonic() + wait_s, ""
-    while True:
-        left_s = max(0.0, deadline_s - time.monotonic())
-        body = {"operation": operation, "arguments": arguments, "why": why}
-        answer: dict[str, Any] = api.post(f"/agents/{part(agent)}/actions", body, answer_s=ACTION_S, repeat=False)
-        if answer["outcome"] != "waiting" or left_s <= 0:
-            return answer
-        if answer["approval_id"] != told:
-            told = answer["approval_id"]
-            session.say(f"waiting for a person: {told} ({answer['reason']}); to answer: cohort approval approve {told}")
-        approval = api.get(f"/approvals/{part(told)}", {"wait_s": min(left_s, ASK_S_MAX)}, answer_s=ASK_S_MAX + 30)
-        if approval["state"] in ("denied", "expired", "withdrawn"):
-            raise denied(approval)
+    asking = _Asking(session, Api(session), time.monotonic() + wait_s)
+    try:
+        return asking.answer(f"/agents/{part(agent)}/actions", {"operation": operation, "arguments": arguments, "why": why})
+    except KeyboardInterrupt:
+        if asking.told:
+            session.say(f"\n{asking.told} still waits for a person; `cohort approval deny {asking.told}` ends it")
+        raise
+
+
+@dataclass(slots=True)
+class _Asking:
+    """`told`: the question that a person was last told of."""
+
+    session: Session
+    api: Api
+    deadline_s: float
+    told: str = ""
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        while True:
+            left_s = max(0.0, self.deadline_s - time.monotonic())
+            answer: dict[str, Any] = self.api.post(path, body, answer_s=ACTION_S, repeat=False)
+            if answer["outcome"] != "waiting" or left_s <= 0:
+                return answer
+            self._tell(answer)
+            approval = self.api.get(f"/approvals/{part(self.told)}", {"wait_s": min(left_s, ASK_S_MAX)}, answer_s=ASK_S_MAX + 30)
+            if approval["state"] in ("denied", "expired", "withdrawn"):
+                raise denied(approval)
+
+    def _tell(self, answer: dict[str, Any]) -> None:
+        if answer["approval_id"] != self.told:
+            self.told = answer["approval_id"]
+            self.session.say(f"waiting for a person: {self.told} ({answer['reason']}); to answer: cohort approval approve {self.told}")
 
 
 def denied(approval: dict[str, Any]) -> CohortError:

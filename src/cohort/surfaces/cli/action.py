@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,24 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import WAIT, WHY, api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
+from cohort.surfaces.cli.words import split_words
 
 FILE_BYTES_MAX = 1 << 20
 
 
-@click.group("action")
+@click.group(
+    "action",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort action list
+cohort action run files.read path=plan.md --agent scribe
+"""
+    ),
+)
 def command() -> None:
     """Try one action as an agent, by hand: decided, contained and recorded as if the agent had asked."""
 
@@ -126,7 +136,7 @@ def _typed(name: str, text: str, kind: Any, binary: bool) -> Any:
     if kind == "string":
         return text
     if kind == "array" and not text.lstrip().startswith("["):
-        return shlex.split(text)
+        return split_words(text, name)
     try:
         return json.loads(text)
     except ValueError as error:

@@ -8,13 +8,26 @@ import click
 
 from cohort.base.errors import CohortError, Exit
 from cohort.surfaces.cli.asking import REASON, check_confirmed
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
+LIFE_S_MAX = 3600
 AUTONOMIES = ("conservative", "standard", "aggressive")
 
 
-@click.group("agent")
+@click.group(
+    "agent",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort agent register scribe --scope files.read --scope files.write
+cohort agent grant scribe 'files.delete:drafts/**'
+cohort agent suspend scribe --reason "looks odd"
+cohort agent revoke scribe --reason leaked --confirm scribe
+"""
+    ),
+)
 def command() -> None:
     """Register agents; grant, suspend and revoke.
 
@@ -151,6 +164,18 @@ def resume(session: Session, agent: str, reason: str) -> int:
     return _answer(session, Api(session).post(f"/agents/{part(agent)}/resume", {"reason": reason}))
 
 
+@command.command("trust", epilog=examples('cohort agent trust scribe --reason "looked at the diff, restored the rest"'))
+@click.argument("agent")
+@REASON
+@api_options
+@with_session
+def trust(session: Session, agent: str, reason: str) -> int:
+    """Say that the workspace of a suspended AGENT holds nothing of strangers any more; recorded, with the reason."""
+    from cohort.surfaces.cli.api import Api, part
+
+    return _answer(session, Api(session).post(f"/agents/{part(agent)}/trust", {"reason": reason}))
+
+
 @command.command("key", epilog=examples("cohort agent key scribe"))
 @click.argument("agent")
 @api_options
@@ -210,7 +235,7 @@ def sessions(session: Session, agent: str, end: str | None, reason: str) -> int:
 @click.argument("agent")
 @click.option("--scope", "scopes", multiple=True, help="A scope inside the agent's.  [default: all of them]")
 @click.option("--task", help="The task it is for.")
-@click.option("--life", "life_s", type=float, help="Seconds until it ends, at most 3600.")
+@click.option("--life", "life_s", type=click.FloatRange(1, LIFE_S_MAX), help="Seconds until it ends.  [default: 900]")
 @api_options
 @with_session
 def token(session: Session, agent: str, scopes: tuple[str, ...], task: str | None, life_s: float | None) -> int:

@@ -161,8 +161,17 @@ class Api:
 
 
 def part(name: str) -> str:
-    """A name as one segment of a path."""
+    """A name as one segment of a path. Errors: FIELD_INVALID: it would be none, or another path."""
+    if name in ("", ".", ".."):
+        raise CohortError("FIELD_INVALID", f"{name!r} is no name", hint="Name what it is about.")
     return quote(name, safe="@")
+
+
+def agent_id(api: Api, agent: str | None) -> str | None:
+    """The id of an agent that was named either way; the log knows only ids, also of agents that it alone remembers. Errors: AGENT_UNKNOWN."""
+    if agent is None or agent.startswith("ag_"):
+        return agent
+    return str(api.get(f"/agents/{part(agent)}")["id"])
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import click
 
 from cohort.base.errors import Exit
 from cohort.surfaces.cli.asking import YES, agreed
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -17,7 +18,18 @@ GRANTS = ("once", "task", "session", "standing")
 NOTE = click.option("--note", default="", help="A word to go with the answer; kept in the audit log.")
 
 
-@click.group("approval")
+@click.group(
+    "approval",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort approval list
+cohort approval show ap_k3v9q2m7x4c8b5nt
+cohort approval approve ap_k3v9q2m7x4c8b5nt
+cohort approval watch
+"""
+    ),
+)
 def command() -> None:
     """What waits for a person, and the answer. An approval is for one exact action, once, unless it says more."""
 
@@ -105,12 +117,12 @@ def approve(
     yes: bool,
 ) -> int:
     """Let an action happen. Shows exactly what, and asks."""
-    import shlex
+    from cohort.surfaces.cli.words import split_words
 
     body = {
         "grant": grant,
         "resource": resource,
-        "argv_prefix": shlex.split(words) if words else None,
+        "argv_prefix": split_words(words, "command") if words else None,
         "life_s": hours * 3600 if hours is not None else None,
         "uses": uses,
         "note": note,
@@ -161,7 +173,7 @@ def rules(session: Session, revoke: str | None) -> int:
         rows = [
             (
                 item["id"],
-                "revoked" if item["revoked_us"] else item["grant"],
+                _rule_state(item),
                 item["plain"],
                 number(item["uses_left"]),
                 moment(item["expires_us"]),
@@ -171,6 +183,15 @@ def rules(session: Session, revoke: str | None) -> int:
         ]
         table(session, ("rule", "reach", "permits", "uses left", "until", "by"), rows)
     return Exit.DONE
+
+
+def _rule_state(rule: dict[str, Any]) -> str:
+    """How far it reaches, or why it does not any more."""
+    if rule["revoked_us"]:
+        return "revoked"
+    if rule["uses_left"] == 0:
+        return "used up"
+    return "expired" if rule["expires_us"] <= time.time() * 1e6 else str(rule["grant"])
 
 
 def _answer(session: Session, approval: str, verb: str, body: dict[str, Any], question: str, yes: bool) -> int:

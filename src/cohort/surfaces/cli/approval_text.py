@@ -23,7 +23,7 @@ def show_question(say: Callable[[str], None], approval: dict[str, Any]) -> None:
         needed = f", {approval['approvers_needed']} approvers" if approval["approvers_needed"] > 1 else ""
         say(f"  waits       since {moment(approval['created_us'])}, {_left(left_s)}{needed}")
     else:
-        say(f"  answered    {answer_line(approval)}")
+        say(f"  answered    {answer_line(approval)}{_use(approval, left_s)}")
 
 
 def answer_line(approval: dict[str, Any]) -> str:
@@ -33,7 +33,17 @@ def answer_line(approval: dict[str, Any]) -> str:
     note = f": {printable(approval['note'])}" if approval["note"] else ""
     missing = approval["approvers_needed"] - len(approval["approvers"])
     more = f", {missing} more to come" if approval["state"] == "pending" and approval["approvers"] and missing > 0 else ""
-    return f"{approval['state']}{who}{reach}{rule}{more}{note}"
+    word = "approved" if approval["state"] == "consumed" else approval["state"]
+    return f"{word}{who}{reach}{rule}{more}{note}"
+
+
+def _use(approval: dict[str, Any], left_s: float) -> str:
+    """What became of a yes; nothing for another answer."""
+    if approval["state"] == "consumed":
+        return "; used"
+    if approval["state"] == "approved" and approval["rule"] is None:
+        return f"; not used yet, void in {seconds(left_s)}"
+    return ""
 
 
 def printable(text: str) -> str:

@@ -9,29 +9,58 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.audit_key import key
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 LINES_MAX = 200
+KINDS = (
+    "intent",
+    "decision",
+    "approval",
+    "outcome",
+    "quota",
+    "key",
+    "level",
+    "agent",
+    "token",
+    "workspace",
+    "policy",
+    "checkpoint",
+    "note",
+)
 
 
-@click.group("audit")
+@click.group(
+    "audit",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort audit tail --follow
+cohort audit search --kind decision --agent scribe
+cohort audit verify
+cohort audit prove 1204 > entry-1204.tlog-proof
+"""
+    ),
+)
 def command() -> None:
-    """Look into the audit log; verify, prove, export and anchor it."""
+    """Look into the audit log; verify, prove, export and anchor it; change its keys."""
 
 
 @command.command("tail", epilog=examples("cohort audit tail\ncohort audit tail -n 50 --follow\ncohort audit tail --follow --json"))
 @click.option("-n", "--lines", type=click.IntRange(0, LINES_MAX), default=20, show_default=True, help="How many of the newest.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new ones until Ctrl-C.")
-@click.option("--agent", help="Only of this agent, by id.")
+@click.option("--agent", help="Only of this agent, by name or id.")
 @api_options
 @with_session
 def tail(session: Session, lines: int, follow: bool, agent: str | None) -> int:
     """The newest entries, oldest of them first. With --json one entry a line."""
-    from cohort.surfaces.cli.api import Api
+    from cohort.surfaces.cli.api import Api, agent_id
     from cohort.surfaces.cli.audit_text import entry_line
 
     api, show = Api(session), session.row if session.json else (lambda entry: session.text(entry_line(entry)))
+    agent = agent_id(api, agent)
     page = api.get("/audit/entries", {"limit": max(1, lines), "agent": agent})
     for entry in reversed(page["items"][:lines]):
         show(entry)
@@ -56,8 +85,8 @@ cohort audit search --action act_k3v9q2m7x4c8b5nt --json
 """
     ),
 )
-@click.option("--agent", help="Of this agent, by id.")
-@click.option("--kind", help="Of this kind, such as intent, decision, outcome or approval.")
+@click.option("--agent", help="Of this agent, by name or id.")
+@click.option("--kind", type=click.Choice(KINDS), metavar="KIND", help=f"Of this kind: {', '.join(KINDS)}.")
 @click.option("--action", help="About this action.")
 @click.option("--text", help="With this text somewhere in the entry.")
 @click.option("--since", help="From this time on: 2026-11-01 or 2026-11-01T12:00, local time.")
@@ -67,16 +96,18 @@ cohort audit search --action act_k3v9q2m7x4c8b5nt --json
 @with_session
 def search(session: Session, /, since: str | None, until: str | None, **query: Any) -> int:
     """Entries for which everything given holds, newest first. Exit code 3 when there is none."""
-    from cohort.surfaces.cli.api import Api
+    from cohort.surfaces.cli.api import Api, agent_id
     from cohort.surfaces.cli.audit_text import entry_line, time_us
 
-    asked = query | {"since_us": time_us(since, "since"), "until_us": time_us(until, "until")}
-    page = Api(session).get("/audit/entries", asked)
+    api, times = Api(session), {"since_us": time_us(since, "since"), "until_us": time_us(until, "until")}
+    page = api.get("/audit/entries", query | times | {"agent": agent_id(api, query["agent"])})
     if session.json:
         session.data(page)
     else:
         for entry in page["items"]:
             session.text(entry_line(entry))
+        if not page["items"]:
+            session.say(f"none of the log's {page['size']} entries is like that")
         if page["next"] is not None:
             session.say(f"there are older ones; --limit takes up to {LINES_MAX}")
     return Exit.DONE if page["items"] else Exit.NO
@@ -133,22 +164,6 @@ def prove(session: Session, index: int) -> int:
     return Exit.DONE
 
 
-@command.command("key", epilog=examples("cohort audit key > audit.vkey"))
-@api_options
-@with_session
-def key(session: Session) -> int:
-    """The public key that signs checkpoints, as a vkey. Keep a copy where nobody who can change the log can change it."""
-    import io
-
-    from cohort.surfaces.cli.api import Api
-
-    read = io.BytesIO()
-    Api(session).download("/audit/key", read)
-    text = read.getvalue().decode().strip()
-    session.data({"vkey": text}) if session.json else session.text(text)
-    return Exit.DONE
-
-
 @command.command("export", epilog=examples("cohort audit export backup/audit-2026-11\ncohort audit export --tar audit.tar"))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--tar", "tar_file", type=click.Path(path_type=Path), help="Write one tar file instead of a folder.")
@@ -200,3 +215,6 @@ def note(session: Session, text: str) -> int:
     noted = Api(session).post("/audit/notes", {"text": text})
     session.data(noted) if session.json else session.text(json.dumps(noted["index"]))
     return Exit.DONE
+
+
+command.add_command(key)

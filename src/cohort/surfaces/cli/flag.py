@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -16,6 +17,7 @@ REASON = click.option("--reason", default="", help="Why; kept in the log.")
 
 @click.group(
     "flag",
+    cls=Verbs,
     epilog=examples('cohort flag list\ncohort flag kill routing.adaptive --reason "costs jump"\ncohort flag restore routing.adaptive'),
 )
 def command() -> None:

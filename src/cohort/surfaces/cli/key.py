@@ -5,13 +5,24 @@ from __future__ import annotations
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 ROLES = ("viewer", "auditor", "approver", "operator", "manager", "admin")
 
 
-@click.group("key")
+@click.group(
+    "key",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort key create nora --role approver
+cohort key list
+cohort key revoke key_k3v9q2m7x4c8b5nt
+"""
+    ),
+)
 def command() -> None:
     """Make, list and revoke people's keys; rotate the key that signs agents' tokens. This needs a key with the role admin in COHORT_KEY."""
 

@@ -1,4 +1,4 @@
-"""Groups of commands whose modules are imported only when a command runs."""
+"""Groups of commands: the outer one imports a command's module only when it runs; the inner ones list their verbs as they are written down."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+
+
+class Verbs(click.Group):
+    """Verbs in the order of their definition, each with its whole first sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, first_sentence(found.help or "")) for name, found in self.commands.items()])
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence of the first paragraph."""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return paragraph.split(". ")[0].rstrip(".") + "."
 
 
 class LazyGroup(click.Group):

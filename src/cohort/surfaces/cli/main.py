@@ -85,6 +85,9 @@ def run(arguments: list[str], session: Session) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        session.say(error.format_message())
+        return Exit.USAGE
     except click.ClickException as error:
         return _usage(error, session)
     except UnicodeEncodeError as error:
@@ -99,4 +102,4 @@ def run(arguments: list[str], session: Session) -> int:
 
 def _usage(error: click.ClickException, session: Session) -> int:
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cohort"
-    return session.fail(CohortError("FIELD_INVALID", error.format_message(), hint=f"See `{where} --help`."))
+    return session.fail(CohortError("FIELD_INVALID", " ".join(error.format_message().split()), hint=f"See `{where} --help`."))

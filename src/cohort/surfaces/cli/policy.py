@@ -7,11 +7,21 @@ from pathlib import Path
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, json_option, with_session
 from cohort.surfaces.cli.session import Session
 
 
-@click.group("policy")
+@click.group(
+    "policy",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort policy check policy.cedar
+cohort policy reload
+"""
+    ),
+)
 def command() -> None:
     """Check a policy file on this machine; have control put a changed one in force."""
 
@@ -30,7 +40,7 @@ def check(session: Session, file: Path) -> int:
         return Exit.DONE
     for one in found:
         session.text(f"{one.line:>5}  {'ask' if one.asks else one.effect:7} {one.id}")
-    session.say(f"{len(found)} rules, none wrong")
+    session.say(f"{len(found)} rule{'' if len(found) == 1 else 's'}, none wrong")
     return Exit.DONE
 
 

@@ -8,13 +8,23 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 FILE_BYTES_MAX = 1 << 20
 
 
-@click.group("release")
+@click.group(
+    "release",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort release create releases/support-v2.yaml
+cohort release list
+"""
+    ),
+)
 def command() -> None:
     """Create, list and show releases: immutable bundles named by their digest."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cohort.base.errors import CohortError, Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 from cohort.surfaces.cli.steer import VERBS
@@ -18,7 +19,17 @@ PLAN_BYTES_MAX = 256 << 10
 PLAN_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-@click.group("rollout")
+@click.group(
+    "rollout",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort rollout start support --to 2.0.0 --plan shadow-5-25-100
+cohort rollout watch support
+cohort rollout pause support --reason "campaign starts"
+"""
+    ),
+)
 def command() -> None:
     """Plan, start, watch and steer rollouts: a service moves from its stable release to a candidate, by a plan.
 

@@ -7,11 +7,21 @@ from typing import Any
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 
-@click.group("service")
+@click.group(
+    "service",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort service list
+cohort service show support
+"""
+    ),
+)
 def command() -> None:
     """List and show services: what serves where, and how it goes."""
 

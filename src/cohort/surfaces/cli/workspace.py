@@ -8,13 +8,24 @@ import click
 
 from cohort.base.errors import Exit
 from cohort.surfaces.cli.asking import REASON, YES, agreed, check_confirmed
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
 
 
-@click.group("workspace")
+@click.group(
+    "workspace",
+    cls=Verbs,
+    epilog=examples(
+        """
+cohort workspace diff scribe
+cohort workspace commit scribe --reason "the report is right"
+cohort workspace discard scribe --dry-run
+"""
+    ),
+)
 def command() -> None:
     """What agents' files are and how they changed; commit, discard, restore.
 
@@ -26,27 +37,32 @@ def command() -> None:
 @api_options
 @with_session
 def list_(session: Session) -> int:
-    """Every workspace, what it uses of its quota, and how many files changed since the last commit."""
+    """Every workspace, what it uses of its quota, and when it was last committed. What changed since is told by `show` and `diff`."""
     from cohort.surfaces.cli.api import Api
-    from cohort.surfaces.cli.render import number, size, table
+    from cohort.surfaces.cli.render import moment, number, size, table
 
-    page = Api(session).get_all("/workspaces")
+    api = Api(session)
+    page = api.get_all("/workspaces")
     if session.json:
         session.data(page)
         return Exit.DONE
+    if not page["items"]:
+        session.text("No workspaces yet. `cohort agent register` makes an agent with one.")
+        return Exit.DONE
+    names = {agent["id"]: agent["name"] for agent in api.get_all("/agents")["items"]}
     rows = [
         (
             item["id"],
-            item["agent"],
+            names.get(item["agent"], item["agent"]),
             f"{size(item['usage']['bytes_used'])} of {size(item['usage']['bytes_max'])}",
-            f"{item['usage']['files_used']} of {item['usage']['files_max']}",
+            f"{number(item['usage']['files_used'])} of {number(item['usage']['files_max'])}",
             "hard" if item["usage"]["hard"] else "soft",
-            number(item["changes"]),
+            moment(item["committed_us"]),
             item["backend"],
         )
         for item in page["items"]
     ]
-    table(session, ("workspace", "agent", "disk", "files", "quota", "changed", "backend"), rows)
+    table(session, ("workspace", "agent", "disk", "files", "quota", "committed", "backend"), rows)
     return Exit.DONE
 
 
@@ -59,20 +75,21 @@ def show(session: Session, workspace: str) -> int:
     from cohort.surfaces.cli.api import Api, part
     from cohort.surfaces.cli.render import facts, moment, number, size
 
-    view = Api(session).get(f"/workspaces/{part(workspace)}")
+    api = Api(session)
+    view = api.get(f"/workspaces/{part(workspace)}")
     if session.json:
         session.data(view)
         return Exit.DONE
-    usage = view["usage"]
+    usage, owner = view["usage"], api.get(f"/agents/{part(view['agent'])}")["name"]
     facts(
         session,
         [
-            ("workspace", f"{view['id']} of {view['agent']}, {view['backend']}"),
+            ("workspace", f"{view['id']} of {owner}, {view['backend']}"),
             ("on the host", view["root"]),
             ("disk", f"{size(usage['bytes_used'])} of {size(usage['bytes_max'])}"),
             ("files", f"{number(usage['files_used'])} of {number(usage['files_max'])}"),
             ("quota", "hard: held by the file system" if usage["hard"] else "soft: held by Cohort's own accounting"),
-            ("changed", f"{number(view['changes'])} since {moment(view['committed_us'])}"),
+            ("changed", f"{number(view['changes'])} since {moment(view['committed_us']) if view['committed_us'] else 'it was made'}"),
         ],
     )
     return Exit.DONE

@@ -10,6 +10,14 @@ AGENT_BUTTONS = {
         "suspend", "Suspend", "Nothing it asks for is done from its next action on, until somebody resumes it.", "Suspended.", "plain"
     ),
     "resume": Button("resume", "Resume", "It may act again, within its scopes and limits.", "Resumed.", "accent"),
+    "trust": Button(
+        "trust",
+        "Trust its data",
+        "Its workspace and memory count as free of what strangers wrote. Look at the workspace's differences first.",
+        "Trusted.",
+        "plain",
+        reason_needed=True,
+    ),
     "revoke": Button(
         "revoke",
         "Revoke for ever",
@@ -38,4 +46,6 @@ def agent_buttons(agent: Agent) -> list[Button]:
     """The verbs worth offering in this state."""
     if agent.state is AgentState.REVOKED:
         return []
-    return [AGENT_BUTTONS["resume" if agent.state is AgentState.SUSPENDED else "suspend"], AGENT_BUTTONS["revoke"]]
+    suspended = agent.state is AgentState.SUSPENDED
+    trust = [AGENT_BUTTONS["trust"]] if suspended and agent.untrusted_us is not None else []
+    return [AGENT_BUTTONS["resume" if suspended else "suspend"], *trust, AGENT_BUTTONS["revoke"]]

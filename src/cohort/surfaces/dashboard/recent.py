@@ -10,7 +10,7 @@ from cohort.kernel.face import Entry
 from cohort.surfaces.dashboard.wording_kernel import time_of
 
 ROWS_MAX = 12
-TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waits": "wait", "runs": "accent"}
+TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waits": "wait", "approved": "plain", "runs": "accent"}
 
 ENDED = {"denied": "APPROVAL_DENIED", "expired": "APPROVAL_EXPIRED", "withdrawn": "WITHDRAWN"}
 """States of an approval after which its action does not happen, and what is said of it."""
@@ -18,7 +18,7 @@ ENDED = {"denied": "APPROVAL_DENIED", "expired": "APPROVAL_EXPIRED", "withdrawn"
 
 @dataclass(frozen=True, slots=True)
 class ActionRow:
-    """`word` says how it stands: done, failed, refused, waits, runs, unknown. `code` says why, when it is not done."""
+    """`word` says how it stands: done, failed, refused, waits, approved, runs, unknown. `code` says why, when it is not done."""
 
     action: str
     index: int
@@ -53,9 +53,16 @@ def recent_actions(entries: Iterable[Entry], rows_max: int = ROWS_MAX) -> list[A
     return list(rows.values())
 
 
+def _of_question(state: str) -> tuple[str, str]:
+    """What became of a question: a yes is used by the agent's next request, which is an action with a row of its own."""
+    if state in ENDED:
+        return "refused", ENDED[state]
+    return ("approved", "") if state in ("approved", "consumed") else ("waits", "")
+
+
 def _row(entry: Entry, action: str, body: Mapping[str, Any], outcome: Mapping[str, Any] | None, state: str) -> ActionRow:
     if entry.body.get("kind") == "decision" and body.get("answer") == "ask":
-        word, code = ("refused", ENDED[state]) if state in ENDED else ("waits", "")
+        word, code = _of_question(state)
     elif entry.body.get("kind") == "decision":
         word, code = "refused", str(body.get("code") or "")
     elif outcome is None:

@@ -75,6 +75,7 @@ EVENT_WORDS = {
     "revoke_scopes": "Scopes taken",
     "suspend": "Agent suspended",
     "resume": "Agent resumed",
+    "trust": "Agent's data trusted again",
     "revoke": "Agent revoked",
     "new_key": "New key",
     "person_key": "New key of a person",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cohort.kernel.face import Entry, Operation, SessionView, Sign, WorkspaceView
+from cohort.kernel.face import AuditKey, Entry, Operation, SessionView, Sign, WorkspaceView
 from cohort.kernel.model import Agent, AgentState, Approval, Autonomy, Change, GrantRule, GrantScope, Holding, Limits, Snapshot
 from cohort.kernel.scopes import shown_scope
 from cohort.surfaces.http.bodies import Body, Name, Reason
@@ -135,6 +135,8 @@ class AgentView:
     created_us: int
     created_by: str
     description: str
+    untrusted_us: int | None
+    """Since when its data may hold what strangers wrote; None: it does not, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,11 @@ class Anchored:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditKeys:
+    items: tuple[AuditKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyInForce:
     hash: str
 
@@ -265,4 +272,5 @@ def agent_view(agent: Agent) -> AgentView:
         created_us=agent.created_us,
         created_by=agent.created_by,
         description=agent.description,
+        untrusted_us=agent.untrusted_us,
     )

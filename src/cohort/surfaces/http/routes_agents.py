@@ -38,10 +38,16 @@ class AgentVerb(StrEnum):
     SUSPEND = "suspend"
     RESUME = "resume"
     REVOKE = "revoke"
+    TRUST = "trust"
 
 
 def agent_verb(agents: AgentsFace, verb: AgentVerb) -> Callable[[str, str, str], Agent]:
-    return {AgentVerb.SUSPEND: agents.suspend, AgentVerb.RESUME: agents.resume, AgentVerb.REVOKE: agents.revoke}[verb]
+    return {
+        AgentVerb.SUSPEND: agents.suspend,
+        AgentVerb.RESUME: agents.resume,
+        AgentVerb.REVOKE: agents.revoke,
+        AgentVerb.TRUST: agents.trust,
+    }[verb]
 
 
 @router.post("/agents", status_code=201, responses={201: {"model": AgentWithKey}}, summary="Register an agent")

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from cohort.base.errors import CohortError
-from cohort.kernel.face import AuditQuery, Entry, Verification
-from cohort.surfaces.http.bodies_kernel import Anchored, Entries, NoteBody, Noted, ProofView, VerifyBody
-from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel
+from cohort.kernel.face import AuditKey, AuditQuery, Entry, Verification
+from cohort.surfaces.http.bodies_kernel import Anchored, AuditKeys, Entries, NoteBody, Noted, ProofView, VerifyBody
+from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel, KeyKeeper
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.live import Feed, entries_stream, stream_response
 from cohort.surfaces.http.paging import Cursor, Rows, cursor_number
@@ -26,6 +26,7 @@ router = APIRouter()
 
 TEXT_CHARS_MAX = 200
 TAR_PIECE_BYTES = 256 << 10
+OLDEST = "oldest"
 Filter = Annotated[str | None, Query(max_length=TEXT_CHARS_MAX)]
 TimeUs = Annotated[int | None, Query(ge=0, le=NUMBER_MAX)]
 
@@ -84,13 +85,35 @@ def checkpoint(kernel: Kernel, _: Auditor) -> Response:
     return Response(kernel.audit.checkpoint(), media_type="text/plain; charset=utf-8")
 
 
-@router.get("/audit/key", responses={200: {"content": {"text/plain": {}}}}, summary="The public key that signs checkpoints, as a vkey")
+@router.get("/audit/key", responses={200: {"content": {"text/plain": {}}}}, summary="The public keys that sign checkpoints, as vkeys")
 def key(kernel: Kernel, _: Auditor) -> Response:
-    """Compare it with one that you keep elsewhere: whoever could replace the log could replace this answer."""
-    vkey = kernel.log_key()
-    if vkey is None:
+    """One line for each key the log has had, the newest first, as the stand-alone verifier takes them: `VKEY [since SIZE] [until SIZE]`.
+
+    Compare it with one that you keep elsewhere: whoever could replace the log could replace this answer.
+    """
+    keys = kernel.audit.signing_keys()
+    if not keys:
         raise CohortError("NOT_FOUND", "the log's public key is missing", hint="Look into control's log.")
-    return Response(vkey + "\n", media_type="text/plain; charset=utf-8")
+    return Response("".join(f"{one.line}\n" for one in keys), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/audit/keys", responses={200: {"model": AuditKeys}}, summary="Every key the log has had, the newest first")
+def keys(kernel: Kernel, _: Auditor) -> Response:
+    """A key signs the checkpoints whose size lies from `since` to `until`; it is active while it has no `until`."""
+    return json_response(AuditKeys(tuple(kernel.audit.signing_keys())))
+
+
+@router.post("/audit/keys", status_code=201, responses={201: {"model": AuditKey}}, summary="Sign checkpoints with a new key as well")
+def rotate(request: Request, kernel: Kernel, caller: KeyKeeper, key: Idempotency = None) -> Response:
+    """Both keys sign until the older one is retired. With two active keys: `AUDIT_KEY_REFUSED`."""
+    return once(request, caller, key, None, lambda: json_response(kernel.audit.rotate_key(caller.name), 201))
+
+
+@router.post("/audit/keys/{key_id}/retire", responses={200: {"model": AuditKey}}, summary="End one of two active keys")
+def retire(request: Request, key_id: str, kernel: Kernel, caller: KeyKeeper, key: Idempotency = None) -> Response:
+    """It signs nothing from now on, and its secret is removed. `key_id`: its id, or `oldest`."""
+    chosen = None if key_id == OLDEST else key_id
+    return once(request, caller, key, None, lambda: json_response(kernel.audit.retire_key(chosen, caller.name)))
 
 
 @router.post("/audit/verify", responses={200: {"model": Verification}}, summary="Verify the log")

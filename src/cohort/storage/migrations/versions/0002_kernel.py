@@ -83,6 +83,7 @@ def _tables() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=63), nullable=False),
         sa.Column("changed_us", sa.BigInteger(), nullable=False),
+        sa.Column("untrusted_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
         sa.UniqueConstraint("name", name=op.f("uq_agents_name")),
     )
