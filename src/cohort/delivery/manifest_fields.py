@@ -14,8 +14,9 @@ from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DE
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 
-PROVIDERS = ("openai", "anthropic")
-"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions. `anthropic`: Anthropic's messages."""
+PROVIDERS = ("openai", "openai-responses", "anthropic")
+"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions; `openai-responses`: one that also
+has OpenAI's Responses. `anthropic`: Anthropic's messages."""
 KINDS = ("model", "agent", "http")
 STABLE = "stable"
 """The tag of the release that a service serves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from cohort.base.ids import Entropy
@@ -127,7 +128,9 @@ class ChatDoor:
 
     def _unit(self, request: Request, chat: Chat) -> str:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
-        return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
+        if raw is None and chat.native is not chat.fields:
+            raw = raw_unit(None, chat.native)
+        return pseudonym(self._unit_key, raw) if raw is not None else chat.unit or self._entropy(16).hex()
 
     # --- shadow ----------------------------------------------------------------------------------------------------------------
 
@@ -149,7 +152,7 @@ class ChatDoor:
 
     async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
         try:
-            await self._answering.rehearse(shadow, chat, request)
+            await self._answering.rehearse(shadow, replace(chat, shadow=True), request)
         finally:
             self._recorder.end(shadow)
 

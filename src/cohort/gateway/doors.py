@@ -18,13 +18,14 @@ from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
-from cohort.gateway.dialects.operations import operations, voice_of
+from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
+from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
@@ -56,6 +57,7 @@ class Doors:
         cache: CacheDoor,
         unit_key: bytes,
         attempts: Attempts,
+        responses: ResponsesDoor,
         local: bool = True,
     ) -> None:
         self._local = local
@@ -68,9 +70,10 @@ class Doors:
         self._metrics = metrics
         self._unit_key = unit_key
         self._attempts = attempts
+        self._responses = responses
         self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
-            **{path: (b"POST", partial(chat.handle, operation)) for path, operation in operations().items()},
+            **{path: (b"POST", partial(chat.handle, operation)) for path, operation in responses.operations.items()},
             b"/v1/models": (b"GET", self._models),
             b"/v1/feedback": (b"POST", self._feedback),
             b"/health": (b"GET", self._health),
@@ -82,6 +85,7 @@ class Doors:
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
             b"/-/cache": (b"GET", cache.state),
             b"/-/cache/erase": (b"POST", cache.erase),
+            b"/-/responses/erase": (b"POST", responses.erase),
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
@@ -118,6 +122,9 @@ class Doors:
             if request.method == b"GET" and path.startswith(b"/v1/models/"):
                 name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
                 reply.send(200, orjson.dumps(self._model(request, find_service(self._table, name).name)))
+                return
+            if path.startswith(b"/v1/responses/"):
+                self._responses.kept(path.removeprefix(b"/v1/responses/"), request, reply)
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
