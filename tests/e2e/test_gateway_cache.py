@@ -11,7 +11,8 @@ import openai
 import pytest
 
 from cohort.gateway.contract import Result, pseudonym
-from support_gateway import UNIT_KEY, GatewayProcess, release, split, table
+from support_gateway import UNIT_KEY, GatewayProcess, release, split, table, until
+from support_redis import PASSWORD, running_redis
 from support_upstream import USAGE, Upstream
 
 PRICE = {"price": {"input_usd_per_mtok": 2.5, "output_usd_per_mtok": 10}}
@@ -42,6 +43,8 @@ def tables(upstream: Upstream) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         made("numbered", "rel_cold", parameters={"temperature": 0}),
         made("numbered", "rel_plain", cache=None),
         made("numbered", "rel_other"),
+        made("numbered", "rel_on_disk", cache={"disk": True}),
+        made("numbered", "rel_shared", cache={"shared": True}),
         *(made(name, f"rel_{name}") for name in ("tools", "cut_off", "refusing", "fail", "error_event", "until_closed")),
     ]
     services: dict[str, Any] = {r["digest"].removeprefix("rel_"): r["digest"] for r in releases}
@@ -237,3 +240,54 @@ def test_the_switch_in_the_environment_turns_every_tier_off(upstream: Upstream, 
         assert [ask(process, "kept", "killed")[1] for _ in range(2)] == ["bypass", "bypass"]
     finally:
         process.close()
+
+
+# --- beyond the process ----------------------------------------------------------------------------------------------------------
+
+
+def held(process: GatewayProcess, tier: str) -> int:
+    return int(json.loads(process.link("GET", "/-/cache")[1])[tier]["entries"])
+
+
+def test_answers_on_disk_outlive_a_killed_gateway_and_are_erased_from_it(upstream: Upstream, tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(table(1, *tables(upstream)))
+        said = {text: ask(process, "on_disk", text, {"X-Cohort-Unit": text})[0] for text in ("anna", "bert")}
+        until(lambda: held(process, "l3") == 2, "both answers are on disk")
+        process.kill()
+        process.start()
+        assert ask(process, "on_disk", "anna")[:2] == (said["anna"], "exact")
+        assert ask(process, "on_disk", "anna")[:2] == (said["anna"], "exact")
+        tiers = [r.cache for r in process.all_records() if r.cache]
+        assert tiers == ["l3", "l1"], "what was found on disk is kept in memory"
+        status, body = process.link("POST", "/-/cache/erase", {"subject": "anna"})
+        assert (status, json.loads(body)["erased"]) == (200, {"l1": 1, "l2": 0, "l3": 1})
+        assert ask(process, "on_disk", "anna")[1] == "miss"
+        assert ask(process, "on_disk", "bert")[1] == "exact"
+    finally:
+        process.close()
+
+
+def test_gateways_share_answers_through_redis_and_serve_without_it(upstream: Upstream, tmp_path: Path) -> None:
+    with running_redis() as server:
+        secret = tmp_path / "redis.password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o600)
+        config = {"cache_redis": server.address, "cache_redis_password_file": str(secret), "limits": {"cache_shared_wait_s": 2}}
+        one, other = (GatewayProcess(tmp_path / name, **config) for name in ("one", "other"))
+        try:
+            for process in (one, other):
+                process.push(table(1, *tables(upstream)))
+            said, _, _ = ask(one, "shared", "asked at one", {"X-Cohort-Unit": "anna"})
+            until(lambda: server.run("DBSIZE") == "1", "the answer is in Redis")
+            assert ask(other, "shared", "asked at one")[:2] == (said, "exact")
+            status, body = one.link("POST", "/-/cache/erase", {"subject": "anna"})
+            assert (status, json.loads(body)["erased"]["l2"]) == (200, 1)
+            server.kill()
+            assert ask(one, "shared", "without it")[1] == "miss"
+            status, body = one.link("POST", "/-/cache/erase", {"subject": "anna"})
+            assert (status, json.loads(body)["code"]) == (503, "CACHE_NOT_ERASED")
+        finally:
+            one.close()
+            other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,6 +175,31 @@ def test_what_is_kept_outlives_the_process_and_goes_with_the_person(upstream: Up
     assert ask(previous_response_id=first)[0] == 400
     assert ask(previous_response_id=other)[0] == 200
     assert process.request("POST", "/-/responses/erase", b"{}")[0] == 404
+    process.close()
+
+
+def test_a_response_is_its_tenant_s_alone(upstream: Upstream, tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path / "gw", environment={"VENDOR_KEY": KEY})
+    keys = [
+        {"id": f"id_{name}", "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **terms}
+        for name, terms in (("a1", {"tenant": "a"}), ("a2", {"tenant": "a"}), ("b", {"tenant": "b"}), ("alone", {}), ("other", {}))
+    ]
+    services = table(1, [release("big", upstream.base_url, "rel", route={"api_key": "env:VENDOR_KEY"})], {"s": "rel"})
+    process.push({**services, "keys": keys, "keys_required": True})
+
+    def client_of(name: str) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{process.port}/v1", api_key=name, max_retries=0)
+
+    for owner, friend, stranger in (("a1", "a2", "b"), ("alone", "alone", "other")):
+        answer = client_of(owner).responses.create(model="s", input="one")
+        assert client_of(friend).responses.create(model="s", input="two", previous_response_id=answer.id).status == "completed"
+        with pytest.raises(openai.BadRequestError, match="not kept here"):
+            client_of(stranger).responses.create(model="s", input="two", previous_response_id=answer.id)
+        with pytest.raises(openai.NotFoundError):
+            client_of(stranger).responses.delete(answer.id)
+        assert client_of(friend).responses.retrieve(answer.id).id == answer.id
+    with pytest.raises(openai.AuthenticationError):
+        client_of("nobody").responses.retrieve(answer.id)
     process.close()
 
 

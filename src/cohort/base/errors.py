@@ -56,11 +56,13 @@ ERRORS: dict[str, Kind] = {
     "LAST_ADMIN": Kind(409, Exit.FAILED),
     "TOO_MANY_ATTEMPTS": Kind(429, Exit.FAILED),
     # what it is about
+    "NOT_ENOUGH_EVIDENCE": Kind(409, Exit.UNKNOWN),
     "SERVICE_UNKNOWN": Kind(404, Exit.FAILED),
     "RELEASE_UNKNOWN": Kind(404, Exit.FAILED),
     "RELEASE_AMBIGUOUS": Kind(409, Exit.USAGE),
     "RELEASE_VERSION_TAKEN": Kind(409, Exit.FAILED),
     "RELEASE_DAMAGED": Kind(500, Exit.FAILED),
+    "CACHE_NOT_ERASED": Kind(503, Exit.UNKNOWN),
     "ROLLOUT_UNKNOWN": Kind(404, Exit.FAILED),
     "ROLLOUT_ACTIVE": Kind(409, Exit.FAILED),
     "ROLLOUT_ENDED": Kind(409, Exit.FAILED),

@@ -24,11 +24,16 @@ PREFIX = "COHORT_"
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach."""
+    """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach.
+
+    `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    """
 
     host: str = "127.0.0.1"
     port: int = GATEWAY_PORT
     expose: bool = False
+    cache_redis: str | None = None
+    cache_redis_password_file: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
 
 

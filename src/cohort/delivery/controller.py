@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cohort.base.clock import Clock
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.delivery import lifecycle
 from cohort.delivery.intake import Intake
 from cohort.delivery.lifecycle import Event
@@ -156,6 +156,23 @@ class Controller:
         self.verify_ended()
         self._on_change()
         return state
+
+    def push_soon(self) -> None:
+        """What gateways are told changed, and is stored: push now if the gateway answers, else the loop does as soon as it does."""
+        try:
+            self.make_it_so()
+        except CohortError as error:
+            if error.retry is not Retry.SAFE and error.code != "DATA_PLANE_UNAVAILABLE":
+                raise
+            self._on_change()
+
+    def tell_soon(self) -> None:
+        """The same for what is done either way: what cannot be pushed now is said by the loop, which tries again."""
+        self._moved = True
+        try:
+            self.push_soon()
+        except CohortError as error:
+            log.warning("gateways are not told yet: %s", error.message)
 
     def remember(self, service: str, actor: str, reason: str) -> None:
         """A rollback that was made without the database; recorded in the next transaction that works."""

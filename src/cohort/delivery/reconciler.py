@@ -7,19 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import orjson
+from sqlalchemy import Connection
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
 from cohort.delivery.ports import DataPlane
-from cohort.delivery.routing import build_table, without
+from cohort.delivery.routing import Spending, build_table, without
+from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute, decode_table, encode
 
 VERSION_FACT = "routing_version"
 TABLE_FACT = "routing_table"
 """The last table that was pushed, or was about to be."""
-Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...]]
+Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...], Spending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,28 @@ class Wanted:
     active: tuple[Rollout, ...]
     version: int
     killed: tuple[str, ...]
+    spending: Spending
+    strong_shares: dict[tuple[str, str], float]
 
 
 class Reconciler:
     """One gateway's table. Thread-safe: the controller and the emergency verb share it.
 
-    `routes_of` turns a digest into what the gateway needs of that release (None: the gateway does not serve its kind).
+    `routes_of` turns a digest into what the gateway needs of that release (None: the gateway does not serve its kind);
+    `spending_of` reads who may call and what they may spend.
     """
 
-    def __init__(self, store: RolloutStore, plane: DataPlane, routes_of: Callable[[str], ReleaseRoute | None], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: RolloutStore,
+        plane: DataPlane,
+        routes_of: Callable[[str], ReleaseRoute | None],
+        clock: Clock,
+        spending_of: Callable[[Connection], Spending] = lambda _connection: Spending(),
+    ) -> None:
+        self._spending_of = spending_of
         self._store = store
+        self._routing = RoutingStore(store.database)
         self._plane = plane
         self._routes_of = routes_of
         self._clock = clock
@@ -68,7 +82,8 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
                 )
             routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
-            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed)
+            known = (wanted.stable, wanted.active, routes, wanted.killed, wanted.spending, wanted.strong_shares)
+            table = build_table(wanted.version, self._clock.now_us(), *known)
             if state is not None and self._acknowledged == _content(table):
                 return state
             return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
@@ -167,7 +182,9 @@ class Reconciler:
         with self._store.database.read() as connection:
             version = self._store.fact(connection, VERSION_FACT) or 0
             active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
-            return Wanted(self._store.stable_of(connection), active, version, self._store.killed(connection))
+            killed, spending = self._store.killed(connection), self._spending_of(connection)
+            shares = {place: target.strong_share for place, target in self._routing.targets(connection).items()}
+            return Wanted(self._store.stable_of(connection), active, version, killed, spending, shares)
 
 
 def _digests(wanted: Wanted) -> list[str]:
@@ -175,4 +192,4 @@ def _digests(wanted: Wanted) -> list[str]:
 
 
 def _content(table: RoutingTable) -> Content:
-    return dict(table.services), tuple(table.releases), table.killed
+    return dict(table.services), tuple(table.releases), table.killed, Spending(table.keys, table.keys_required, table.budgets)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from cohort.base.clock import Clock
-from cohort.base.errors import CohortError, Retry
+from cohort.base.errors import CohortError
 from cohort.base.ids import Entropy, ReleaseDigest, RolloutId, new_id, short
 from cohort.delivery import lifecycle
 from cohort.delivery.controller import Controller
@@ -154,7 +154,7 @@ class SqlRollouts:
         self._registry.verify(candidate.digest)
         _refuse_unrouted(candidate)
         made = self._insert(start, plan, candidate)
-        self._push_soon()
+        self._controller.push_soon()
         return self.show(made)
 
     def pause(self, rollout: str, act: Act) -> RolloutView:
@@ -287,7 +287,7 @@ class SqlRollouts:
                     self._store.log(connection, found.id, self._clock.now_us(), events, act.idempotency_key)
                 if decide:
                     self._controller.decide_now(connection, moved, act.actor, None if events else act.idempotency_key)
-        self._push_soon()
+        self._controller.push_soon()
         return self.show(return_id)
 
     def _end(self, rollout: str, act: Act, state: State, reason: str) -> RolloutView:
@@ -344,15 +344,6 @@ class SqlRollouts:
             f"{service} has no rollout to end and no earlier stable release to go back to",
             hint=f"Name a release: `cohort rollback {service} --to VERSION`.",
         )
-
-    def _push_soon(self) -> None:
-        """Make it so now if the gateway answers; else the loop does as soon as it does. The change itself is durable already."""
-        try:
-            self._controller.make_it_so()
-        except CohortError as error:
-            if error.retry is not Retry.SAFE and error.code != "DATA_PLANE_UNAVAILABLE":
-                raise
-            self.changed()
 
     def _find(self, connection: Connection, rollout: str) -> Rollout:
         found = self._store.get(connection, rollout) if rollout.startswith("ro_") else self._store.newest_of(connection, rollout)

@@ -9,18 +9,23 @@ from typing import Any
 
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
+from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
-from cohort.gateway.cache.caches import Caches, Lookup
-from cohort.gateway.cache.serving import deliver, refuse
+from cohort.gateway.cache.caches import Caches
+from cohort.gateway.cache.steps import CachedCalls
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.responses_door import owner_of
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
@@ -44,8 +49,11 @@ class ChatDoor:
         log: Log,
         caches: Caches,
         deadlines: Deadlines,
+        router: AdaptiveRouter,
         gateway: str,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._table = table
         self._recorder = recorder
         self._answering = answering
@@ -54,53 +62,45 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
-        self._caches = caches
+        self._cached = CachedCalls(caches, recorder, self._answer)
         self._deadlines = deadlines
+        self._router = router
+        self._aimed: object = None  # the table whose wanted shares the router has
         self._gateway = gateway.encode()
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
         self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer one call. The order: parse, find, assign (on disk), ask, answer, record."""
+        """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
             headers = request.headers
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
             if self._gateway in headers.get(b"cdn-loop", b""):
                 raise Refused(508, LOOP, "loop_detected")
+            caller = self._guard.admit(headers, reply.peer)
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
+            if caller is not None:
+                caller.check(service.name)
+            if chat.turn is not None:
+                claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
             reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
+        ongoing.caller = caller
         chat.unit, chat.at_us = unit, ongoing.at_us
+        self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         if ongoing.target.cache is not None or b"cache-control" in headers:
-            return self._cached(ongoing, chat, request, reply)
+            return self._cached.handle(ongoing, chat, request, reply)
         return self._answer(ongoing, chat, request, reply)
-
-    def _cached(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
-        """Answer from what is kept; otherwise ask, and keep what is said."""
-        lookup = self._caches.begin(ongoing, chat, request.headers.get(b"cache-control"))
-        hit = self._caches.find(lookup)
-        self._caches.count(lookup, hit.tier if hit is not None else None)
-        if hit is not None:
-            deliver(lookup, hit, self._recorder, reply)
-        elif lookup.control.only_if_cached:
-            refuse(lookup, self._recorder, reply)
-        else:
-            return self._answer_and_keep(lookup, chat, request, reply)
-        return None
-
-    async def _answer_and_keep(self, lookup: Lookup, chat: Chat, request: Request, reply: Reply) -> None:
-        await self._answer(lookup.ongoing, chat, request, reply)
-        self._caches.keep(lookup)
 
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
@@ -132,6 +132,30 @@ class ChatDoor:
             raw = raw_unit(None, chat.native)
         return pseudonym(self._unit_key, raw) if raw is not None else chat.unit or self._entropy(16).hex()
 
+    # --- between a strong and a weak model ---
+
+    def _choose(self, ongoing: Ongoing, chat: Chat) -> None:
+        """Which of the release's routes is asked first, where its routing policy has a say."""
+        policy, snapshot = ongoing.target.routing, self._table.snapshot
+        if policy is None or snapshot is None or not chat.operation.conversational:
+            return
+        if snapshot is not self._aimed:
+            self._aimed = snapshot
+            self._router.aim(snapshot.strong_shares)
+        choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
+        if choice is not None:
+            ongoing.route(choice)
+
+    def routing(self) -> dict[str, RoutingState]:
+        """How each service's stable release chooses between two models, where it does."""
+        snapshot = self._table.snapshot
+        services = snapshot.services.values() if snapshot is not None else ()
+        return {
+            service.name: self._router.state(service.name, service.stable.digest, service.stable.routing, snapshot.killed)
+            for service in services
+            if service.stable.routing is not None and snapshot is not None
+        }
+
     # --- shadow ----------------------------------------------------------------------------------------------------------------
 
     def _maybe_copy(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
@@ -146,6 +170,7 @@ class ChatDoor:
             self._metrics.shadow_dropped += 1
             return
         shadow = self._recorder.copy(ongoing)
+        self._choose(shadow, chat)
         strand = Strand(self._shadow(shadow, chat, request), self._shadow_done)
         self._shadows.add(strand)
         strand.step()

@@ -17,6 +17,7 @@ from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
+from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.http_messages import Reply, Request
@@ -25,7 +26,8 @@ from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
-from cohort.gateway.responses_door import ResponsesDoor
+from cohort.gateway.responses_door import ResponsesDoor, owner_of
+from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
@@ -58,8 +60,10 @@ class Doors:
         unit_key: bytes,
         attempts: Attempts,
         responses: ResponsesDoor,
+        guard: Guard,
         local: bool = True,
     ) -> None:
+        self._guard = guard
         self._local = local
         self._table = table
         self._chat = chat
@@ -109,8 +113,15 @@ class Doors:
     # --- clients ---------------------------------------------------------------------------------------------------------------
 
     def _models(self, request: Request, reply: Reply) -> None:
+        """GET /v1/models: the services that the caller may call."""
+        try:
+            caller = self._guard.admit(request.headers, reply.peer)
+        except Refused as refused:
+            self._refuse(reply, refused)
+            return
         snapshot = self._table.snapshot
-        models = [self._model(request, name) for name in (sorted(snapshot.services) if snapshot else [])]
+        names = sorted(snapshot.services) if snapshot else []
+        models = [self._model(request, name) for name in names if caller is None or caller.may(name)]
         page: dict[str, object] = {"object": "list", "data": models}
         if ANTHROPIC_VERSION in request.headers:
             ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {"first_id": None, "last_id": None}
@@ -120,16 +131,20 @@ class Doors:
     def _model_or_nothing(self, path: bytes, request: Request, reply: Reply) -> None:
         try:
             if request.method == b"GET" and path.startswith(b"/v1/models/"):
+                caller = self._guard.admit(request.headers, reply.peer)
                 name = unquote(path.removeprefix(b"/v1/models/").decode("utf-8", "replace"))
+                if caller is not None:
+                    caller.check(name)
                 reply.send(200, orjson.dumps(self._model(request, find_service(self._table, name).name)))
                 return
             if path.startswith(b"/v1/responses/"):
-                self._responses.kept(path.removeprefix(b"/v1/responses/"), request, reply)
+                owner = owner_of(self._guard.admit(request.headers, reply.peer))
+                self._responses.kept(path.removeprefix(b"/v1/responses/"), owner, request, reply)
                 return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
         except Refused as refused:
-            self._refuse(reply, refused, target=path)
+            self._refuse(reply, refused, refused.headers, target=path)
 
     def _model(self, request: Request, name: str) -> dict[str, object]:
         issued_s = (self._table.snapshot.table.issued_us if self._table.snapshot else 0) // 1_000_000
@@ -141,11 +156,14 @@ class Doors:
     def _feedback(self, request: Request, reply: Reply) -> None:
         """POST /v1/feedback: what a client thinks of a unit."""
         try:
+            caller = self._guard.admit(request.headers, reply.peer)
             fields = openai.parse_object(request.body)
             name = fields.get("service")
             if not isinstance(name, str):
                 raise Refused(400, "`service` must be the name of a service", "service_missing", "service")
             service = find_service(self._table, name)
+            if caller is not None:
+                caller.check(name)
             unit = self._feedback_unit(request, fields)
             score, negative = _judgement(fields)
         except Refused as refused:
@@ -211,12 +229,22 @@ class Doors:
             "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
         }
+        routing = self._chat.routing()
+        for name, words, read in _ROUTING:
+            self._metrics.labelled[name] = (words, [((("service", service),), read(state)) for service, state in sorted(routing.items())])
         reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)
 
     def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"", target: bytes = b"") -> None:
         self._metrics.refused(refused.code)
         said = voice_of(target).error(refused.status, refused.message, refused.code, refused.param, refused.kind)
-        reply.send(refused.status, said, headers)
+        reply.send(refused.status, said, refused.headers + headers)
+
+
+_ROUTING: tuple[tuple[str, str, Callable[[RoutingState], float]], ...] = (
+    ("cohort_gateway_routing_boundary", "Difficulty from which on the strong model answers.", lambda state: state.boundary),
+    ("cohort_gateway_routing_drift", "How far routing is from what the release says.", lambda state: state.drift),
+    ("cohort_gateway_routing_conversations", "Conversations routed since the process began.", lambda state: float(state.conversations)),
+)
 
 
 def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:

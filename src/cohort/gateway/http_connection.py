@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
-        "_headers", "_limits", "_loop", "_modern", "_parser", "_paused", "_pending", "_raw_head_bytes", "_reading", "_refusal", "_reply", "_server", "_strand",
+        "_headers", "_limits", "_loop", "_modern", "_parser", "_paused", "_peer", "_pending", "_raw_head_bytes",
+        "_reading", "_refusal", "_reply", "_server", "_strand",
         "_target", "_transport", "_turn", "congested", "gone",
     )  # fmt: skip
 
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._reading = _IDLE
         self._modern = True  # the request is HTTP/1.1
         self._raw_head_bytes = 0
+        self._peer: str | None = None
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
@@ -90,6 +92,14 @@ class Connection(asyncio.Protocol):
     @property
     def draining(self) -> bool:
         return self._server.draining
+
+    @property
+    def peer(self) -> str:
+        """The client's address, asked for once."""
+        if self._peer is None:
+            name = self._transport.get_extra_info("peername") if self._transport is not None else None
+            self._peer = str(name[0]) if isinstance(name, tuple) and name else ""
+        return self._peer
 
     # --- asyncio ---------------------------------------------------------------------------------------------------------------
 

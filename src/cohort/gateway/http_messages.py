@@ -20,6 +20,9 @@ class Channel(Protocol):
     @property
     def draining(self) -> bool: ...
 
+    @property
+    def peer(self) -> str: ...
+
     def write(self, data: bytes) -> None: ...
 
     async def drain(self) -> None: ...
@@ -58,6 +61,11 @@ class Reply:
     def gone(self) -> bool:
         """The client left."""
         return self._connection.gone
+
+    @property
+    def peer(self) -> str:
+        """The client's address; empty where it has none."""
+        return self._connection.peer
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON) -> None:
         """A whole answer."""

@@ -41,7 +41,7 @@ class KeptResponses:
         self._scanned_s = -RESCAN_S
 
     def get(self, response_id: str) -> dict[str, Any] | None:
-        """What was kept; None when it is not there, too old or cannot be read."""
+        """`unit`, `owner`, `messages` and `response`; None when it is not there, too old or cannot be read."""
         file = self._find(response_id)
         if file is None:
             return None
@@ -54,9 +54,9 @@ class KeptResponses:
             return None
         return value if isinstance(value, dict) else None
 
-    def keep(self, response_id: str, unit: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None:
+    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None:
         """Keep one. What cannot be kept is said in the log; the caller gets its answer all the same."""
-        data = orjson.dumps({"unit": unit, "messages": messages, "response": response})
+        data = orjson.dumps({"unit": unit, "owner": owner, "messages": messages, "response": response})
         if len(data) > self._limits.response_bytes_max:
             self._log.seldom("response_not_kept", reason="larger than response_bytes_max")
             return

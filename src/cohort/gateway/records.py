@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 
 from cohort.base.clock import Clock
+from cohort.gateway.adaptive.features import encode
+from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
 from cohort.gateway.dialects.face import UNKNOWN, Usage
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
 
@@ -54,12 +57,25 @@ class Ongoing:
     total_us: int | None = None
     usage: Usage = UNKNOWN
     cost_usd_micro: int | None = None  # known once the call has ended
+    caller: Caller | None = None
     tape: Tape | None = None  # holds the answer for the caches, where they take part
     cache: str = ""
     cache_line: bytes = b""  # what the reply says of the caches
     saved_usd_micro: int | None = None
     attempts: int = 0  # asked of an upstream, each try counted
     degraded: bool = False  # another route than the first answered
+    choice: Choice | None = None  # of a routing policy
+    asked: Target | None = None  # the route asked first, where that is not the release's first
+
+    @property
+    def first(self) -> Target:
+        """The route that should answer."""
+        return self.asked or self.form.target
+
+    def route(self, choice: Choice) -> None:
+        """A routing policy chose which route is asked first."""
+        self.choice = choice
+        self.target = self.asked = self.form.target.by_strength[choice.strong]
 
 
 class Recorder:
@@ -201,6 +217,8 @@ def _ending(ongoing: Ongoing) -> str:
         rest += f',"tokens_in":{tokens_in}'
     if tokens_out is not None:
         rest += f',"tokens_out":{tokens_out}'
+    if ongoing.caller is not None:
+        rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
         rest += f',"cost_usd_micro":{ongoing.cost_usd_micro}'
     if ongoing.cache:
@@ -211,4 +229,14 @@ def _ending(ongoing: Ongoing) -> str:
         rest += f',"attempts":{ongoing.attempts}'
     if ongoing.degraded:
         rest += ',"degraded":true'
+    if ongoing.choice is not None:
+        rest += _chosen(ongoing.choice)
     return rest + "}"
+
+
+def _chosen(choice: Choice) -> str:
+    """What a routing policy compared; nothing was where a release overrides the choice."""
+    said = f',"bucket":"{choice.bucket}"' + (',"strong":true' if choice.strong else "")
+    if choice.difficulty is None or choice.features is None:
+        return said
+    return f'{said},"difficulty":{choice.difficulty:.4f},"boundary":{choice.boundary:.4f},"features":"{encode(choice.features)}"'

@@ -16,6 +16,7 @@ from cohort.gateway.dialects.operations import operations
 from cohort.gateway.dialects.responses import RESPONSE_ID
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.kept_responses import KeptResponses
+from cohort.gateway.spend.callers import Caller
 
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
@@ -28,11 +29,11 @@ class ResponsesDoor:
         self._unit_key = unit_key
         self.operations = operations(memory, lambda: f"resp_{entropy(16).hex()}")
 
-    def kept(self, rest: bytes, request: Request, reply: Reply) -> None:
-        """GET and DELETE /v1/responses/ID, GET /v1/responses/ID/input_items. Raises Refused 404, 405."""
+    def kept(self, rest: bytes, owner: str, request: Request, reply: Reply) -> None:
+        """GET and DELETE /v1/responses/ID, GET /v1/responses/ID/input_items, of `owner`'s. Raises Refused 404, 405."""
         response_id, _, part = rest.decode("ascii", "replace").partition("/")
         kept = self._memory.get(response_id) if RESPONSE_ID.fullmatch(response_id) else None
-        if kept is None or part not in ("", "input_items"):
+        if kept is None or kept["owner"] != owner or part not in ("", "input_items"):
             raise Refused(404, f"no response {response_id[:100]!r} is kept here", "response_not_found", "response_id")
         if request.method == b"DELETE" and not part:
             self._memory.delete(response_id)
@@ -58,6 +59,13 @@ class ResponsesDoor:
         if isinstance(subject, str) and subject and unit is None:
             return pseudonym(self._unit_key, subject[:UNIT_CHARS_MAX])
         raise Refused(400, "give `unit`, the 32 hexadecimal digits of X-Cohort-Unit, or `subject`, the name it was made of", "unit_invalid")
+
+
+def owner_of(caller: Caller | None) -> str:
+    """Whose responses a caller may go on from: its tenant's, of a key without tenant its own, and everybody's where no key is needed."""
+    if caller is None:
+        return ""
+    return f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
 
 
 def _items(messages: list[dict[str, Any]]) -> dict[str, Any]:

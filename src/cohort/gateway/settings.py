@@ -58,6 +58,9 @@ class Limits:
     cache_bytes_max: int = 64 << 20
     cache_entries_max: int = 10_000
     cache_answer_bytes_max: int = 1 << 20
+    cache_disk_bytes_max: int = 1 << 30
+    cache_disk_entries_max: int = 50_000
+    cache_shared_wait_s: float = 0.05
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30
@@ -71,7 +74,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token."""
+    """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
+
+    `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    """
 
     gateway_id: str
     host: str
@@ -80,6 +86,8 @@ class Settings:
     unit_key_file: Path
     link_token_file: Path
     expose: bool = False
+    cache_redis: str | None = None
+    cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -104,6 +112,8 @@ def load_settings(path: Path) -> Settings:
         unit_key_file=Path(_text(body, "unit_key_file")),
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
+        cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
+        cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
     )
     if settings.host not in LOOPBACK and not settings.expose:

@@ -71,6 +71,8 @@ def gateway_config(settings: Settings, installation: Installation) -> dict[str, 
         "data_dir": str(data.gateway),
         "unit_key_file": str(data.unit_key),
         "link_token_file": str(data.link_token),
+        "cache_redis": settings.gateway.cache_redis,
+        "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),
     }
 

@@ -78,6 +78,7 @@ def examine(settings: Settings, environment: Mapping[str, str], contained: Conta
         lambda: [_speed("uvloop"), _speed("httptools")],
         lambda: [_data_dir(settings.data_dir), _disk(settings.data_dir)],
         lambda: _ports(settings),
+        lambda: [_callers(settings)],
         lambda: [_database(settings, environment)],
         lambda: [_descriptors(), _clock()],
         lambda: [_program(program) for program in PROGRAMS],
@@ -140,6 +141,12 @@ def _port(name: str, host: str, port: int) -> Check:
     except CohortError as error:
         return Check(f"{name} port", Grade.BROKEN, error.message, "`cohort up` does not start", error.hint)
     return good(f"{name} port", f"{port} is free")
+
+
+def _callers(settings: Settings) -> Check:
+    if settings.gateway.expose:
+        return good("gateway's callers", "it is exposed: every caller needs a key, `cohort gateway key create NAME` makes one")
+    return good("gateway's callers", "programs of this machine; once `cohort gateway key create NAME` made a key, each needs one")
 
 
 def _database(settings: Settings, environment: Mapping[str, str]) -> Check:

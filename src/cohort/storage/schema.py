@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from cohort.storage import schema_kernel
+from cohort.storage import schema_gateway, schema_kernel
 
 metadata = MetaData(
     naming_convention={
@@ -70,6 +70,40 @@ flag_kills = Table(
     Column("killed_us", BigInteger, nullable=False),
 )
 """Flags that are off everywhere, whatever a release says."""
+
+routing_samples = Table(
+    "routing_samples",
+    metadata,
+    Column("gateway", String(63), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("service", String(63), nullable=False),
+    Column("release", String(80), nullable=False),
+    Column("unit", String(32), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("bucket", String(16), nullable=False),  # control or adaptive
+    Column("strong", Boolean, nullable=False),
+    Column("difficulty", Float, nullable=False),
+    Column("boundary", Float, nullable=False),
+    Column("features", String(32), nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("cost_usd_micro", BigInteger, nullable=True),
+    PrimaryKeyConstraint("gateway", "epoch", "seq"),
+)
+"""The newest calls for which a routing policy chose between two models."""
+Index("ix_routing_samples_newest", routing_samples.c.service, routing_samples.c.at_us)
+
+routing_targets = Table(
+    "routing_targets",
+    metadata,
+    Column("service", String(63), nullable=False),
+    Column("release", String(80), nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("strong_share", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("service", "release", "changed_us"),
+)
+"""The wanted share of the strong model, as outcomes moved it; the newest of a release holds."""
 
 releases = Table(
     "releases",
@@ -245,6 +279,7 @@ sessions = Table(
 )
 
 schema_kernel.declare(metadata)
+schema_gateway.declare(metadata)
 
 agents = metadata.tables["agents"]
 agent_keys = metadata.tables["agent_keys"]
@@ -262,3 +297,6 @@ audit_nodes = metadata.tables["audit_nodes"]
 audit_checkpoints = metadata.tables["audit_checkpoints"]
 audit_payloads = metadata.tables["audit_payloads"]
 audit_anchors = metadata.tables["audit_anchors"]
+client_keys = metadata.tables["client_keys"]
+budgets = metadata.tables["budgets"]
+spending = metadata.tables["spending"]

@@ -445,6 +445,23 @@ def test_keys_are_made_listed_and_revoked(cohort: Command) -> None:
     assert "admin" in refused.err
 
 
+def test_keys_and_budgets_of_clients_are_made_listed_and_ended(cohort: Command) -> None:
+    made = cohort(
+        "gateway", "key", "create", "shop", "--service", "support", "--budget-usd-day", "2.5", "--rpm", "60", "--expires-days", "1"
+    )
+    assert made.out.startswith("cgk_")
+    listed = cohort("gateway", "key", "list")
+    assert made.out.strip() not in listed.out
+    assert "$2.5/day, 60 rpm" in listed.out
+    assert "revoked" in cohort("gateway", "key", "revoke", "shop").out
+    assert "$50" in cohort("gateway", "budget", "set", "team", "web", "50").out
+    assert cohort("gateway", "budget", "set", "all", "web", "50").code == 2
+    assert cohort("gateway", "budget", "set", "team", "web", "much").code == 2
+    assert "$0" in cohort("gateway", "budget", "set", "all", "0").out
+    assert cohort("gateway", "budget", "remove", "team", "web").code == 0
+    assert [entry["budget"]["scope"] for entry in cohort("gateway", "budget", "list", "--json").json["items"]] == ["all"]
+
+
 def test_a_kernel_that_cannot_record_is_said_so(cohort: Command, kernel: Kernel) -> None:
     kernel.agents.mint("scribe", None, "first-key")
     kernel.audit.down = CohortError("AUDIT_UNAVAILABLE", "the disk is full", retry=Retry.SAFE, hint="Make room.")

@@ -355,6 +355,29 @@ def test_keys_are_made_listed_and_revoked_by_an_admin_alone(client: TestClient) 
         assert get(client, "/keys", role).json()["code"] == "ROLE_TOO_LOW"
 
 
+def test_keys_of_clients_are_made_listed_and_revoked(client: TestClient) -> None:
+    asked_for = {"name": "shop", "services": ["support"], "team": "web", "budget_usd_per_day": 2.5, "requests_per_minute": 60}
+    made = post(client, "/gateway/keys", asked_for, "operator")
+    assert made.status_code == 201
+    assert made.json()["client"]["terms"]["budget_usd_micro_per_day"] == 2_500_000
+    listed = get(client, "/gateway/keys", "viewer")
+    assert made.json()["text"] not in listed.text
+    assert listed.json()["items"][0]["name"] == "shop"
+    assert post(client, "/gateway/keys", asked_for, "operator").json()["field"] == "name"
+    assert post(client, "/gateway/keys/shop/revoke", {}, "operator").json()["items"][0]["revoked_us"]
+    assert post(client, "/gateway/keys/shop/revoke", {}, "operator").json()["code"] == "NOT_FOUND"
+    assert post(client, "/gateway/keys", {"name": "two"}, "approver").json()["code"] == "ROLE_TOO_LOW"
+
+
+def test_budgets_are_set_changed_and_removed(client: TestClient) -> None:
+    assert post(client, "/gateway/budgets", {"scope": "team", "name": "web", "usd": 5}, "operator").status_code == 200
+    changed = post(client, "/gateway/budgets", {"scope": "team", "name": "web", "usd": 0}, "operator").json()["items"]
+    assert [entry["budget"] for entry in changed] == [{"scope": "team", "name": "web", "usd_micro": 0}]
+    assert post(client, "/gateway/budgets", {"scope": "all", "name": "web", "usd": 5}, "operator").json()["field"] == "name"
+    assert post(client, "/gateway/budgets/remove", {"scope": "team", "name": "web"}, "operator").json()["items"] == []
+    assert post(client, "/gateway/budgets/remove", {"scope": "team", "name": "web"}, "operator").json()["code"] == "NOT_FOUND"
+
+
 RIGHTS = [
     ("POST", "/agents", {"admin", "manager", "operator"}),
     ("POST", "/agents/scribe/scopes/grant", {"admin", "manager", "operator"}),

@@ -13,6 +13,8 @@ from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.asking import CacheControl, cache_control, exact_key, may_keep, wants_usage
 from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.cache.memory import Memory
+from cohort.gateway.cache.outside import Outside, Writing
+from cohort.gateway.cache.packing import Found
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
@@ -66,9 +68,17 @@ class Caches:
     """What calls share. `killed` tells whether a kill switch is thrown at this moment."""
 
     def __init__(
-        self, memory: Memory, erased: Erased, clock: Clock, metrics: Metrics, answer_bytes_max: int, killed: Callable[[str], bool]
+        self,
+        memory: Memory,
+        outside: Outside,
+        erased: Erased,
+        clock: Clock,
+        metrics: Metrics,
+        answer_bytes_max: int,
+        killed: Callable[[str], bool],
     ) -> None:
         self._memory = memory
+        self._outside = outside
         self._erased = erased
         self._clock = clock
         self._answer_bytes_max = answer_bytes_max
@@ -96,6 +106,22 @@ class Caches:
             return None
         return Hit(Tier.MEMORY, kept.answer, self._memory.age_s(kept))
 
+    def has_further(self, lookup: Lookup) -> bool:
+        """There are tiers that have to be waited for."""
+        return lookup.key is not None and not lookup.control.no_cache and self._outside.serves(lookup.policy)
+
+    async def seek(self, lookup: Lookup) -> Hit | None:
+        """The answer in the tiers outside this process, which is then kept in memory as well."""
+        key = lookup.key
+        if key is None:
+            return None
+        for tier, find in ((Tier.SHARED, self._outside.find_shared), (Tier.DISK, self._outside.find_on_disk)):
+            found = await find(key, lookup.policy)
+            if found is not None and self._serves(lookup, found):
+                self._memory.keep(key, found.answer, found.unit, min(found.ttl_s, lookup.policy.ttl_s), found.age_s)
+                return Hit(tier, found.answer, found.age_s)
+        return None
+
     def count(self, lookup: Lookup, tier: Tier | None) -> None:
         what = tier.value if tier is not None else "bypass" if lookup.key is None else "miss"
         self._metrics.cached(lookup.ongoing.service.name, what)
@@ -112,11 +138,20 @@ class Caches:
         answer = (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, ongoing.cost_usd_micro)
         if answer is not None:
             self._memory.keep(lookup.key, answer, ongoing.unit, lookup.policy.ttl_s)
+            if self._outside.serves(lookup.policy):
+                self._outside.offer(Writing(lookup.key, answer, ongoing.unit, lookup.began_s, lookup.policy))
 
-    def erase(self, unit: str) -> dict[str, int]:
-        """Forget the answers to a unit's calls in every tier, those in flight included; how many each tier had."""
+    async def erase(self, unit: str) -> dict[str, int]:
+        """Forget the answers to a unit's calls in every tier, those in flight included; how many each tier had.
+
+        Raises:
+            CohortError CACHE_NOT_ERASED: a tier did not answer; some may still be there.
+        """
         self._erased.add(unit)
-        return {Tier.MEMORY.value: self._memory.erase(unit)}
+        in_memory = self._memory.erase(unit)
+        outside = await self._outside.erase(unit)
+        in_memory += self._memory.erase(unit)  # what was found outside meanwhile
+        return {Tier.MEMORY.value: in_memory, **outside}
 
     def state(self) -> dict[str, Any]:
         """What is held, and how calls were answered, by service."""
@@ -124,11 +159,17 @@ class Caches:
         for (service, what), count in self._metrics.cache.items():
             answered.setdefault(service, {})[what] = count
         memory = {"entries": len(self._memory), "bytes": self._memory.used_bytes, "evicted": self._memory.evicted}
-        return {"services": answered, "l1": memory}
+        return {"services": answered, "l1": memory, **self._outside.state()}
 
     def sweep(self) -> None:
         """Drop what is over its time."""
         self._memory.sweep()
+
+    def _serves(self, lookup: Lookup, found: Found) -> bool:
+        age_max_s = lookup.control.max_age_s
+        if found.age_s >= lookup.policy.ttl_s or (age_max_s is not None and found.age_s > age_max_s):
+            return False
+        return found.answer.serves(lookup.ongoing.stream, lookup.usage) and not self._erased.since(found.unit, lookup.began_s)
 
     def _takes_part(self, policy: CachePolicy, control: CacheControl, chat: Chat, target: Target) -> bool:
         if not policy.exact or control.no_store or chat.operation.name not in KEPT or self._killed(EXACT_FLAG):

@@ -6,6 +6,7 @@ import re
 
 import orjson
 
+from cohort.base.errors import CohortError
 from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.cache.caches import Caches
@@ -13,6 +14,7 @@ from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.http_messages import Reply, Request
 
+PROBLEM = b"application/problem+json"
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
 
@@ -27,14 +29,19 @@ class CacheDoor:
         """GET /-/cache"""
         reply.send(200, orjson.dumps(self._caches.state()))
 
-    def erase(self, request: Request, reply: Reply) -> None:
+    async def erase(self, request: Request, reply: Reply) -> None:
         """POST /-/cache/erase with `{"unit": PSEUDONYM}` or `{"subject": NAME}`: the answers to these calls, in every tier."""
         try:
             unit = self._unit(openai.parse_object(request.body))
         except Refused as refused:
             reply.send(refused.status, openai.error(refused.message, refused.code))
             return
-        reply.send(200, orjson.dumps({"unit": unit, "erased": self._caches.erase(unit)}))
+        try:
+            erased = await self._caches.erase(unit)
+        except CohortError as error:
+            reply.send(error.http_status, orjson.dumps(error.problem()), content_type=PROBLEM)
+        else:
+            reply.send(200, orjson.dumps({"unit": unit, "erased": erased}))
 
     def _unit(self, fields: dict[str, object]) -> str:
         unit, subject = fields.get("unit"), fields.get("subject")

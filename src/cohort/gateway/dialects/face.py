@@ -19,7 +19,7 @@ FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"tracep
 
 
 class Refused(Exception):
-    """A request that is answered with an error before anything is assigned or sent upstream. The caller's voice says it."""
+    """A request that is answered with an error before anything is sent upstream. The caller's voice says it; `headers`: ready lines."""
 
     def __init__(
         self, status: int, message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST, headers: bytes = b""
@@ -31,6 +31,7 @@ class Refused(Exception):
         self.code = code
         self.param = param
         self.kind = kind
+        self.headers = headers
 
 
 class Untranslatable(Exception):
@@ -160,3 +161,4 @@ class Chat:
     unsayable: str = ""
     turn: Turn | None = None
     shadow: bool = False
+    owner: str = ""

@@ -28,10 +28,10 @@ class Memory(Protocol):
     """Where responses are kept. Both may be lost: what is not there any more is refused by name."""
 
     def get(self, response_id: str) -> dict[str, Any] | None:
-        """What was kept: `messages`, `unit` and `response`."""
+        """What was kept."""
         ...
 
-    def keep(self, response_id: str, unit: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None: ...
+    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None: ...
 
 
 class ResponsesVoice(OpenAIVoice):
@@ -58,7 +58,8 @@ class ResponsesVoice(OpenAIVoice):
 
     def _keep(self, chat: Chat, turn: Turn, said: Said) -> None:
         if turn.keep and not chat.shadow:
-            self._memory.keep(turn.response_id, chat.unit, [*turn.messages, message_of(said)], ended(chat, turn, said))
+            messages = [*turn.messages, message_of(said)]
+            self._memory.keep(turn.response_id, chat.unit, chat.owner, messages, ended(chat, turn, said))
 
 
 class ResponsesOverChat:
@@ -204,7 +205,7 @@ def parser(memory: Memory, make_id: Callable[[], str]) -> Callable[[Operation, b
         fields, messages, unsayable = translate(native, kept["messages"] if kept else [])
         if previous is not None and kept is None:
             unsayable = unsayable or "`previous_response_id`"
-        turn = Turn(make_id(), messages, native.get("store") is not False)
+        turn = Turn(make_id(), messages, native.get("store") is not False, kept["owner"] if kept else None)
         unit = kept["unit"] if kept else ""
         return Chat(body, fields, service, stream, operation, native, unit=unit, unsayable=unsayable, turn=turn)
 
@@ -228,3 +229,15 @@ def check_sayable(chat: Chat) -> None:
     if chat.unsayable:
         words = f"the upstream of this service has chat completions only, which cannot say {chat.unsayable}"
         raise Refused(400, words, "not_translatable")
+
+
+def claim(chat: Chat, owner: str) -> None:
+    """What comes of `chat` is `owner`'s; raises Refused 400 when what it goes on from is somebody else's."""
+    chat.owner = owner
+    if chat.turn is not None and chat.turn.earlier_owner not in (None, owner):
+        raise _not_kept()
+
+
+def _not_kept() -> Refused:
+    words = "the response of `previous_response_id` is not kept here: it is too old, was not stored, or never was; send the conversation"
+    return Refused(400, words, "previous_response_not_found", "previous_response_id")

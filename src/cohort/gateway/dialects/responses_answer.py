@@ -18,11 +18,15 @@ _DEFAULTS: dict[str, Any] = {"metadata": {}, "parallel_tool_calls": True, "tool_
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What makes a call one of Responses: the id of the answer to come, and the messages before it, without instructions."""
+    """What makes a call one of Responses: the id of the answer to come, and the messages before it, without instructions.
+
+    `earlier_owner`: whose the response is that it goes on from; None where it begins.
+    """
 
     response_id: str
     messages: list[dict[str, Any]]
     keep: bool
+    earlier_owner: str | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ def items(turn: Turn, said: Said, status: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if said.reasoning:
         found.append(reasoning_item(turn, len(found), said.reasoning))
-    if said.text or said.refusal or not said.calls:
+    if said.text or said.refusal or not (said.calls or found):
         found.append(message_item(turn, len(found), said, status))
     for call in said.calls or ():
         found.append(call_item(turn, len(found), call, status))

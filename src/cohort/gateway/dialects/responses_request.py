@@ -33,6 +33,8 @@ def translate(native: dict[str, Any], earlier: list[dict[str, Any]]) -> tuple[di
         if named is not None:
             raise Unsayable(f"`{named}`")
         messages = [*earlier, *_input(native["input"])]
+        if not messages:
+            raise Unsayable("an empty `input`")
         instructions = native.get("instructions")
         fields["messages"] = [{"role": "system", "content": instructions}, *messages] if instructions else messages
         fields.update(_settings(native))

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
-from cohort.delivery.face import Flags, Registry, Rollouts
+from cohort.delivery.clients import Clients
+from cohort.delivery.face import Flags, Registry, Rollouts, Routing
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
 
@@ -116,3 +117,5 @@ class ControlFace:
     ingest: Callable[[], Ingest]
     kernel: KernelFace
     flags: Flags
+    clients: Clients
+    routing: Routing

@@ -37,7 +37,8 @@ def face_of(control: Control) -> ControlFace:
         lag_s = (control.clock.now_us() - newest_us) / 1e6 if newest_us is not None else None
         return Ingest(control.controller.records_taken, lag_s, control.controller.damages, control.controller.behind_bytes)
 
-    return ControlFace(control.registry, control.rollouts, control.access, control.clock, parts, ingest, control.kernel.face, control.flags)
+    rooms = (control.registry, control.rollouts, control.access, control.clock)
+    return ControlFace(*rooms, parts, ingest, control.kernel.face, control.flags, control.clients, control.routing)
 
 
 def main() -> int:

@@ -1,0 +1,121 @@
+"""Who is let in by which key, and what wrong keys lead to."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from cohort.base.clock import ManualClock
+from cohort.gateway.contract_spend import ClientKey
+from cohort.gateway.dialects.face import Refused
+from cohort.gateway.spend.callers import Callers, Guard, compile_keys
+from cohort.gateway.spend.lockout import ADDRESSES_MAX, FAILURES_MAX, LOCK_S, Lockout
+
+TEXT = "cgk_" + "a" * 43
+
+
+def key(text: str = TEXT, **terms: object) -> ClientKey:
+    return ClientKey("cgk_1", "shop", hashlib.sha256(text.encode()).hexdigest(), **terms)  # type: ignore[arg-type]
+
+
+def guard(clock: ManualClock, *keys: ClientKey, required: bool = True, exposed: bool = False) -> Guard:
+    table: tuple[Callers, bool] = (compile_keys(keys), required)
+    return Guard(lambda: table, clock, exposed)
+
+
+def bearer(text: str) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + text.encode()}
+
+
+def refusal(door: Guard, headers: dict[bytes, bytes], peer: str = "10.0.0.1") -> Refused:
+    with pytest.raises(Refused) as caught:
+        door.admit(headers, peer)
+    return caught.value
+
+
+def test_without_keys_everybody_on_this_machine_is_let_in(clock: ManualClock) -> None:
+    assert guard(clock, required=False).admit({}, "127.0.0.1") is None
+
+
+def test_an_exposed_gateway_without_keys_lets_nobody_in(clock: ManualClock) -> None:
+    refused = refusal(guard(clock, required=False, exposed=True), {})
+    assert (refused.status, refused.code) == (401, "key_missing")
+    assert "cohort gateway key create" in refused.message
+
+
+def test_when_the_last_key_is_revoked_nobody_is_let_in(clock: ManualClock) -> None:
+    assert refusal(guard(clock, required=True), bearer(TEXT)).status == 401
+
+
+@pytest.mark.parametrize("header", [(b"authorization", b"bearer "), (b"x-api-key", b""), (b"api-key", b"")])
+def test_a_key_is_taken_as_each_dialect_sends_it(clock: ManualClock, header: tuple[bytes, bytes]) -> None:
+    caller = guard(clock, key()).admit({header[0]: header[1] + TEXT.encode()}, "10.0.0.1")
+    assert caller is not None
+    assert caller.key.name == "shop"
+
+
+@pytest.mark.parametrize("sent", [{}, {b"authorization": b"Basic " + TEXT.encode()}, {b"authorization": b"Bearer "}])
+def test_no_key_is_asked_for(clock: ManualClock, sent: dict[bytes, bytes]) -> None:
+    refused = refusal(guard(clock, key()), sent)
+    assert (refused.status, refused.code, refused.headers) == (401, "key_missing", b"www-authenticate: Bearer\r\n")
+
+
+def test_a_wrong_key_is_not_repeated_in_the_answer(clock: ManualClock) -> None:
+    refused = refusal(guard(clock, key()), bearer("cgk_secret-of-somebody"))
+    assert (refused.status, refused.code) == (401, "invalid_api_key")
+    assert "somebody" not in refused.message
+
+
+def test_a_key_ends_at_its_end(clock: ManualClock) -> None:
+    door = guard(clock, key(expires_us=clock.now_us() + 1_000_000))
+    assert door.admit(bearer(TEXT), "10.0.0.1") is not None
+    clock.advance(1)
+    assert refusal(door, bearer(TEXT)).code == "key_expired"
+
+
+def test_a_key_may_only_call_its_services(clock: ManualClock) -> None:
+    caller = guard(clock, key(services=("support",))).admit(bearer(TEXT), "10.0.0.1")
+    assert caller is not None
+    caller.check("support")
+    with pytest.raises(Refused) as caught:
+        caller.check("billing")
+    assert (caught.value.status, caught.value.code) == (403, "service_not_allowed")
+
+
+def test_many_wrong_keys_lock_their_address_out_even_with_a_right_one(clock: ManualClock) -> None:
+    door = guard(clock, key())
+    for number in range(FAILURES_MAX):
+        assert refusal(door, bearer(f"wrong-{number}")).status == 401
+    refused = refusal(door, bearer(TEXT))
+    assert (refused.status, refused.code, refused.headers) == (429, "too_many_attempts", b"retry-after: 60\r\n")
+    assert door.admit(bearer(TEXT), "10.0.0.2") is not None
+    clock.advance(LOCK_S)
+    assert door.admit(bearer(TEXT), "10.0.0.1") is not None
+
+
+def test_a_key_that_was_good_from_an_address_is_not_locked_out_by_others_there(clock: ManualClock) -> None:
+    door = guard(clock, key())
+    assert door.admit(bearer(TEXT), "10.0.0.1") is not None
+    for _ in range(FAILURES_MAX):
+        refusal(door, bearer("wrong"))
+    assert door.admit(bearer(TEXT), "10.0.0.1") is not None
+    assert refusal(door, bearer("wrong")).status == 429
+
+
+def test_addresses_of_one_ipv6_network_count_together(clock: ManualClock) -> None:
+    lockout = Lockout(clock)
+    for number in range(FAILURES_MAX):
+        lockout.failed(f"2001:db8:1:2::{number:x}")
+    assert lockout.wait_s("2001:db8:1:2:ffff::1") == LOCK_S
+    assert lockout.wait_s("2001:db8:1:3::1") == 0
+
+
+def test_the_table_of_addresses_is_bounded_and_forgets(clock: ManualClock) -> None:
+    lockout = Lockout(clock)
+    for number in range(ADDRESSES_MAX + 10):
+        lockout.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert lockout.addresses == ADDRESSES_MAX
+    clock.advance(LOCK_S)
+    lockout.forget_old()
+    assert not lockout.any
