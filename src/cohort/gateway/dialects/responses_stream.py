@@ -93,6 +93,7 @@ class ResponsesFlow(Translated):
         if self._open != ("call", number):
             if number < len(calls):
                 raise Untranslatable("the pieces of several tool calls come mixed")
+            said += self._close()
             calls.append({"id": call["id"], "type": "function", "function": {"name": function["name"], "arguments": ""}})
             said += self._begin("call", number)
         if arguments := function.get("arguments"):
