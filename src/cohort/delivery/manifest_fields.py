@@ -18,7 +18,8 @@ from cohort.gateway.providers import HEADERS_MAX, header_problem
 from cohort.gateway.providers import PROVIDERS as KNOWN
 
 PROVIDERS = tuple(KNOWN)
-"""What a route may be. `openai`: any server with OpenAI's chat completions. `azure`: deployments of Azure. `anthropic`: Anthropic's messages."""
+"""What a route may be. `openai`: any server with OpenAI's chat completions; `openai-responses`: one that also has OpenAI's Responses.
+`azure`: a deployment. `anthropic`: Anthropic's messages."""
 KINDS = ("model", "agent", "http")
 STABLE = "stable"
 """The tag of the release that a service serves."""

@@ -32,6 +32,7 @@ class Provider:
 
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider("openai", "authorization: Bearer {}\r\n"),
+    "openai-responses": Provider("openai-responses", "authorization: Bearer {}\r\n"),
     "azure": Provider("openai", "api-key: {}\r\n", by_deployment=True),
     "anthropic": Provider("anthropic", "x-api-key: {}\r\n"),
 }
