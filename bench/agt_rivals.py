@@ -109,6 +109,7 @@ def work(folder: Path) -> None:
         else:
             governed({"write": "save", "read": "load"}[what], number if what == "write" else 0, how == "synced")
         print((time.perf_counter_ns() - start_ns) / 1000, flush=True)
+    loop.close()
 
 
 if __name__ == "__main__":
