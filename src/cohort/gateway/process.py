@@ -13,6 +13,7 @@ from pathlib import Path
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.gateway.adaptive.router import AdaptiveRouter
+from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.answering import Answering
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.disk import Disk
@@ -26,6 +27,7 @@ from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.http_server import Server
+from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
 from cohort.gateway.log import Log
@@ -34,6 +36,7 @@ from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
+from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Limits, Settings, read_secret, read_unit_key
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool, epoch_after
@@ -70,16 +73,19 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
+    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
+    keys = Keys(os.environ, clock, limits.key_fresh_s, own)
+    table = Table(
+        settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
+    )
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
-    upstreams = Upstreams(limits, turn.send)
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
-    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     outside = _outside(settings, clock, erased := Erased(clock), log)
     caches = _caches(limits, outside, erased, clock, metrics, table)
-    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    entropy = Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
@@ -88,7 +94,9 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, guard, local=not settings.expose)
+    responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
+    local = not settings.expose
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, responses, guard, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
