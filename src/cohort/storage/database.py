@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from sqlalchemy.pool import QueuePool
 from cohort.base.errors import CohortError
 from cohort.storage import failures, revisions
 from cohort.storage.onlooker import Generation, Onlooker
+from cohort.storage.turns import Turns
 
 if TYPE_CHECKING:
     import psycopg
@@ -42,12 +43,13 @@ Upsert = sqlite.Insert | postgresql.Insert
 class Database:
     """A pool of connections. Safe to use from many threads; every method may raise the errors of `failures.py`."""
 
-    def __init__(self, reading: Engine, writing: Engine, shown: str) -> None:
+    def __init__(self, reading: Engine, writing: Engine, shown: str, wait_s: float = LOCK_WAIT_S) -> None:
         self._reading = reading
         self._writing = writing
         self._shown = shown
         self._here = threading.local()
         self._onlooker = Onlooker(reading)
+        self._turns = Turns(writing, wait_s)
 
     def __repr__(self) -> str:
         return f"<Database {self._shown}>"
@@ -74,7 +76,7 @@ class Database:
             CohortError DISK_FULL, DATABASE_UNAVAILABLE, DATABASE_DAMAGED: nothing was written.
             CohortError OUTCOME_UNKNOWN: the commit was sent and its answer lost.
         """
-        with self._one_per_thread(), self._in_our_words(), self._writing.connect() as connection:
+        with self._one_per_thread(), self._in_our_words(), self._writer() as connection:
             connection.begin()
             yield connection
             # Commit point. Before this line no other connection sees the change; after it, all of them do.
@@ -139,8 +141,12 @@ class Database:
     def close(self) -> None:
         """Give every idle connection back to the store."""
         self._onlooker.close()
+        self._turns.close()
         self._reading.dispose()
         self._writing.dispose()
+
+    def _writer(self) -> AbstractContextManager[Connection]:
+        return self._turns.turn() if self.dialect == "sqlite" else self._writing.connect()
 
     def _commit(self, connection: Connection) -> None:
         try:
@@ -220,7 +226,7 @@ def _open_sqlite(url: URL, wait_s: float) -> Database:
         event.listen(engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s))
     event.listen(writing, "begin", partial(_begin, "BEGIN IMMEDIATE"))  # a transaction never upgrades, so it never deadlocks
     event.listen(reading, "begin", partial(_begin, "BEGIN"))
-    return Database(reading, writing, str(url))
+    return Database(reading, writing, str(url), wait_s)
 
 
 def _open_postgres(url: URL, wait_s: float) -> Database:
