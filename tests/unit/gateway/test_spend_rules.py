@@ -14,7 +14,7 @@ from cohort.gateway.contract import Price, RoutingTable, decode_table
 from cohort.gateway.contract_spend import ClientKey
 from cohort.gateway.dialects.face import Chat, Refused
 from cohort.gateway.dialects.openai_same import parse_chat
-from cohort.gateway.dialects.operations import operations
+from cohort.gateway.dialects.operations import CHAT, operations
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
@@ -26,8 +26,6 @@ from cohort.gateway.spend.rules import DAY_US, compile_rules, limits_of
 from cohort.gateway.table import compile_table
 from support_gateway import release, table
 
-OPERATIONS = operations()
-CHAT = OPERATIONS[b"/v1/chat/completions"]
 PRICE = {"price": {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}}
 
 
@@ -114,7 +112,8 @@ def test_the_bound_is_of_prompt_and_answers(clock: ManualClock) -> None:
 
 
 def test_embeddings_are_bounded_by_what_is_sent() -> None:
-    operation = OPERATIONS[b"/v1/embeddings"]
+    unused: Any = None
+    operation = operations(unused, unused)[b"/v1/embeddings"]
     made = operation.parse(operation, b'{"model":"well","input":"Hi","max_tokens":9}')
     assert estimates.output_tokens_max(made, {}) == 0
 
