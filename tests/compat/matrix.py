@@ -170,7 +170,8 @@ def _page(outcomes: list[Outcome]) -> str:
         "",
         f"Written by `make compat` on {today}, with Python {python} on {system}: each client, in the newest version then, made real calls through a",
         "gateway process to a stand-in vendor that speaks OpenAI's and Anthropic's dialects and refuses what their documentation forbids.",
-        "`yes`: the client got what it asked for, in its own types; `-`: not tried, as the client, or that kind of upstream, has no such thing or another case covers it.",
+        "`yes`: the client got what it asked for, in its own types; `-`: not tried, as the client, or that kind of upstream, has no such thing or",
+        "another case covers it.",
         "",
     ]
     rows = [f"| Client | Speaks | Upstream | {' | '.join(cases)} |", "| --- | --- | --- |" + " --- |" * len(cases)]
