@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort.kernel.actions.shells import is_shell
 from cohort.kernel.redaction import GONE, holds, text, values, words
 
 SECRET = st.text("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789!$%*+_", min_size=6, max_size=20).map("Zq7".__add__)
@@ -120,3 +121,14 @@ def test_nested_values_and_settings_are_looked_into(secret: str) -> None:
 def test_what_people_write(argv: list[str], shown: list[str]) -> None:
     if isinstance(shown, list):
         assert words(argv) == shown
+
+
+@pytest.mark.parametrize(
+    "piece", ["x", "a-", "token", "token ", "--", "-a", "://", "A1a", "a=", "key:", "-----BEGIN ", "pass'", '"', "1", "\u00e9"]
+)
+def test_what_an_agent_may_write_is_looked_through_in_time(piece: str) -> None:
+    """One pattern that looks back and forth would take hours here; the time limit of every test ends it."""
+    long = piece * (400_000 // len(piece))
+    assert len(text(long)) > 0
+    assert len(words([long[:32_768], "--token", long[:32_768]])) == 3
+    assert not is_shell({"argv": [long[:32_768] + "x"]})

@@ -20,19 +20,21 @@ _NAME = r"pass(?:word|wd|phrase|code|_|-|$)|passwd|_pass|pwd|secret|token|api[-_
 _TELLING = re.compile(rf"(?i){_NAME}|(?:^|[-_.])(?:key|sig|pass|otp|pat)$")
 _SCHEME = r"(?:(?:bearer|basic|token|digest|negotiate)\s+)?"
 _PAIR = re.compile(
-    rf"(?i)(?P<name>[\w.-]*(?:{_NAME}|(?<![a-z])key|(?<![a-z])sig|(?<![a-z])pass)[\w.-]*)"
-    rf"(?P<between>[\"']?\s*[:=]\s*{_SCHEME})(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"'&;,)}}]+)"
+    rf"(?i)(?P<name>(?:{_NAME}|(?<![a-z])key|(?<![a-z])sig|(?<![a-z])pass)[\w.-]{{0,80}})"
+    rf"(?P<between>[\"']?\s{{0,8}}[:=]\s{{0,8}}{_SCHEME})(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"'&;,)}}]+)"
 )
 _OPTION = re.compile(
-    rf"(?i)(?P<name>(?<![\w-])--?[\w.-]*(?:{_NAME}|(?<![a-z])key|(?<![a-z])pass)[\w.-]*)(?P<between>\s+)(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"']+)"
+    rf"(?i)(?P<name>(?<![\w-])--?[\w.-]{{0,80}}?(?:{_NAME}|(?<![a-z])key|(?<![a-z])pass)[\w.-]{{0,80}})"
+    r"(?P<between>\s{1,8})(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"']+)"
 )
 _USER = re.compile(r"(?<=://)[^/\s@\"'?#]+@")
 _FORMS = re.compile(
     r"\b(?:sk-|pk_|rk_|sk_|gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|AKIA|ASIA|AIza|npm_|hf_|dop_v1_|SG\.|ck_|ak_|rt_|eyJ)[A-Za-z0-9_.-]{8,}"
-    r"|\b(?=[\w+=-]*[a-z])(?=[\w+=-]*[A-Z])(?=[\w+=-]*[0-9])[A-Za-z0-9_+=-]{24,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    r"|(?<![\w+=-])(?=[\w+=-]*[a-z])(?=[\w+=-]*[A-Z])(?=[\w+=-]*[0-9])[A-Za-z0-9_+=-]{24,}"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)",
     re.DOTALL,
 )
+"""Every pattern looks at each character a bounded number of times: what it reads was written by an agent, and may be long."""
 _ASSIGNED = re.compile(r"(?s)(?P<name>-{0,2}[\w.-]+)(?P<between>=|:\s*)(?P<value>.+)")
 _LINE = re.compile(r"-[a-z]*c")
 """The option of a shell whose word is a whole line."""
@@ -66,10 +68,11 @@ def words(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments or results: every text in them, whatever its depth."""
+def values(given: Mapping[str, Any], left: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Arguments or results: every text in them, whatever its depth. `left`: names that are not looked at, beside those of places."""
     telling = _telling(str(given.get("key", "")))
-    return {name: item if name in KEPT else _value(name, item, telling and name == "value") for name, item in given.items()}
+    same = KEPT | left
+    return {name: item if name in same else _value(name, item, telling and name == "value") for name, item in given.items()}
 
 
 def holds(argv: Sequence[str]) -> bool:

@@ -34,7 +34,7 @@ def decided(
     body: dict[str, Any] = {
         "operation": action.operation,
         "resource": action.resource,
-        "arguments": without_payloads(redaction.values(action.arguments), ARGUMENTS_BYTES_MAX),
+        "arguments": without_payloads(redaction.values(action.arguments, PAYLOADS), ARGUMENTS_BYTES_MAX),
         "digest": digest,
         "answer": "allow" if kind is RecordKind.INTENT else decision.answer.value,
         "code": decision.code,

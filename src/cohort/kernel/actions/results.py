@@ -74,7 +74,7 @@ def outcome_record(cleared: Cleared, executed: Executed, outcome: Outcome, durat
         "code": executed.code,
         "reason": redaction.text(executed.reason[: records.REASON_CHARS_MAX]),
         "operation": cleared.action.operation,
-        "result": records.without_payloads(redaction.values(open_result), records.RESULT_BYTES_MAX),
+        "result": records.without_payloads(redaction.values(open_result, records.PAYLOADS), records.RESULT_BYTES_MAX),
         "output_digest": executed.output_digest or sha256_hex(data),
         "duration_us": duration_us,
         "level": executed.level.value,
