@@ -26,12 +26,14 @@ class GatewayFile(Strict):
     cache_redis: Text | None = None
     cache_redis_password_file: Text | None = None
     limits: dict[str, Limit] = {}
+    private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
 
 
 class ControlFile(Strict):
     host: Text = "127.0.0.1"
     port: Port = 1
     expose: bool = False
+    public_url: Text | None = None
 
 
 class DatabaseFile(Strict):

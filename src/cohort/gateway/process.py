@@ -13,6 +13,7 @@ from pathlib import Path
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.gateway.adaptive.router import AdaptiveRouter
+from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.answering import Answering
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.disk import Disk
@@ -26,6 +27,7 @@ from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.http_server import Server
+from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
 from cohort.gateway.log import Log
@@ -34,8 +36,12 @@ from cohort.gateway.randomness import Randomness
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
+from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Limits, Settings, read_secret, read_unit_key
+from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.door import SpendDoor
+from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.turns import Turn
@@ -70,37 +76,44 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
+    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
+    keys = Keys(os.environ, clock, limits.key_fresh_s, own)
+    table = Table(
+        settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
+    )
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
-    upstreams = Upstreams(limits, turn.send)
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
-    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
     outside = _outside(settings, clock, erased := Erased(clock), log)
     caches = _caches(limits, outside, erased, clock, metrics, table)
-    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    entropy = Randomness(os.urandom)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
+    allowances = Allowances(table.rules, lambda: Ledger(settings.data_dir / "spend", clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
-    doorway = (caches, deadlines, router, settings.gateway_id, guard)
+    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, guard, local=not settings.expose)
+    responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
+    allowances.sweep()
     port = await _listen(server, settings)
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(spool, allowances, limits.spool_sync_s, log))
         keeping = group.create_task(outside.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -113,6 +126,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     outside.close()
     deadlines.close()
     await asyncio.get_running_loop().shutdown_default_executor()
+    allowances.close()
     spool.close()
     log.write("stopped")
 
@@ -190,7 +204,7 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
+async def _sync(spool: Spool, allowances: Allowances, every_s: float, log: Log) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(every_s)
@@ -198,11 +212,16 @@ async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
             await loop.run_in_executor(None, spool.sync)
         except OSError as error:
             log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
+        try:
+            await loop.run_in_executor(None, allowances.sync)
+        except OSError as error:
+            log.seldom("ledger_not_synced", reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
+        allowances.sweep()
         upstreams.sweep()
         caches.sweep()
         guard.lockout.forget_old()

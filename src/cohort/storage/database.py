@@ -34,6 +34,7 @@ LOCK_WAIT_S = 10.0
 FIRST_OPEN_PAUSE_S = 0.005
 CONNECTIONS_MAX = 16
 WAL_BYTES_KEPT = 64 << 20
+CHECKPOINT_PAGES = 1000
 POSTGRES_MAJOR_MIN = 15
 POSTGRES_CONNECT_WAIT_S = 5
 
@@ -189,10 +190,11 @@ class Database:
             self._here.writing = False
 
 
-def open_database(url: str, *, wait_s: float = LOCK_WAIT_S) -> Database:
+def open_database(url: str, *, wait_s: float = LOCK_WAIT_S, checkpoint_pages: int = CHECKPOINT_PAGES) -> Database:
     """The database at `url`: `sqlite:////path/cohort.db`, or `postgresql://user@host/name`. Nothing is connected yet.
 
-    `wait_s` is how long a writer waits for its turn before DATABASE_UNAVAILABLE.
+    `wait_s` is how long a writer waits for its turn before DATABASE_UNAVAILABLE. `checkpoint_pages`: SQLite copies its write-ahead log into
+    the file when it has so many pages of 4 KiB; more of them spare a busy database the copying, and take room.
 
     Raises:
         CohortError CONFIG_INVALID: not such a URL; names `database.url`, never shows a password.
@@ -203,7 +205,7 @@ def open_database(url: str, *, wait_s: float = LOCK_WAIT_S) -> Database:
         raise _wrong_url("it cannot be read as a URL") from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _open_sqlite(parsed, wait_s)
+        return _open_sqlite(parsed, wait_s, checkpoint_pages)
     if backend in ("postgresql", "postgres"):
         return _open_postgres(parsed.set(drivername="postgresql+psycopg"), wait_s)
     raise _wrong_url(f"{backend} is not a store of Cohort")
@@ -214,7 +216,7 @@ def _wrong_url(why: str) -> CohortError:
     return CohortError("CONFIG_INVALID", f"database.url: {why}", field="database.url", hint=hint)
 
 
-def _open_sqlite(url: URL, wait_s: float) -> Database:
+def _open_sqlite(url: URL, wait_s: float, checkpoint_pages: int) -> Database:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise _wrong_url("SQLite needs a file")
     url = URL.create("sqlite", database=os.path.abspath(url.database))
@@ -223,7 +225,9 @@ def _open_sqlite(url: URL, wait_s: float) -> Database:
     reading = _engine(url, pool_size=CONNECTIONS_MAX, pool_timeout=wait_s, connect_args=arguments)
     for engine in (writing, reading):
         event.listen(engine, "do_connect", partial(_create_private, str(url.database)))
-        event.listen(engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s))
+        event.listen(
+            engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s, checkpoint_pages=checkpoint_pages)
+        )
     event.listen(writing, "begin", partial(_begin, "BEGIN IMMEDIATE"))  # a transaction never upgrades, so it never deadlocks
     event.listen(reading, "begin", partial(_begin, "BEGIN"))
     return Database(reading, writing, str(url), wait_s)
@@ -263,7 +267,7 @@ def _create_private(path: str, *_: object) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float, checkpoint_pages: int) -> None:
     with closing(connection.cursor()) as cursor:
         mode = _with_a_log(cursor, wait_s)
         if mode != "wal":
@@ -271,6 +275,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_on
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA secure_delete=ON")  # what is erased or written over does not stay in free pages
+        cursor.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
         cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
         cursor.execute(f"PRAGMA query_only={int(reads_only)}")
 

@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 
-@click.group("routing", epilog=examples("cohort routing show support\ncohort routing replay support --boundary 0.5 --boundary 0.6"))
+@click.group(
+    "routing", cls=Verbs, epilog=examples("cohort routing show support\ncohort routing replay support --boundary 0.5 --boundary 0.6")
+)
 def command() -> None:
     """How a service chooses between a strong and a weak model, and how it could."""
 
