@@ -154,3 +154,10 @@ def test_a_session_that_has_ended_is_not_refreshed(offices):
         offices.room.tokens.refresh(pair.refresh)
     assert (caught.value.code, caught.value.message) == ("TOKEN_EXPIRED", "the session has expired")
     assert offices.audit.events()[-1] == "sign_in"
+
+
+@pytest.mark.parametrize("audience", ["", " ", "a b", "https://\u0430.example/mcp", "a\nb", "x" * 201])
+def test_a_token_is_for_a_place_that_can_be_written_in_a_header(offices, audience):
+    key = offices.register().key
+    assert offices.code(offices.room.tokens.sign_in, key, None, audience) == "FIELD_INVALID"
+    assert "sign_in" not in offices.audit.events()
