@@ -154,7 +154,9 @@ class SqlAgents:
         with self._database.read() as connection:
             row = connection.execute(select(agent_sessions.c.agent).where(agent_sessions.c.id == session)).one_or_none()
         if row is None:
-            raise CohortError("NOT_FOUND", f"there is no session {session[:100]!r}", hint="See `cohort agent show` for those there are.")
+            raise CohortError(
+                "NOT_FOUND", f"there is no session {session[:100]!r}", hint="`cohort agent sessions AGENT` lists those there are."
+            )
         body = {"event": "revoke_session", "actor": check_actor(actor), "reason": check_text("reason", reason)}
         with self._journal.change(RecordKind.TOKEN, body, AgentId(row.agent), session), self._database.write() as connection:
             revoke_subtree(self._database, connection, [session], self._time.now_us(), reason or f"by {actor}")
