@@ -14,7 +14,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import AgentId, AgentSessionId, Entropy, KeyId, WorkspaceId, new_id
 from cohort.kernel.access import fingerprint
 from cohort.kernel.face import NewAgent, Registered, SessionView, TokenPair
-from cohort.kernel.identity.identities import suspended
+from cohort.kernel.identity.identities import ended, suspended
 from cohort.kernel.identity.issuing import KEY_PREFIX, Issue, Issuer, chosen
 from cohort.kernel.identity.journal import Journal
 from cohort.kernel.identity.minting import life_of, session_by_hand
@@ -333,7 +333,7 @@ def _workspace(agent: Agent) -> WorkspaceId:
 
 def _refuse_revoked(agent: Agent) -> Agent:
     if agent.state is AgentState.REVOKED:
-        raise CohortError("AGENT_REVOKED", f"the agent {agent.name} was revoked, for ever", hint="Register another one.")
+        raise ended(agent.name)
     return agent
 
 
