@@ -63,7 +63,7 @@ def register(request: Request, body: Annotated[AgentBody, Body()], kernel: Kerne
     return once(request, caller, key, body, change)
 
 
-@router.get("/agents", responses={200: {"model": Agents}}, summary="Agents, oldest first")
+@router.get("/agents", responses={200: {"model": Agents}}, summary="Agents, by name")
 def agents(kernel: Kernel, _: Reader, limit: Rows = 50, cursor: Cursor = None) -> Response:
     rows, following = paged(kernel.agents.list(), limit, cursor)
     return json_response(Agents(tuple(map(agent_view, rows)), following))
