@@ -176,6 +176,7 @@ class _Door:
 
     def stop(self) -> None:
         self.requests.close()
+        self.gate.close()
         self.quotas.close()
         self.comparing.stop()
 
