@@ -88,7 +88,7 @@ class ChatDoor:
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         if ongoing.target.cache is not None or b"cache-control" in headers:
-            return self._cached.handle(ongoing, chat, request, reply)
+            return self._cached.handle(ongoing, chat, request, reply, caller.key.tenant if caller is not None else "")
         return self._answer(ongoing, chat, request, reply)
 
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:

@@ -271,7 +271,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: st
         route=route.name,
         provider=route.provider,
         origin=origin,
-        heads={end: _request_head(origin, path.encode() + end, gateway) for end in UPSTREAM_PATHS[route.provider]},
+        heads={end: request_head(origin, path.encode() + end, gateway) for end in UPSTREAM_PATHS[route.provider]},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -327,7 +327,7 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
+def request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
     """`cdn-loop` (RFC 8586) names this gateway: one that meets its own name again has been made its own upstream."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
