@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.base.clock import SystemClock
-from cohort.kernel.audit.room import AuditRoom, open_audit
+from cohort.kernel.audit.room import CHECKPOINT_PAGES, AuditRoom, open_audit
 from cohort.kernel.model import Record, RecordKind
 from cohort.storage.database import open_database
 
@@ -71,7 +71,7 @@ def outcome(number: int) -> Record:
 
 
 def opened(folder: Path, name: str) -> AuditRoom:
-    database = open_database(f"sqlite:///{folder / name}.db")
+    database = open_database(f"sqlite:///{folder / name}.db", checkpoint_pages=CHECKPOINT_PAGES)
     database.migrate()
     return open_audit(database, SystemClock(), secrets.token_bytes, key_file=folder / f"{name}.key", origin="bench.example/audit")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import support_views as views
@@ -27,6 +27,10 @@ from cohort.delivery.model import (
     State,
     Transition,
 )
+from cohort.delivery.routing_fit import Fit
+from cohort.delivery.routing_rules import Suggestion, WhatIf, rate
+from cohort.delivery.routing_views import BucketView, RoutingReplay, RoutingView, Target
+from cohort.gateway.contract_routing import RoutingPolicy, RoutingState
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
 from support_clients import late_clients
@@ -366,6 +370,41 @@ class MemoryFlags:
         return Killed(tuple(self.list()), self.confirmed, "" if self.confirmed else "the gateway is away")
 
 
+class MemoryRouting:
+    """Of `support` alone, whose gateway says `drift`."""
+
+    def __init__(self) -> None:
+        self.drift = 0.03
+        self.replayed: list[tuple[Sequence[float], Mapping[str, float] | None]] = []
+        self.samples = 500
+
+    def view(self, service: str) -> RoutingView:
+        policy = self._policy(service)
+        state = RoutingState("rel_1", 0.53, 0.61, self.drift, {"control": 0.5, "adaptive": 0.61}, 1200, False, "adaptive")
+        weak, strong = rate(9, 250), rate(2, 250)
+        buckets = (BucketView("control", 50, 0.5, rate(1, 25), rate(0, 0)), BucketView("adaptive", 450, 0.61, weak, strong))
+        moved = Target("rel_1", 0.61, views.NOW_US, "more conversations need the strong model")
+        said = Suggestion(0.61, False, "not clear either way", weak, strong)
+        return RoutingView(
+            service, "rel_1", policy, state, 0.61, said, "it was moved less than an hour ago", buckets, (moved,), self.samples
+        )
+
+    def replay(self, service: str, boundaries: Sequence[float], weights: Mapping[str, float] | None = None) -> RoutingReplay:
+        self._policy(service)
+        self.replayed.append((boundaries, weights))
+        rows = tuple(WhatIf(boundary, 0.6, 0.9, None, 1.25, 0.1) for boundary in boundaries)
+        return RoutingReplay(service, "rel_1", self.samples, rows if self.samples else ())
+
+    def fit(self, service: str) -> Fit:
+        self._policy(service)
+        return Fit({"bias": -2.0, "code": 1.5}, 600, 70, 0.3, 0.35, better=True)
+
+    def _policy(self, service: str) -> RoutingPolicy:
+        if service != "support":
+            raise CohortError("NOT_FOUND", f"there is no service {service}", hint="See `cohort service list`.")
+        return RoutingPolicy("big", "small")
+
+
 @dataclass(slots=True)
 class House:
     """Everything a test turns: hand `control` to the app."""
@@ -376,6 +415,7 @@ class House:
     parts: list[Part]
     kernel: Kernel
     flags: MemoryFlags
+    routing: MemoryRouting
     control: ControlFace
 
 
@@ -398,7 +438,7 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     )
     clock = ManualClock(views.NOW_US)
     kernel = Kernel().populated()
-    flags = MemoryFlags()
-    rooms = (kernel.face, flags, late_clients(clock))
+    flags, routing = MemoryFlags(), MemoryRouting()
+    rooms = (kernel.face, flags, late_clients(clock), routing)
     control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), *rooms)
-    return House(registry, memory, access, parts, kernel, flags, control)
+    return House(registry, memory, access, parts, kernel, flags, routing, control)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import text
@@ -391,6 +392,88 @@ def test_a_waiting_caller_that_is_interrupted_holds_up_nobody(room, database):
     leader.join()
     assert room.log.append(record(2, RecordKind.OUTCOME)).index == 1
     assert room.desk.verify().integrity == "verified"
+
+
+@contextmanager
+def signalled(meanwhile):
+    """The main thread gets a signal whose handler raises, once `meanwhile` has returned in another thread."""
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def act():
+        meanwhile()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    former, actor = signal.signal(signal.SIGUSR1, interrupt), threading.Thread(target=act)
+    actor.start()
+    try:
+        yield
+    finally:
+        actor.join()
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_leader_that_is_interrupted_while_a_crowd_gathers_holds_up_nobody(room, monkeypatch):
+    monkeypatch.setattr(audit_log, "GATHER_S_MAX", 60.0)
+    room.log._crowd, room.log._commit_s = 8, 60.0
+    follower = threading.Thread(target=append(room, 0))
+
+    def when_gathering():
+        while room.log._gathered is None:
+            threading.Event().wait(0.001)
+        follower.start()
+        while len(room.log._waiting) < 2:
+            threading.Event().wait(0.001)
+        room.log._crowd = 1
+
+    with signalled(when_gathering), pytest.raises(Interrupted):
+        room.log.append(record(1, RecordKind.OUTCOME))
+    follower.join(10)
+    assert not follower.is_alive()
+    assert room.desk.size() == 1
+
+
+def test_a_crowd_shares_one_commit(room, monkeypatch):
+    monkeypatch.setattr(audit_log, "GATHER_S_MAX", 60.0)
+    room.log._crowd, room.log._commit_s = 12, 60.0
+    sizes, write = [], room.log._write
+    room.log._write = lambda batch: (sizes.append(len(batch)), write(batch))
+    callers = [threading.Thread(target=append(room, number)) for number in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sizes == [12]
+    assert room.desk.verify().size == 12
+
+
+def test_a_crowd_that_does_not_come_is_waited_for_once(room):
+    room.log._crowd, room.log._commit_s = 1000, 60.0
+    room.log.append(record(0, RecordKind.OUTCOME))
+    assert room.log._crowd == 1
+
+
+def tickets(count):
+    made = [audit_log._Ticket(audit_log.entries.prepare(record(number), secrets.token_bytes)) for number in range(count)]
+    for one, following in pairwise(made):
+        one.next = following
+    return made
+
+
+def woken(batch):
+    return [ticket.given for ticket in batch]
+
+
+def test_answers_are_passed_on_past_callers_who_have_gone(room):
+    batch = tickets(5)
+    room.log._withdraw([batch[1], batch[2]])
+    room.log._pass(batch[0])
+    assert woken(batch) == [False, False, False, True, False]
+    room.log._withdraw([batch[3]])
+    assert woken(batch) == [False, False, False, True, True], "who has gone after being woken has woken the next"
+    room.log._pass(batch[3])
+    room.log._pass(batch[4])
 
 
 def test_an_error_nobody_foresaw_leaves_no_caller_waiting(room, monkeypatch):

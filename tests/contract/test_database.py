@@ -349,3 +349,40 @@ def test_asking_for_the_generation_does_not_hold_the_log_back(sqlite_database):
         driver = connection.connection.driver_connection
         _, frames, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     assert frames == copied > 0
+
+
+def test_a_writer_that_failed_leaves_nothing_open_for_the_next(sqlite_database):
+    def fails():
+        with sqlite_database.write() as connection:
+            put(connection, "lost", 1)
+            raise KeyError("the caller's own")
+
+    for number in range(3):
+        with pytest.raises(KeyError):
+            fails()
+        with sqlite_database.write() as connection:
+            assert connection.execute(select(facts.c.name).where(facts.c.name == "lost")).all() == []
+            put(connection, f"kept-{number}", number)
+    assert [value_of(sqlite_database, f"kept-{number}") for number in range(3)] == [0, 1, 2]
+
+
+def test_a_turn_to_write_that_does_not_come_is_said_to_be_so(sqlite_url, migrated_sqlite_url):
+    impatient = open_database(sqlite_url, wait_s=0.01)
+    inside, over = threading.Event(), threading.Event()
+
+    def holds():
+        with impatient.write():
+            inside.set()
+            over.wait(10)
+
+    holder = threading.Thread(target=holds)
+    holder.start()
+    assert inside.wait(10)
+    with pytest.raises(CohortError) as caught, impatient.write():
+        pass
+    over.set()
+    holder.join(10)
+    assert (caught.value.code, caught.value.retry) == ("DATABASE_UNAVAILABLE", Retry.SAFE)
+    with impatient.write() as connection:
+        put(connection, "after", 1)
+    impatient.close()

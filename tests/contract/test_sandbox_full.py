@@ -12,7 +12,7 @@ import pytest
 from cohort.kernel.model import Command, Level, Place, StoppedBy
 from cohort.kernel.ports import Sandbox
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
-from cohort.kernel.sandbox.cgroups import find
+from cohort.kernel.sandbox.cgroups import CONTROLLERS, Group, Hierarchy, find
 from cohort.kernel.sandbox.spawner import Spawner
 from support_processes import until
 from support_sandbox import LIMITS, cgroups, full, need_bubblewrap, parts, place, processes_with
@@ -102,8 +102,16 @@ def test_processes_of_a_sandbox_are_in_its_group(sandbox: Sandbox, here: Place) 
     until(lambda: running.output("stdout", 0, 10) == b"up\n")
     for pid in processes_with(marker):
         groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-        assert len([group for group in groups if group.endswith(f"/{here.workspace}")]) >= 1, groups
+        inside = [group for group in groups if group.endswith(f"/{here.workspace}")]
+        assert len(inside) == (1 if inside[0].startswith("0:") else len(CONTROLLERS)), groups
     assert running.stop().level is Level.FULL
+
+
+def test_joining_does_not_stop_every_fork_of_the_machine_where_that_can_be_avoided(tmp_path: Path) -> None:
+    apart = Hierarchy(1, {name: tmp_path / name for name in CONTROLLERS})
+    assert Group(apart, "ws_x").joins == tuple(f"{tmp_path}/{name}/ws_x/tasks" for name in CONTROLLERS)
+    together = Hierarchy(2, dict.fromkeys(CONTROLLERS, tmp_path))
+    assert Group(together, "ws_x").joins == (f"{tmp_path}/ws_x/cgroup.procs",)
 
 
 def test_version_2_is_used_where_controllers_can_be_passed_on(tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ def test_entries_are_proven_in_the_page_and_a_changed_one_is_not(browser: Any, t
     with logged(tmp_path) as (home, room, file):
         fill(room, 30)
         with visit(browser, home) as there:
+            there.open("/audit?text=nothing-is-like-this")
+            there.wait_for_text("#entries", "No entry fits")
+            assert not there.page.is_visible("#prove-all")
             there.open("/audit")
             there.wait_for_text(".verification", "All 30 entries hash to the signed root")
             there.page.click("#prove-all")

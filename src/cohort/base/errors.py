@@ -56,6 +56,7 @@ ERRORS: dict[str, Kind] = {
     "LAST_ADMIN": Kind(409, Exit.FAILED),
     "TOO_MANY_ATTEMPTS": Kind(429, Exit.FAILED),
     # what it is about
+    "NOT_ENOUGH_EVIDENCE": Kind(409, Exit.UNKNOWN),
     "SERVICE_UNKNOWN": Kind(404, Exit.FAILED),
     "RELEASE_UNKNOWN": Kind(404, Exit.FAILED),
     "RELEASE_AMBIGUOUS": Kind(409, Exit.USAGE),

@@ -28,8 +28,10 @@ from cohort.delivery.manifests import release_routes
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
+from cohort.delivery.routing_adapter import RoutingAdapter
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import ReleaseRoute
+from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.kernel.access import Access, Role, fingerprint
 from cohort.storage.database import Database, open_database
 
@@ -51,6 +53,7 @@ class Control:
     registry: SqlRegistry
     rollouts: SqlRollouts
     flags: SqlFlags
+    routing: RoutingAdapter
     controller: Controller
     reconciler: Reconciler
     plane: HttpDataPlane
@@ -60,15 +63,19 @@ class Control:
     clock: Clock
     _stop: threading.Event
     _loop: threading.Thread
+    _adapting: threading.Thread
 
     def start(self) -> None:
         self.kernel.start()
         self._loop.start()
+        self._adapting.start()
 
     def stop(self) -> None:
         self._stop.set()
         if self._loop.is_alive():
             self._loop.join(STOP_S)
+        if self._adapting.is_alive():
+            self._adapting.join(STOP_S)
         self.kernel.stop()
         self.plane.close()
         self.database.close()
@@ -128,16 +135,20 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     store = RolloutStore(database)
     plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
     damaged = DamageWatch(registry, clock)
-    reconciler = Reconciler(store, plane, _Routes(registry), clock, spending)
+    routes = _Routes(registry)
+    reconciler = Reconciler(store, plane, routes, clock, spending)
     controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
+    routing = RoutingAdapter(store, routes.policy, lambda: reconciler.state, clock, kernel.note)
     stop = threading.Event()
+    adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    return Control(database, registry, rollouts, flags, controller, reconciler, plane, access, clients, kernel, clock, stop, loop)
+    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, plane, access, clients, kernel)
+    return Control(*rooms, clock, stop, loop, adapting)
 
 
 class _Routes:
@@ -152,6 +163,16 @@ class _Routes:
             release = self._registry.find(ReleaseDigest(digest))
             self._known[digest] = None if release.kind == "http" else release_routes(release)
         return self._known[digest]
+
+    def policy(self, digest: str) -> RoutingPolicy | None:
+        """How a release chooses between two of its routes; None when it does not, or cannot be read."""
+        try:
+            route = self(digest)
+        except CohortError as error:
+            if error.code != "RELEASE_DAMAGED":
+                raise
+            return None
+        return route.routing if route is not None else None
 
 
 def _import_keys(access: Access, config: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ from cohort.kernel.actions.reconciler import Reconciler, ReconcilerThread
 from cohort.kernel.approvals.desk_sql import SqlApprovals
 from cohort.kernel.approvals.limits import ApprovalLimits
 from cohort.kernel.approvals.webhook import ApprovalWebhook
-from cohort.kernel.audit.room import AuditRoom, open_audit
+from cohort.kernel.audit.room import CHECKPOINT_PAGES, AuditRoom, open_audit
 from cohort.kernel.face import AuditQuery, Containment, Entry, KernelFace
 from cohort.kernel.identity import IdentityRoom, open_identity
 from cohort.kernel.machine.holding import holdings
@@ -351,7 +351,7 @@ def build_kernel(
 def _ground(config: Mapping[str, Any], database: Database, clock: Clock, entropy: Entropy) -> _Ground:
     told: Mapping[str, Any] = config["kernel"]
     installation, data_dir = str(config["installation"]), Path(str(config["data_dir"]))
-    own_log = open_database(str(told["audit_url"])) if told["audit_url"] else None
+    own_log = open_database(str(told["audit_url"]), checkpoint_pages=CHECKPOINT_PAGES) if told["audit_url"] else None
     if own_log is not None:
         own_log.migrate()
     origin = f"{told['trust_domain']}/audit/{installation}"

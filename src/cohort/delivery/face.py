@@ -8,6 +8,8 @@ from typing import Protocol
 
 from cohort.base.ids import ReleaseDigest
 from cohort.delivery.model import FlagKill, Forecast, Killed, Plan, Release, Replay, RollbackResult, RolloutRow, RolloutView, ServiceView
+from cohort.delivery.routing_fit import Fit
+from cohort.delivery.routing_views import RoutingReplay, RoutingView
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +127,17 @@ class Flags(Protocol):
     def restore(self, flag: str, prefix: bool, actor: str, reason: str) -> Killed: ...
 
 
-__all__ = ["Act", "Bundle", "Created", "Flags", "Registry", "Rollouts", "Start"]
+class Routing(Protocol):
+    """How services choose between two models. Errors: NOT_FOUND: no such service, or its stable release does not choose."""
+
+    def view(self, service: str) -> RoutingView: ...
+    def replay(self, service: str, boundaries: Sequence[float], weights: Mapping[str, float] | None = None) -> RoutingReplay:
+        """Errors: FIELD_INVALID."""
+        ...
+
+    def fit(self, service: str) -> Fit:
+        """Errors: NOT_ENOUGH_EVIDENCE."""
+        ...
+
+
+__all__ = ["Act", "Bundle", "Created", "Flags", "Registry", "Rollouts", "Routing", "Start"]

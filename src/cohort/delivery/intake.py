@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
+from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore, call_row
 from cohort.delivery.traffic import MINUTE_US, Minute, MinuteKey, RecentUnits
 from cohort.gateway.contract import Arm, Batch, Call, Result, failed
@@ -124,6 +125,7 @@ class Intake:
 
     def __init__(self, store: RolloutStore) -> None:
         self._store = store
+        self._routing = RoutingStore(store.database)
         self._lives: dict[str, Live] = {}
         self._traffic: dict[MinuteKey, Minute] = {}  # the newest minutes as stored
         self._touched: dict[MinuteKey, list[Call]] = {}
@@ -155,6 +157,7 @@ class Intake:
             if call.rollout_id is not None:
                 by_rollout.setdefault(call.rollout_id, []).append(call)
         self._store.put_traffic(connection, self._minutes(connection))
+        self._routing.take(connection, batch.records)
         for rollout_id in {**by_rollout, **self._lives}:
             self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batch, now_us)
 

@@ -13,6 +13,7 @@ from cohort.base.documents import HIDDEN_INPUT
 from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DEFAULT, THRESHOLD_DEFAULT, TTL_S_DEFAULT, TTL_S_MAX
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
+from cohort.gateway.contract_routing import WEIGHTS
 
 PROVIDERS = ("openai", "anthropic")
 """Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions. `anthropic`: Anthropic's messages."""
@@ -171,6 +172,34 @@ class AutonomyEntry(_Entry):
     risk_max_auto: Annotated[float, Field(ge=0, le=1)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _weights(value: dict[str, float]) -> dict[str, float]:
+    for name, weight in value.items():
+        if name not in WEIGHTS:
+            raise _wrong(f"`{name}` is no feature", f"Use: {', '.join(WEIGHTS)}.")
+        if name != "bias" and weight < 0:
+            raise _wrong(f"`{name}` is below 0", "A conversation may only become harder as it goes on; use 0 to leave a feature out.")
+    return value
+
+
+class RoutingEntry(_Entry):
+    """Which of two routes answers a conversation. Defaults are those of RoutingPolicy."""
+
+    strong: Name
+    weak: Name
+    strong_share: Share = 0.6
+    strong_share_min: Share | None = None
+    strong_share_max: Share | None = None
+    boundary: Share = 0.5
+    drift_max: Share = 0.08
+    control_bucket_pct: Annotated[float, Field(ge=0, le=100)] = 10.0
+    adapt: bool = True
+    override: Name | None = None
+    weights: Annotated[dict[str, Annotated[float, Field(ge=-30, le=30)]], AfterValidator(_weights)] = {}
+
+
 class LimitsEntry(_Entry):
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
     budget_usd_per_day: Dollars | None = None
@@ -211,5 +240,6 @@ class ModelManifest(_Manifest):
     parameters: Annotated[dict[Name, Any], Field(max_length=ENTRIES_MAX), AfterValidator(_parameters)] = {}
     tools: Annotated[list[Name], Field(max_length=ENTRIES_MAX), AfterValidator(_unique)] = []
     autonomy: AutonomyEntry | None = None
+    routing: RoutingEntry | None = None
     cache: CacheEntry | None = None
     reliability: ReliabilityEntry | None = None

@@ -16,6 +16,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.delivery.face import Bundle
 from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT, HttpManifest, ModelManifest
+from cohort.delivery.manifest_routing import check_routing, routing_policy
 from cohort.delivery.model import Release
 from cohort.gateway.contract import Price, ReleaseRoute, Route
 from cohort.gateway.contract_cache import decode_cache
@@ -93,6 +94,7 @@ def release_routes(release: Release) -> ReleaseRoute:
         prompt=release.prompt,
         parameters=body.get("parameters", {}),
         timeout_s=float(body.get("limits", {}).get("timeout_s", TIMEOUT_S_DEFAULT)),
+        routing=routing_policy(body["routing"]) if "routing" in body else None,
         cache=decode_cache(body.get("cache")),
         reliability=decode_reliability(body.get("reliability")),
     )
@@ -118,6 +120,8 @@ def _parse(document: Document) -> ModelManifest | HttpManifest:
     manifest = parse_document(ModelManifest, document)
     for name, route in manifest.routes.items():
         _check_provider(document, name, route.provider)
+    if manifest.routing is not None:
+        check_routing(document, manifest.routing, manifest.routes)
     return manifest
 
 

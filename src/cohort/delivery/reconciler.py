@@ -14,6 +14,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
 from cohort.delivery.ports import DataPlane
 from cohort.delivery.routing import Spending, build_table, without
+from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, ServiceRoute, decode_table, encode
 
@@ -32,6 +33,7 @@ class Wanted:
     version: int
     killed: tuple[str, ...]
     spending: Spending
+    strong_shares: dict[tuple[str, str], float]
 
 
 class Reconciler:
@@ -51,6 +53,7 @@ class Reconciler:
     ) -> None:
         self._spending_of = spending_of
         self._store = store
+        self._routing = RoutingStore(store.database)
         self._plane = plane
         self._routes_of = routes_of
         self._clock = clock
@@ -79,7 +82,8 @@ class Reconciler:
                     "DATA_PLANE_UNAVAILABLE", what, retry=Retry.SAFE, hint="Repeat; control first records what it did meanwhile."
                 )
             routes = {digest: route for digest in _digests(wanted) if (route := self._route(digest)) is not None}
-            table = build_table(wanted.version, self._clock.now_us(), wanted.stable, wanted.active, routes, wanted.killed, wanted.spending)
+            known = (wanted.stable, wanted.active, routes, wanted.killed, wanted.spending, wanted.strong_shares)
+            table = build_table(wanted.version, self._clock.now_us(), *known)
             if state is not None and self._acknowledged == _content(table):
                 return state
             return self._push(table, max(wanted.version, state.table_version if state else 0) + 1)
@@ -179,7 +183,8 @@ class Reconciler:
             version = self._store.fact(connection, VERSION_FACT) or 0
             active = tuple(rollout for rollout in self._store.active(connection) if rollout.service not in self._off)
             killed, spending = self._store.killed(connection), self._spending_of(connection)
-            return Wanted(self._store.stable_of(connection), active, version, killed, spending)
+            shares = {place: target.strong_share for place, target in self._routing.targets(connection).items()}
+            return Wanted(self._store.stable_of(connection), active, version, killed, spending, shares)
 
 
 def _digests(wanted: Wanted) -> list[str]:

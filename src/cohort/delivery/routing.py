@@ -27,11 +27,18 @@ def build_table(
     routes: Mapping[str, ReleaseRoute],
     killed: Sequence[str] = (),
     spending: Spending = Spending(),
+    strong_shares: Mapping[tuple[str, str], float] | None = None,
 ) -> RoutingTable:
-    """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. A service whose release has no
+    """`stable`: service -> digest. `active`: rollouts not ended. `routes`: every release that those name. `strong_shares`: by service
+    and release. A service whose release has no
     route (kind `http`) is left out: the gateway does not serve it."""
     splits = {rollout.service: _split(rollout) for rollout in active if rollout.candidate in routes}
-    services = {name: ServiceRoute(name, digest, splits.get(name)) for name, digest in stable.items() if digest in routes}
+    shares = strong_shares or {}
+    services = {
+        name: ServiceRoute(name, digest, splits.get(name), shares.get((name, digest)))
+        for name, digest in stable.items()
+        if digest in routes
+    }
     used = {service.stable for service in services.values()} | {split.candidate for split in splits.values()}
     releases = {digest: routes[digest] for digest in sorted(used)}
     return RoutingTable(
@@ -49,7 +56,7 @@ def build_table(
 def without(table: RoutingTable, service: str, stable: str | None, version: int, issued_us: int) -> RoutingTable:
     """The same table with `service` off its rollout (and on `stable`, if given): the rollback that needs no database."""
     old = table.services[service]
-    services = {**table.services, service: ServiceRoute(service, stable or old.stable)}
+    services = {**table.services, service: ServiceRoute(service, stable or old.stable, strong_share=None if stable else old.strong_share)}
     return replace(table, version=version, issued_us=issued_us, services=services)
 
 

@@ -216,7 +216,7 @@ def _where(ongoing: Ongoing) -> str:
 
 
 def _cohort_headers(ongoing: Ongoing) -> bytes:
-    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.form.target.route.encode() if ongoing.degraded else b""
+    degraded = b"x-cohort-degraded: %s\r\n" % ongoing.first.route.encode() if ongoing.degraded else b""
     return b"%sx-cohort-unit: %s\r\n%s%s" % (ongoing.target.reply_headers, ongoing.unit.encode(), degraded, ongoing.cache_line)
 
 

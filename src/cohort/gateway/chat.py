@@ -8,11 +8,13 @@ from typing import Any
 
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
+from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed, raw_unit
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.steps import CachedCalls
 from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.http_messages import Reply, Request
@@ -44,6 +46,7 @@ class ChatDoor:
         log: Log,
         caches: Caches,
         deadlines: Deadlines,
+        router: AdaptiveRouter,
         gateway: str,
         guard: Guard,
     ) -> None:
@@ -58,6 +61,8 @@ class ChatDoor:
         self._log = log
         self._cached = CachedCalls(caches, recorder, self._answer)
         self._deadlines = deadlines
+        self._router = router
+        self._aimed: object = None  # the table whose wanted shares the router has
         self._gateway = gateway.encode()
         self._shadows: set[Strand] = set()
         self._last_shadow: asyncio.Future[None] | None = None
@@ -85,6 +90,7 @@ class ChatDoor:
         ongoing = self._recorder.assign(service, unit, chat.stream)
         ongoing.caller = caller
         chat.unit, chat.at_us = unit, ongoing.at_us
+        self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
             self._maybe_copy(ongoing, chat, request)
         if ongoing.target.cache is not None or b"cache-control" in headers:
@@ -119,6 +125,30 @@ class ChatDoor:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
         return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
 
+    # --- between a strong and a weak model ---
+
+    def _choose(self, ongoing: Ongoing, chat: Chat) -> None:
+        """Which of the release's routes is asked first, where its routing policy has a say."""
+        policy, snapshot = ongoing.target.routing, self._table.snapshot
+        if policy is None or snapshot is None or not chat.operation.conversational:
+            return
+        if snapshot is not self._aimed:
+            self._aimed = snapshot
+            self._router.aim(snapshot.strong_shares)
+        choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
+        if choice is not None:
+            ongoing.route(choice)
+
+    def routing(self) -> dict[str, RoutingState]:
+        """How each service's stable release chooses between two models, where it does."""
+        snapshot = self._table.snapshot
+        services = snapshot.services.values() if snapshot is not None else ()
+        return {
+            service.name: self._router.state(service.name, service.stable.digest, service.stable.routing, snapshot.killed)
+            for service in services
+            if service.stable.routing is not None and snapshot is not None
+        }
+
     # --- shadow ----------------------------------------------------------------------------------------------------------------
 
     def _maybe_copy(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
@@ -133,6 +163,7 @@ class ChatDoor:
             self._metrics.shadow_dropped += 1
             return
         shadow = self._recorder.copy(ongoing)
+        self._choose(shadow, chat)
         strand = Strand(self._shadow(shadow, chat, request), self._shadow_done)
         self._shadows.add(strand)
         strand.step()

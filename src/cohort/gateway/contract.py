@@ -22,6 +22,7 @@ import orjson
 
 from cohort.gateway.contract_cache import CachePolicy, decode_cache
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
+from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
 
 CONTRACT_VERSION = 1
@@ -29,6 +30,7 @@ BUCKET_BITS = 53
 GATEWAY_FLAGS = {
     "cache.exact": "answers kept and given again for the same request",
     "cache.semantic": "answers given again for requests that mean the same",
+    "routing.adapt": "what moves the boundary between a strong and a weak model; the approved boundary holds",
     "routing.adaptive": "the choice between a strong and a weak model for each conversation",
     "shadow": "copies of calls to a candidate",
 }
@@ -87,6 +89,7 @@ class ReleaseRoute:
     prompt: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 60.0
+    routing: RoutingPolicy | None = None
     cache: CachePolicy | None = None
     reliability: Reliability | None = None
 
@@ -109,9 +112,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
+    """`strong_share`: the part of conversations that outcomes say the stable release's strong model should get; None: what the release says."""
+
     name: str
     stable: str
     split: Split | None = None
+    strong_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,11 @@ class Call:
     key: str = ""  # id of the client's key; empty where none was needed
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
+    strong: bool = False  # a routing policy chose the strong model to be asked first
+    bucket: str = ""  # of the routing: control or adaptive; "": no policy chose
+    difficulty: float | None = None  # 0 to 1
+    boundary: float | None = None  # what it was compared with
+    features: str = ""  # what the difficulty was made of: contract_routing.FEATURES, one hexadecimal digit each
     cache: str = ""  # the tier that answered: l1, l2, l3, l4; "none" when the client wanted a kept answer and none was there
     saved_usd_micro: int | None = None  # what the answer cost when the model gave it; a cached answer costs 0
     attempts: int = 1  # asked of upstreams for this call, each try counted
@@ -209,6 +220,7 @@ class GatewayState:
     last_candidate_us: Mapping[str, int]  # rollout id -> when a unit was last given the candidate (not shadow)
     in_flight: int = 0
     spool_bytes: int = 0
+    routing: Mapping[str, RoutingState] = field(default_factory=dict)  # service -> how its stable release chooses between two models
     troubles: tuple[RouteTrouble, ...] = ()  # routes whose last call failed
 
 
@@ -259,13 +271,14 @@ def decode_table(data: bytes) -> RoutingTable:
 
 def _service(entry: dict[str, Any]) -> ServiceRoute:
     split = entry.get("split")
-    return ServiceRoute(entry["name"], entry["stable"], Split(**split) if split else None)
+    return ServiceRoute(entry["name"], entry["stable"], Split(**split) if split else None, entry.get("strong_share"))
 
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
+    routing = routing_of(entry["routing"]) if entry.get("routing") else None
     cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
-    return ReleaseRoute(**{**entry, "routes": routes, "cache": cache, "reliability": reliability})
+    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "cache": cache, "reliability": reliability})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
@@ -318,6 +331,8 @@ def decode_batch(data: bytes) -> Batch:
 def decode_state(data: bytes) -> GatewayState:
     try:
         body = orjson.loads(data)
-        return GatewayState(**{**body, "troubles": tuple(RouteTrouble(**entry) for entry in body.get("troubles", ()))})
+        routing = {name: RoutingState(**entry) for name, entry in body.pop("routing", {}).items()}
+        troubles = tuple(RouteTrouble(**entry) for entry in body.pop("troubles", ()))
+        return GatewayState(**body, routing=routing, troubles=troubles)
     except (TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a gateway state: {error!r}") from error

@@ -17,6 +17,7 @@ from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
+from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import operations, voice_of
 from cohort.gateway.http_messages import Reply, Request
@@ -220,12 +221,22 @@ class Doors:
             "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
         }
+        routing = self._chat.routing()
+        for name, words, read in _ROUTING:
+            self._metrics.labelled[name] = (words, [((("service", service),), read(state)) for service, state in sorted(routing.items())])
         reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)
 
     def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"", target: bytes = b"") -> None:
         self._metrics.refused(refused.code)
         said = voice_of(target).error(refused.status, refused.message, refused.code, refused.param, refused.kind)
         reply.send(refused.status, said, refused.headers + headers)
+
+
+_ROUTING: tuple[tuple[str, str, Callable[[RoutingState], float]], ...] = (
+    ("cohort_gateway_routing_boundary", "Difficulty from which on the strong model answers.", lambda state: state.boundary),
+    ("cohort_gateway_routing_drift", "How far routing is from what the release says.", lambda state: state.drift),
+    ("cohort_gateway_routing_conversations", "Conversations routed since the process began.", lambda state: float(state.conversations)),
+)
 
 
 def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:

@@ -87,6 +87,7 @@ class Link:
             last_candidate_us=self._recorder.last_candidate_us,
             in_flight=self._chat.in_flight,
             spool_bytes=self._spool.bytes,
+            routing=self._chat.routing(),
             troubles=self._table.breakers.troubles(),
         )
 

@@ -25,6 +25,7 @@ class Metrics:
         self.errors: dict[str, int] = {}
         self.feedback = 0
         self.shadow_dropped = 0
+        self.labelled: dict[str, tuple[str, list[tuple[Labels, float]]]] = {}  # gauges by name: words, samples
         self.cache: dict[tuple[str, str], int] = {}
 
     def called(self, service: str, version: str, arm: Arm, result: Result, total_us: int) -> None:
@@ -69,6 +70,8 @@ class Metrics:
             _family(lines, name, "counter", words, [((), read())])
         for name, (words, read) in gauges.items():
             _family(lines, name, "gauge", words, [((), read())])
+        for name, (words, samples) in self.labelled.items():
+            _family(lines, name, "gauge", words, samples)
         self._histogram(lines)
         return ("\n".join(lines) + "\n").encode()
 

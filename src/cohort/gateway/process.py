@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
+from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
 from cohort.gateway.cache.assembly import assemble
 from cohort.gateway.cache.caches import Caches
@@ -35,6 +36,8 @@ from cohort.gateway.table import Table
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
+ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
+"""0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
@@ -73,7 +76,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    doorway = (caches, deadlines, settings.gateway_id, guard)
+    router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
+    doorway = (caches, deadlines, router, settings.gateway_id, guard)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)

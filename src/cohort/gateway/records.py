@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from cohort.base.clock import Clock
+from cohort.gateway.adaptive.features import encode
+from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
@@ -62,6 +64,18 @@ class Ongoing:
     saved_usd_micro: int | None = None
     attempts: int = 0  # asked of an upstream, each try counted
     degraded: bool = False  # another route than the first answered
+    choice: Choice | None = None  # of a routing policy
+    asked: Target | None = None  # the route asked first, where that is not the release's first
+
+    @property
+    def first(self) -> Target:
+        """The route that should answer."""
+        return self.asked or self.form.target
+
+    def route(self, choice: Choice) -> None:
+        """A routing policy chose which route is asked first."""
+        self.choice = choice
+        self.target = self.asked = self.form.target.by_strength[choice.strong]
 
 
 class Recorder:
@@ -215,4 +229,14 @@ def _ending(ongoing: Ongoing) -> str:
         rest += f',"attempts":{ongoing.attempts}'
     if ongoing.degraded:
         rest += ',"degraded":true'
+    if ongoing.choice is not None:
+        rest += _chosen(ongoing.choice)
     return rest + "}"
+
+
+def _chosen(choice: Choice) -> str:
+    """What a routing policy compared; nothing was where a release overrides the choice."""
+    said = f',"bucket":"{choice.bucket}"' + (',"strong":true' if choice.strong else "")
+    if choice.difficulty is None or choice.features is None:
+        return said
+    return f'{said},"difficulty":{choice.difficulty:.4f},"boundary":{choice.boundary:.4f},"features":"{encode(choice.features)}"'

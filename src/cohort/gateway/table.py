@@ -30,6 +30,7 @@ from cohort.gateway.contract import (
 )
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
+from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
 from cohort.gateway.reliability.breakers import Breaker, Breakers
@@ -77,6 +78,8 @@ class Target:
     reliability: Reliability
     breaker: Breaker
     others: tuple[Target, ...] = ()
+    routing: RoutingPolicy | None = None
+    by_strength: tuple[Target, ...] = ()  # with `routing`: the weak route first, the strong route first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +105,7 @@ class Snapshot:
     services: Mapping[str, Service]
     splits: Mapping[str, str]
     stable: Mapping[str, str]
+    strong_shares: Mapping[tuple[str, str], float]  # by service and release: what outcomes say the strong model should get
     keys: tuple[Callers, bool]  # by their hash, and whether one is required
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
     breakers: tuple[Breaker, ...] = ()
@@ -223,7 +227,11 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
     used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
-    return Snapshot(table, services, splits, {name: s.stable.digest for name, s in services.items()}, keys, killed, used)
+    shares = {
+        (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
+    }
+    stable = {name: s.stable.digest for name, s in services.items()}
+    return Snapshot(table, services, splits, stable, shares, keys, killed, used)
 
 
 def _other_contract(data: bytes) -> bool:
@@ -254,8 +262,22 @@ def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Ta
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if twice is not None:
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
-    first, *others = (_target(release, route, breakers, gateway) for route in release.routes)
-    return replace(first, others=tuple(others))
+    routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
+    first, *others = routes.values()
+    if release.routing is None:
+        return replace(first, others=tuple(others))
+    by_strength = tuple(_led_by(name, release.routing, routes) for name in (release.routing.weak, release.routing.strong))
+    return replace(first, others=tuple(others), routing=release.routing, by_strength=by_strength)
+
+
+def _led_by(name: str, policy: RoutingPolicy, routes: Mapping[str, Target]) -> Target:
+    """One of the two routes first, then the other, then the rest as they are written."""
+    for known in (policy.strong, policy.weak):
+        if known not in routes:
+            raise ValueError(f"releases.{routes[next(iter(routes))].digest}.routing: there is no route {known!r}")
+    other = policy.weak if name == policy.strong else policy.strong
+    rest = [target for place, target in routes.items() if place not in (name, other)]
+    return replace(routes[name], others=(routes[other], *rest))
 
 
 def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str) -> Target:

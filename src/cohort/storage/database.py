@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from sqlalchemy.pool import QueuePool
 from cohort.base.errors import CohortError
 from cohort.storage import failures, revisions
 from cohort.storage.onlooker import Generation, Onlooker
+from cohort.storage.turns import Turns
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,6 +34,7 @@ LOCK_WAIT_S = 10.0
 FIRST_OPEN_PAUSE_S = 0.005
 CONNECTIONS_MAX = 16
 WAL_BYTES_KEPT = 64 << 20
+CHECKPOINT_PAGES = 1000
 POSTGRES_MAJOR_MIN = 15
 POSTGRES_CONNECT_WAIT_S = 5
 
@@ -42,12 +44,13 @@ Upsert = sqlite.Insert | postgresql.Insert
 class Database:
     """A pool of connections. Safe to use from many threads; every method may raise the errors of `failures.py`."""
 
-    def __init__(self, reading: Engine, writing: Engine, shown: str) -> None:
+    def __init__(self, reading: Engine, writing: Engine, shown: str, wait_s: float = LOCK_WAIT_S) -> None:
         self._reading = reading
         self._writing = writing
         self._shown = shown
         self._here = threading.local()
         self._onlooker = Onlooker(reading)
+        self._turns = Turns(writing, wait_s)
 
     def __repr__(self) -> str:
         return f"<Database {self._shown}>"
@@ -74,7 +77,7 @@ class Database:
             CohortError DISK_FULL, DATABASE_UNAVAILABLE, DATABASE_DAMAGED: nothing was written.
             CohortError OUTCOME_UNKNOWN: the commit was sent and its answer lost.
         """
-        with self._one_per_thread(), self._in_our_words(), self._writing.connect() as connection:
+        with self._one_per_thread(), self._in_our_words(), self._writer() as connection:
             connection.begin()
             yield connection
             # Commit point. Before this line no other connection sees the change; after it, all of them do.
@@ -139,8 +142,12 @@ class Database:
     def close(self) -> None:
         """Give every idle connection back to the store."""
         self._onlooker.close()
+        self._turns.close()
         self._reading.dispose()
         self._writing.dispose()
+
+    def _writer(self) -> AbstractContextManager[Connection]:
+        return self._turns.turn() if self.dialect == "sqlite" else self._writing.connect()
 
     def _commit(self, connection: Connection) -> None:
         try:
@@ -183,10 +190,11 @@ class Database:
             self._here.writing = False
 
 
-def open_database(url: str, *, wait_s: float = LOCK_WAIT_S) -> Database:
+def open_database(url: str, *, wait_s: float = LOCK_WAIT_S, checkpoint_pages: int = CHECKPOINT_PAGES) -> Database:
     """The database at `url`: `sqlite:////path/cohort.db`, or `postgresql://user@host/name`. Nothing is connected yet.
 
-    `wait_s` is how long a writer waits for its turn before DATABASE_UNAVAILABLE.
+    `wait_s` is how long a writer waits for its turn before DATABASE_UNAVAILABLE. `checkpoint_pages`: SQLite copies its write-ahead log into
+    the file when it has so many pages of 4 KiB; more of them spare a busy database the copying, and take room.
 
     Raises:
         CohortError CONFIG_INVALID: not such a URL; names `database.url`, never shows a password.
@@ -197,7 +205,7 @@ def open_database(url: str, *, wait_s: float = LOCK_WAIT_S) -> Database:
         raise _wrong_url("it cannot be read as a URL") from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _open_sqlite(parsed, wait_s)
+        return _open_sqlite(parsed, wait_s, checkpoint_pages)
     if backend in ("postgresql", "postgres"):
         return _open_postgres(parsed.set(drivername="postgresql+psycopg"), wait_s)
     raise _wrong_url(f"{backend} is not a store of Cohort")
@@ -208,7 +216,7 @@ def _wrong_url(why: str) -> CohortError:
     return CohortError("CONFIG_INVALID", f"database.url: {why}", field="database.url", hint=hint)
 
 
-def _open_sqlite(url: URL, wait_s: float) -> Database:
+def _open_sqlite(url: URL, wait_s: float, checkpoint_pages: int) -> Database:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise _wrong_url("SQLite needs a file")
     url = URL.create("sqlite", database=os.path.abspath(url.database))
@@ -217,10 +225,12 @@ def _open_sqlite(url: URL, wait_s: float) -> Database:
     reading = _engine(url, pool_size=CONNECTIONS_MAX, pool_timeout=wait_s, connect_args=arguments)
     for engine in (writing, reading):
         event.listen(engine, "do_connect", partial(_create_private, str(url.database)))
-        event.listen(engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s))
+        event.listen(
+            engine, "connect", partial(_prepare_sqlite, reads_only=engine is reading, wait_s=wait_s, checkpoint_pages=checkpoint_pages)
+        )
     event.listen(writing, "begin", partial(_begin, "BEGIN IMMEDIATE"))  # a transaction never upgrades, so it never deadlocks
     event.listen(reading, "begin", partial(_begin, "BEGIN"))
-    return Database(reading, writing, str(url))
+    return Database(reading, writing, str(url), wait_s)
 
 
 def _open_postgres(url: URL, wait_s: float) -> Database:
@@ -257,13 +267,14 @@ def _create_private(path: str, *_: object) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_only: bool, wait_s: float, checkpoint_pages: int) -> None:
     with closing(connection.cursor()) as cursor:
         mode = _with_a_log(cursor, wait_s)
         if mode != "wal":
             raise sqlite3.OperationalError(f"its file system cannot hold a write-ahead log (journal mode {mode})")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
         cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
         cursor.execute(f"PRAGMA query_only={int(reads_only)}")
 

@@ -71,6 +71,40 @@ flag_kills = Table(
 )
 """Flags that are off everywhere, whatever a release says."""
 
+routing_samples = Table(
+    "routing_samples",
+    metadata,
+    Column("gateway", String(63), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("service", String(63), nullable=False),
+    Column("release", String(80), nullable=False),
+    Column("unit", String(32), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("bucket", String(16), nullable=False),  # control or adaptive
+    Column("strong", Boolean, nullable=False),
+    Column("difficulty", Float, nullable=False),
+    Column("boundary", Float, nullable=False),
+    Column("features", String(32), nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("cost_usd_micro", BigInteger, nullable=True),
+    PrimaryKeyConstraint("gateway", "epoch", "seq"),
+)
+"""The newest calls for which a routing policy chose between two models."""
+Index("ix_routing_samples_newest", routing_samples.c.service, routing_samples.c.at_us)
+
+routing_targets = Table(
+    "routing_targets",
+    metadata,
+    Column("service", String(63), nullable=False),
+    Column("release", String(80), nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("strong_share", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("service", "release", "changed_us"),
+)
+"""The wanted share of the strong model, as outcomes moved it; the newest of a release holds."""
+
 releases = Table(
     "releases",
     metadata,

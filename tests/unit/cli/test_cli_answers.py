@@ -303,3 +303,34 @@ def test_a_kill_that_the_gateway_does_not_confirm_is_not_called_done(cohort: Com
         home.flags.confirmed = True
         home.flags.kills.clear()
     assert (killed.code, "Not confirmed by the gateway yet" in killed.err) == (5, True)
+
+
+def test_routing_says_how_it_stands_and_fails_when_it_has_drifted_too_far(cohort: Command, home: House) -> None:
+    shown = cohort("routing", "show", "support")
+    assert shown.code == 0
+    for words in ("boundary 0.530 (approved 0.5)", "wanted share of big: 61%", "not clear either way", "the wanted share stays"):
+        assert words in shown.out
+    home.routing.drift = 0.09
+    try:
+        assert cohort("routing", "show", "support", "--json").code == 3
+    finally:
+        home.routing.drift = 0.03
+    assert cohort("routing", "show", "billing").code == 1
+
+
+def test_boundaries_are_compared_on_what_was_seen(cohort: Command, home: House) -> None:
+    home.routing.replayed.clear()
+    shown = cohort("routing", "replay", "support", "--boundary", "0.4", "--boundary", "0.6", "--weight", "code=2")
+    assert (shown.code, len(shown.out.splitlines())) == (0, 4)
+    assert home.routing.replayed == [([0.4, 0.6], {"code": 2.0})]
+    assert cohort("routing", "replay", "support", "--weight", "code").code == 2
+    assert cohort("routing", "replay", "support", "--boundary", "2").code == 2
+    home.routing.samples = 0
+    try:
+        assert cohort("routing", "replay", "support").code == 5
+    finally:
+        home.routing.samples = 500
+
+
+def test_a_fit_prints_what_a_manifest_takes(cohort: Command) -> None:
+    assert cohort("routing", "fit", "support").out == "  weights: {bias: -2, code: 1.5}\n"

@@ -8,11 +8,13 @@ import pytest
 
 from cohort.base.clock import ManualClock
 from cohort.kernel.actions.executors.files import FileExecutors
+from cohort.kernel.actions.schemas import CONTENT_CHARS_MAX
 from cohort.kernel.model import Outcome
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.search import Search
 from cohort.storage.database import Database
 from support_gate import GateHouse
+from support_gate_rooms import Kernel
 from support_workspaces import Room
 
 
@@ -31,6 +33,17 @@ def done(gates: GateHouse, operation: str, **arguments: object) -> dict[str, obj
     result = gates.ask(operation, **arguments)
     assert result.outcome is Outcome.DONE, result
     return dict(result.result)
+
+
+def test_content_of_as_many_characters_as_it_may_have_is_written_and_one_more_refused(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    try:
+        token = kernel.agent()
+        assert kernel.ask(token, "files.write", path="full", content="\U0001f600" * CONTENT_CHARS_MAX).outcome is Outcome.DONE
+        assert (kernel.root() / "full").stat().st_size == 4 * CONTENT_CHARS_MAX
+        assert kernel.ask(token, "files.write", path="more", content="x" * (CONTENT_CHARS_MAX + 1)).code == "ARGUMENT_INVALID"
+    finally:
+        kernel.close()
 
 
 def test_a_file_is_written_read_moved_and_deleted(gates: GateHouse) -> None:

@@ -102,12 +102,14 @@ def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "x").touch()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    found = (tmp_path / "real" / "x").stat()
-    assert opening.identity(str(tmp_path), "real/x") == (found.st_dev, found.st_ino)
-    assert opening.identity(str(tmp_path), "real/y") is None
-    for path in ("link/x", "link", "../real"):
-        with pytest.raises(OSError, match="opening"):
-            opening.identity(str(tmp_path), path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    there = {path: (tmp_path / path).stat() for path in ("real", "real/x")}
+    wanted = {path: (found.st_dev, found.st_ino) for path, found in there.items()}
+    assert opening.identities(str(tmp_path), ["real", "real/x", "real/y", "gone", "real/x/y"]) == wanted
+    for path in ("link/x", "link", "dangling", "../real", "real/../link", "..", "."):
+        with pytest.raises(OSError, match="opening") as caught:
+            opening.identities(str(tmp_path), ["real", path])
+        assert caught.value.filename == path
 
 
 def test_the_watchdog_counts_the_sandboxes_own_temporary_files_only() -> None:

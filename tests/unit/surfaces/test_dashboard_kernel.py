@@ -347,7 +347,10 @@ def test_an_action_is_one_row_with_its_last_word(home: House) -> None:
             "a denied by ana",
             "harm",
         ),
-        ({"kind": "token", "body": {"event": "refresh_replayed"}}, "Refresh replayed", "harm"),
+        ({"kind": "token", "body": {"event": "refresh_replayed"}}, "Refresh token used twice", "harm"),
+        ({"kind": "token", "body": {"event": "token_flood"}}, "Too many tokens asked for", "harm"),
+        ({"kind": "policy", "body": {"event": "policy", "broken": ""}}, "Policy in force", "plain"),
+        ({"kind": "policy", "body": {"event": "policy", "broken": "line 3"}}, "Policy broken", "harm"),
         ({"kind": "level", "body": {"level": 4, "backend": "bubblewrap"}}, "Isolation level 4, by bubblewrap", "plain"),
         ({"kind": "of tomorrow", "body": None}, "Of tomorrow", "plain"),
         ({"unreadable": "{"}, "Unreadable", "harm"),
@@ -357,6 +360,26 @@ def test_an_action_is_one_row_with_its_last_word(home: House) -> None:
 def test_a_record_has_a_title_whatever_it_is(body: dict[str, object], title: str, tone: str) -> None:
     line = record_line(body)
     assert (line.title, line.tone) == (title, tone)
+
+
+def test_a_yes_that_was_not_used_says_how_long_it_holds(client: TestClient, home: House) -> None:
+    question = asked(home.kernel)
+    home.kernel.approvals.approve(question.id, Sign("ana"))
+    assert "Not used yet:" in signed(client).get(f"/approvals/{question.id}").text
+    home.kernel.approvals.consume(question.digest)
+    assert "Not used yet:" not in client.get(f"/approvals/{question.id}").text
+
+
+def test_what_is_not_there_is_said_in_words_with_a_way_on(client: TestClient) -> None:
+    page = signed(client).get("/agents/nobody")
+    assert page.status_code == 404
+    assert "`" not in page.text
+    assert '<a class="button" href="/agents">' in page.text
+
+
+def test_the_tools_of_entries_are_there_where_there_is_something_to_do(client: TestClient) -> None:
+    assert "Its own page" in signed(client).get("/audit").text
+    assert "Its own page" not in client.get("/audit/0").text
 
 
 def test_what_the_kernel_quotes_is_set_apart_and_escaped() -> None:

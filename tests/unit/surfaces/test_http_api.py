@@ -50,6 +50,8 @@ READS = [
     ("/releases?service=billing", lambda body: [item["version"] for item in body["items"]] == ["v1"]),
     ("/releases/v2?service=support", lambda body: body["manifest"]["routes"]["main"]["model"] == "big"),
     (f"/releases/{views.digest('support@v2')[:16]}", lambda body: body["version"] == "v2"),
+    ("/services/support/routing", lambda body: body["policy"]["strong"] == "big" and body["state"]["drift"] == 0.03),
+    ("/services/support/routing/fit", lambda body: body["better"] is True),
     ("/flags", lambda body: body["items"] == [] and "routing.adaptive" in body["gateway"]),
     ("/plans", lambda body: [stage["traffic_pct"] for stage in body["items"][0]["stages"]] == [0, 5, 25, 100]),
     ("/rollouts", lambda body: len(body["items"]) == 3 and body["next"] is None),

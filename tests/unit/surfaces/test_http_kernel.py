@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -11,12 +13,17 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from cohort.base.errors import CohortError, Retry
+from cohort.kernel.actions.arguments import TOTAL_CHARS_MAX
+from cohort.kernel.actions.schemas import CONTENT_CHARS_MAX
 from cohort.kernel.face import Sign
 from cohort.kernel.model import ApprovalState
 from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.edge import Edge
 from cohort.surfaces.http.hands import Hands
+from cohort.surfaces.http.ports import ACTION_BODY_BYTES_MAX, BODY_BYTES_MAX, LARGE_BODIES_AT_ONCE
 from cohort.surfaces.http.repeats import Repeats
 from cohort.surfaces.http.routes_actions import Lanes
 from cohort.surfaces.http.routes_approvals import Waiters
@@ -179,6 +186,56 @@ def test_whoever_is_no_agent_gets_401_and_nothing_is_executed(client: TestClient
     answer = client.post("/api/v1/actions", json=READ, headers={"Authorization": header} if header else {})
     assert (answer.status_code, answer.json()["code"]) == (401, "TOKEN_INVALID")
     assert not home.kernel.actions.requests
+
+
+def test_an_action_may_have_all_the_characters_its_arguments_may_have_however_they_are_written(client: TestClient, home: House) -> None:
+    assert ACTION_BODY_BYTES_MAX >= 12 * TOTAL_CHARS_MAX + BODY_BYTES_MAX
+    body = json.dumps({"operation": "files.write", "arguments": {"path": "a", "content": "\U0001f600" * CONTENT_CHARS_MAX}}).encode()
+    assert len(body) > 12 << 20
+    for path, headers in (("/actions", token(home)), ("/agents/scribe/actions", by("admin"))):
+        sent = client.post("/api/v1" + path, content=body, headers={**headers, "content-type": "application/json"})
+        assert sent.status_code == 202, sent.text[:300]  # it waits for a person, whole
+        over = client.post("/api/v1" + path, content=b"x" * (ACTION_BODY_BYTES_MAX + 1), headers=headers)
+        assert (over.status_code, over.json()["code"]) == (413, "FILE_TOO_LARGE")
+
+
+def test_the_rest_of_large_bodies_is_read_a_few_at_a_time_and_small_ones_do_not_wait() -> None:
+    rest, answered = asyncio.Event(), list[str]()
+    reading = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert len((await receive())["body"]) == scope["size"]
+        answered.append(scope["path"])
+
+    async def ask(edge: Edge, path: str, size: int) -> None:
+        pieces = iter([min(size, BODY_BYTES_MAX + 1), max(0, size - BODY_BYTES_MAX - 1)])
+
+        async def receive() -> Message:
+            nonlocal reading
+            piece = next(pieces)
+            more = size > BODY_BYTES_MAX and piece > 1
+            if not more and size > BODY_BYTES_MAX:
+                reading += 1
+                await rest.wait()
+            return {"type": "http.request", "body": b"x" * piece, "more_body": more}
+
+        async def send(_: Message) -> None: ...
+
+        await edge({"type": "http", "method": "POST", "path": path, "headers": [], "size": size}, receive, send)
+
+    async def run() -> None:
+        edge = Edge(app, None, lambda *_: None)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(LARGE_BODIES_AT_ONCE + 3):
+                group.create_task(ask(edge, "/api/v1/actions", BODY_BYTES_MAX + 2))
+            group.create_task(ask(edge, "/api/v1/rollouts", 10))
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert (answered, reading) == (["/api/v1/rollouts"], LARGE_BODIES_AT_ONCE)
+            rest.set()
+        assert (len(answered), reading) == (LARGE_BODIES_AT_ONCE + 4, LARGE_BODIES_AT_ONCE + 3)
+
+    asyncio.run(run())
 
 
 def test_the_data_of_an_agent_is_trusted_again_only_while_it_is_suspended(client: TestClient) -> None:

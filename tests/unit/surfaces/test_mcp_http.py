@@ -11,6 +11,7 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from cohort.surfaces.http.ports import ACTION_BODY_BYTES_MAX
 from support_mcp import client, opened
 
 ERAS = ["legacy", "2026-07-28"]
@@ -246,7 +247,7 @@ def test_pages_of_other_places_may_not_call(place):
 
 def test_a_body_that_is_too_large_or_no_json_is_refused(place):
     headers = {"Authorization": f"Bearer {place.token()['access_token']}", "Content-Type": "application/json", "Accept": "application/json"}
-    assert httpx2.post(place.mcp, content=b"x" * ((1 << 20) + 1), headers=headers).status_code == 413
+    assert httpx2.post(place.mcp, content=b"x" * (ACTION_BODY_BYTES_MAX + 1), headers=headers).status_code == 413
     assert httpx2.post(place.mcp, content=b"{", headers=headers).status_code in (400, 406)
 
 

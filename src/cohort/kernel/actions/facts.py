@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cohort.base.ids import WorkspaceId
 from cohort.kernel.actions.catalogue import Kind, Row
-from cohort.kernel.actions.parsing import PATH_NAMES, is_shell
+from cohort.kernel.actions.parsing import PATH_NAMES
+from cohort.kernel.actions.shells import is_shell
 from cohort.kernel.model import Action, Caller, Level, Scope, Taint
 from cohort.kernel.sandbox.egress_names import origin_allowed
 from cohort.kernel.workspaces.protected import holds_protected, protection

@@ -6,7 +6,6 @@ Two halves, because who asks is proven in between: `parse` needs only the reques
 from __future__ import annotations
 
 import base64
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from cohort.kernel.workspaces.paths import canonical
 WHY_CHARS_MAX = 2000
 PATH_NAMES = ("path", "to")
 SHELL = "/bin/sh"
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "csh", "tcsh", "busybox"})
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -138,12 +136,6 @@ def _program(row: Row, found: dict[str, Any]) -> Parsed:
     if not argv[0] or not argv[0].isprintable() or len(argv[0]) > RESOURCE_CHARS_MAX:
         raise _invalid("arguments.argv[0]", "not a program's name", "Give a printable name or path of at most 1,024 characters.")
     return Parsed(row, found, (), argv[0])
-
-
-def is_shell(arguments: Mapping[str, Any]) -> bool:
-    """Whether a command line hands text to a shell: asked for as such, or by naming one as the program."""
-    argv = arguments.get("argv", ())
-    return "shell" in arguments or any(posixpath.basename(word) in SHELLS for word in argv[:1])
 
 
 def _check_environment(env: Mapping[str, str]) -> None:

@@ -21,6 +21,9 @@ from cohort.kernel.audit.rotation import Rotation, settled
 from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
 
+CHECKPOINT_PAGES = 8192
+"""32 MiB. A batch of records touches as many index pages as it has agents and actions; copied seldom, most of them are copied once."""
+
 _logger = logging.getLogger(__name__)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +17,11 @@ from sqlalchemy.exc import IntegrityError as SqlIntegrityError
 from cohort.kernel.audit.merkle import Frontier, Node, Tree, restore
 
 LOCK_NAME = "cohort audit log"
+ROWS_PER_INSERT = 32
+"""SQLite's driver gives the interpreter's lock away for each statement, and waits for it again among all callers."""
+_ROW = "(?, ?, ?, ?, ?, ?, ?)"
+_INSERT = f"INSERT INTO audit_entries (idx, entry, leaf, at_us, kind, agent, action) VALUES {_ROW}"  # noqa: S608
+_INSERT_MANY = _INSERT + f", {_ROW}" * (ROWS_PER_INSERT - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,11 @@ class Rows:
 
     def add_entries(self, rows: Sequence[Sequence[Any]]) -> None:
         """`(idx, entry, leaf, at_us, kind, agent, action)` each."""
-        self.execute_many("INSERT INTO audit_entries (idx, entry, leaf, at_us, kind, agent, action) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        whole = len(rows) - len(rows) % ROWS_PER_INSERT if self._sqlite else 0
+        for start in range(0, whole, ROWS_PER_INSERT):
+            self.execute(_INSERT_MANY, list(chain.from_iterable(rows[start : start + ROWS_PER_INSERT])))
+        if whole < len(rows):
+            self.execute_many(_INSERT, rows[whole:])
 
     def add_nodes(self, nodes: Iterable[Node]) -> None:
         rows = [(node.height, node.index, node.hash) for node in nodes]

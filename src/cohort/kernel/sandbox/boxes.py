@@ -144,15 +144,10 @@ def protected_paths(place: Place) -> dict[str, tuple[int, int]]:
     Raises:
         CohortError SANDBOX_UNAVAILABLE: one is a symbolic link, or behind one; a mount would follow it to where the agent points.
     """
-    found = {}
-    for name in place.read_only:
-        try:
-            identity = opening.identity(place.root, name)
-        except OSError as error:
-            raise unavailable(f"the protected path {name} cannot be opened: {error.strerror}", "Remove the symbolic link.") from error
-        if identity is not None:
-            found[name] = identity
-    return found
+    try:
+        return opening.identities(place.root, place.read_only)
+    except OSError as error:
+        raise unavailable(f"the protected path {error.filename} cannot be opened: {error.strerror}", "Remove the symbolic link.") from error
 
 
 def check_protected(pid: int, protected: Identities) -> None:

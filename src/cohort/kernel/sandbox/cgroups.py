@@ -138,8 +138,12 @@ class Group:
 
     @property
     def joins(self) -> tuple[str, ...]:
-        """Files to write to from inside a process that is to be in the group."""
-        return tuple(dict.fromkeys(str(folder / "cgroup.procs") for folder in self._folders.values()))
+        """Files to write a 0 to from inside a process of one thread that is to be in the group.
+
+        In version 1 the file for threads: `cgroup.procs` keeps every process of the machine from forking meanwhile, and waits 5 to 15 ms for that.
+        """
+        name = "tasks" if self._version == 1 else "cgroup.procs"
+        return tuple(dict.fromkeys(str(folder / name) for folder in self._folders.values()))
 
     def open(self, limits: Limits) -> None:
         """Make the group, or fit it to other limits. Errors: OSError."""

@@ -17,6 +17,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cohort.kernel.sandbox import landlock
 
@@ -29,6 +30,8 @@ REPORT = struct.Struct("=i12xqqqqq104x")
 """What Linux writes for wait4: the status, then `struct rusage` from the buffer's 16th byte: user and system time, the largest process in KiB."""
 FAILURE = struct.Struct("=Qq")
 
+IMAGES_KEPT = 64
+"""An agent executes the same program in the same folder again and again; only its arguments are not part of the image."""
 RESTRICT_SELF = 446
 _BASE = 0x400000
 _HEADER, _PROGRAM_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
@@ -187,6 +190,7 @@ class _Image:
 _HEADERS = _HEADER.size + 2 * _PROGRAM_HEADER.size
 
 
+@lru_cache(IMAGES_KEPT)
 def image(plan: Plan) -> Image:
     """The executable for `plan`."""
     made = _Image()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cohort.base.errors import Exit
+from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
@@ -14,12 +15,16 @@ SCOPES = ("all", "team", "service", "agent", "run")
 DAY_US = 86_400_000_000
 
 
-@click.group("gateway")
+@click.group(
+    "gateway",
+    cls=Verbs,
+    epilog=examples("cohort gateway key create shop --service support --rpm 60\ncohort gateway budget set team payments 50"),
+)
 def command() -> None:
     """The keys and budgets of the programs that call models through the gateway."""
 
 
-@command.group("key")
+@command.group("key", cls=Verbs, epilog=examples("cohort gateway key create shop --service support\ncohort gateway key revoke shop"))
 def key() -> None:
     """Keys of clients. From the first one on, the gateway requires a key."""
 
@@ -80,7 +85,7 @@ def revoke(session: Session, name: str) -> int:
     return _show_keys(session, Api(session).post(f"/gateway/keys/{part(name)}/revoke", {}))
 
 
-@command.group("budget")
+@command.group("budget", cls=Verbs, epilog=examples("cohort gateway budget set team payments 50\ncohort gateway budget list"))
 def budget() -> None:
     """Dollars per day (UTC) of everything, a team, a service, an agent; of a run in all. Those of one key belong to the key."""
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "release": (f"{HERE}.release", "Create, list and show releases."),
     "service": (f"{HERE}.service", "List and show services."),
     "rollout": (f"{HERE}.rollout", "Plan, start, watch and steer rollouts."),
+    "routing": (f"{HERE}.routing", "How a service chooses between a strong and a weak model."),
     "flag": (f"{HERE}.flag", "Turn flags off everywhere at once."),
     "rollback": (f"{HERE}.rollback", "Put a service back on its previous release, at once."),
     "agent": (f"{HERE}.agent", "Register agents; grant, suspend and revoke."),

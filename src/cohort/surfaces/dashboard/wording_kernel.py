@@ -79,7 +79,14 @@ EVENT_WORDS = {
     "revoke": "Agent revoked",
     "new_key": "New key",
     "person_key": "New key of a person",
+    "person_key_imported": "Key of a person taken in",
     "person_key_revoked": "Key of a person revoked",
+    "token_key": "New key that signs tokens",
+    "token_flood": "Too many tokens asked for",
+    "sign_out": "Signed out",
+    "sign_in_refused": "Sign-in refused",
+    "refresh_replayed": "Refresh token used twice",
+    "revoke_session": "Session ended",
     "client_key": "New key of a client of the gateway",
     "client_key_revoked": "Key of a client of the gateway revoked",
     "budget": "Budget of the gateway set",
@@ -102,7 +109,7 @@ APPROVAL_EVENTS = {
     "rule_used": "{} permitted by a rule",
     "rule_revoked": "rule for {} ended",
 }
-EVENT_TONES = {"refresh_replayed": "harm", "sign_in_refused": "harm", "revoke": "harm", "suspend": "wait"}
+EVENT_TONES = {"refresh_replayed": "harm", "sign_in_refused": "harm", "token_flood": "harm", "revoke": "harm", "suspend": "wait"}
 OUTCOME_TONES = {"done": "safe", "failed": "harm", "refused": "harm", "unknown": "wait", "waiting": "wait"}
 ANSWER_TONES = {"approved": "safe", "denied": "harm", "expired": "harm"}
 SAID = ("name", "resource", "reason", "text", "anchor", "actor", "by")
@@ -185,6 +192,8 @@ def _title(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
             return _approval_title(body)
         case "level":
             return f"Isolation level {body.get('level')}, by {body.get('backend')}", "plain"
+        case "policy":
+            return ("Policy broken", "harm") if body.get("broken") else ("Policy in force", "plain")
         case _:
             event = str(body.get("event") or body.get("note") or KIND_WORDS.get(kind, kind))
             return EVENT_WORDS.get(event) or event.replace("_", " ").capitalize(), EVENT_TONES.get(event, "plain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,9 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cohort.base.errors import CohortError, Retry
-from cohort.surfaces.http.ports import BODY_BYTES_MAX, BODY_READ_S_MAX, RELEASE_BODY_BYTES_MAX
+from cohort.surfaces.http.ports import ACTION_BODY_BYTES_MAX, BODY_BYTES_MAX, BODY_READ_S_MAX, LARGE_BODIES_AT_ONCE, RELEASE_BODY_BYTES_MAX
 from cohort.surfaces.http.problems import problem_response
 
+_ACTIONS = re.compile(r"/api/v1/(agents/[^/]+/)?actions|/mcp/?")
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -38,6 +40,7 @@ class Edge:
         self._hosts = hosts
         self._count = count
         self._body_read_s = body_read_s
+        self._large = asyncio.Semaphore(LARGE_BODIES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,7 +49,7 @@ class Edge:
         send = self._with_headers(scope, send)
         try:
             self._check_host(Headers(scope=scope).get("host", ""))
-            receive = await _whole_body(scope, receive, self._body_read_s)
+            receive = await _whole_body(scope, receive, self._body_read_s, self._large)
         except ClientDisconnect:
             return
         except CohortError as refused:
@@ -76,25 +79,43 @@ class Edge:
             )
 
 
-async def _whole_body(scope: Scope, receive: Receive, read_s: float) -> Receive:
-    """Read the body of a change before anything looks at it; FILE_TOO_LARGE, BODY_SLOW. Half a body is no request: ClientDisconnect."""
+async def _whole_body(scope: Scope, receive: Receive, read_s: float, large: asyncio.Semaphore) -> Receive:
+    """Read the body of a change before anything looks at it; FILE_TOO_LARGE, BODY_SLOW. Half a body is no request: ClientDisconnect.
+
+    `large`: how many large ones are read at the same time.
+    """
     if scope["method"] not in CHANGING:
         return receive
-    limit = RELEASE_BODY_BYTES_MAX if scope["path"] == "/api/v1/releases" else BODY_BYTES_MAX
+    limit = _limit(scope["path"])
     declared = Headers(scope=scope).get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(read_s):
-            body = await _read(receive, limit)
+            body = await _read(receive, limit, large)
     except TimeoutError as error:
         raise CohortError("BODY_SLOW", f"the body did not arrive within {read_s:g} s", retry=Retry.SAFE, hint="Send it again.") from error
     return _replay(body, receive)
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+def _limit(path: str) -> int:
+    if path == "/api/v1/releases":
+        return RELEASE_BODY_BYTES_MAX
+    return ACTION_BODY_BYTES_MAX if _ACTIONS.fullmatch(path) else BODY_BYTES_MAX
+
+
+async def _read(receive: Receive, limit: int, large: asyncio.Semaphore) -> bytes:
     body = bytearray()
-    while True:
+    if await _read_to(receive, body, min(limit, BODY_BYTES_MAX), limit):
+        return bytes(body)
+    async with large:
+        await _read_to(receive, body, limit, limit)
+        return bytes(body)
+
+
+async def _read_to(receive: Receive, body: bytearray, enough: int, limit: int) -> bool:
+    """Into `body` until it ends (True) or is longer than `enough` bytes. Errors: FILE_TOO_LARGE, ClientDisconnect."""
+    while len(body) <= enough:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -102,7 +123,8 @@ async def _read(receive: Receive, limit: int) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
         if not message.get("more_body", False):
-            return bytes(body)
+            return True
+    return False
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

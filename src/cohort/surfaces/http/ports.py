@@ -9,13 +9,17 @@ from typing import Protocol
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
 from cohort.delivery.clients import Clients
-from cohort.delivery.face import Flags, Registry, Rollouts
+from cohort.delivery.face import Flags, Registry, Rollouts, Routing
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
 
 BODY_BYTES_MAX = 1 << 20
 RELEASE_BODY_BYTES_MAX = 5 << 20
 """A manifest of 1 MiB and 4 MiB of the files it names."""
+ACTION_BODY_BYTES_MAX = 25 << 20
+"""Of an action: the 2 Mi characters that its arguments may have, at the 12 bytes that JSON may need for one, and 1 MiB for what is around them."""
+LARGE_BODIES_AT_ONCE = 4
+"""Bodies whose rest beyond `BODY_BYTES_MAX` is read at the same time; others wait in line, for as long as a body may take."""
 BODY_READ_S_MAX = 30.0
 THREADS_MAX = 16
 """Calls into the rooms below at the same time; the rest wait in line."""
@@ -118,3 +122,4 @@ class ControlFace:
     kernel: KernelFace
     flags: Flags
     clients: Clients
+    routing: Routing

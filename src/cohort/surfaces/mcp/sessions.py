@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from cohort.kernel.face import KernelFace
 from cohort.kernel.model import Caller
-from cohort.surfaces.http.ports import BODY_BYTES_MAX
+from cohort.surfaces.http.ports import ACTION_BODY_BYTES_MAX
 from cohort.surfaces.mcp.asking import Asking
 from cohort.surfaces.mcp.callers import Holder
 from cohort.surfaces.mcp.server import mcp_server
@@ -23,7 +23,10 @@ class Sessions:
 
     def __init__(self, kernel: KernelFace, asking: Asking | None = None) -> None:
         self._manager = StreamableHTTPSessionManager(
-            mcp_server(kernel, asking), session_idle_timeout=SESSION_IDLE_S, max_request_body_size=BODY_BYTES_MAX, max_sessions=SESSIONS_MAX
+            mcp_server(kernel, asking),
+            session_idle_timeout=SESSION_IDLE_S,
+            max_request_body_size=ACTION_BODY_BYTES_MAX,
+            max_sessions=SESSIONS_MAX,
         )
 
     def run(self) -> AbstractAsyncContextManager[None]:
