@@ -43,6 +43,8 @@ async def vendor(exchange: Exchange) -> None:
             if exchange.seen.headers["anthropic-version"] > "2026" and {"temperature", "top_p", "top_k"} & set(fields):
                 raise Wrong(400, "temperature: Extra inputs are not permitted")
             await _messages(exchange, fields)
+        elif path == "/v1/responses":
+            await _responses(exchange, fields)
         elif path == "/v1/messages/count_tokens":
             _check_messages(fields, counting=True)
             exchange.whole(json.dumps({"input_tokens": 42}).encode())
@@ -235,6 +237,27 @@ def _chunks(message: dict[str, Any], finish: str, wants_usage: bool) -> Iterator
 
 def _pieces(text: str) -> Iterator[str]:
     return (text[at : at + 5] for at in range(0, len(text), 5))
+
+
+async def _responses(exchange: Exchange, fields: dict[str, Any]) -> None:
+    """A vendor that has Responses itself: only their shortest form."""
+    if fields.get("model") != "big":
+        raise Wrong(404, f"no model {fields.get('model')!r}")
+    content = [{"type": "output_text", "text": TEXT, "annotations": []}]
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": content}
+    details = {"input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    usage = {"input_tokens": 21, "output_tokens": 9, "total_tokens": 30, **details}
+    whole = {"id": "resp_native", "object": "response", "created_at": 1, "model": "big", "status": "completed", "output": [item]}
+    whole |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}
+    if not fields.get("stream"):
+        exchange.whole(json.dumps(whole).encode())
+        return
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    events = [
+        _event("response.created", response=begun, sequence_number=0),
+        _event("response.completed", response=whole, sequence_number=1),
+    ]
+    await _sent(exchange, b"".join(events), 37)
 
 
 # --- Anthropic -----------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 from cohort.gateway.contract_routing import WEIGHTS
 
-PROVIDERS = ("openai", "anthropic")
-"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions. `anthropic`: Anthropic's messages."""
+PROVIDERS = ("openai", "openai-responses", "anthropic")
+"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions; `openai-responses`: one that also
+has OpenAI's Responses. `anthropic`: Anthropic's messages."""
 KINDS = ("model", "agent", "http")
 STABLE = "stable"
 """The tag of the release that a service serves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from cohort.base.ids import Entropy
@@ -17,10 +18,12 @@ from cohort.gateway.contract import Arm, Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.responses_door import owner_of
 from cohort.gateway.settings import Limits
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.strands import Strand
@@ -82,6 +85,8 @@ class ChatDoor:
             service = find_service(self._table, chat.service)
             if caller is not None:
                 caller.check(service.name)
+            if chat.turn is not None:
+                claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
@@ -123,7 +128,9 @@ class ChatDoor:
 
     def _unit(self, request: Request, chat: Chat) -> str:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
-        return pseudonym(self._unit_key, raw) if raw is not None else self._entropy(16).hex()
+        if raw is None and chat.native is not chat.fields:
+            raw = raw_unit(None, chat.native)
+        return pseudonym(self._unit_key, raw) if raw is not None else chat.unit or self._entropy(16).hex()
 
     # --- between a strong and a weak model ---
 
@@ -170,7 +177,7 @@ class ChatDoor:
 
     async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
         try:
-            await self._answering.rehearse(shadow, chat, request)
+            await self._answering.rehearse(shadow, replace(chat, shadow=True), request)
         finally:
             self._recorder.end(shadow)
 

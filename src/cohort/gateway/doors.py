@@ -19,13 +19,14 @@ from cohort.gateway.chat import ChatDoor, find_service
 from cohort.gateway.contract import pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.dialects.face import Refused
-from cohort.gateway.dialects.operations import operations, voice_of
+from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
+from cohort.gateway.responses_door import ResponsesDoor, owner_of
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
@@ -58,6 +59,7 @@ class Doors:
         cache: CacheDoor,
         unit_key: bytes,
         attempts: Attempts,
+        responses: ResponsesDoor,
         guard: Guard,
         local: bool = True,
     ) -> None:
@@ -72,9 +74,10 @@ class Doors:
         self._metrics = metrics
         self._unit_key = unit_key
         self._attempts = attempts
+        self._responses = responses
         self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
-            **{path: (b"POST", partial(chat.handle, operation)) for path, operation in operations().items()},
+            **{path: (b"POST", partial(chat.handle, operation)) for path, operation in responses.operations.items()},
             b"/v1/models": (b"GET", self._models),
             b"/v1/feedback": (b"POST", self._feedback),
             b"/health": (b"GET", self._health),
@@ -86,6 +89,7 @@ class Doors:
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
             b"/-/cache": (b"GET", cache.state),
             b"/-/cache/erase": (b"POST", cache.erase),
+            b"/-/responses/erase": (b"POST", responses.erase),
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
@@ -133,10 +137,14 @@ class Doors:
                     caller.check(name)
                 reply.send(200, orjson.dumps(self._model(request, find_service(self._table, name).name)))
                 return
+            if path.startswith(b"/v1/responses/"):
+                owner = owner_of(self._guard.admit(request.headers, reply.peer))
+                self._responses.kept(path.removeprefix(b"/v1/responses/"), owner, request, reply)
+                return
             known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
             raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
         except Refused as refused:
-            self._refuse(reply, refused, target=path)
+            self._refuse(reply, refused, refused.headers, target=path)
 
     def _model(self, request: Request, name: str) -> dict[str, object]:
         issued_s = (self._table.snapshot.table.issued_us if self._table.snapshot else 0) // 1_000_000

@@ -46,6 +46,11 @@ class Limits:
     answer_bytes_max: int = 32 << 20
     read_ahead_bytes: int = 256 << 10
     key_fresh_s: float = 30.0
+    # responses that a later call may go on from
+    responses_max: int = 10_000
+    responses_bytes_max: int = 256 << 20
+    response_bytes_max: int = 4 << 20
+    responses_kept_s: float = 7 * 86_400.0
     # shadow copies
     shadow_in_flight_max: int = 64
     shadow_shed_in_flight: int = 256

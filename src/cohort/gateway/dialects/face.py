@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from cohort.gateway.dialects.responses_answer import Turn
     from cohort.gateway.rewriting import Rewriting
 
 BAD_REQUEST = "invalid_request_error"
@@ -50,8 +51,10 @@ UNKNOWN = Usage()
 class Flow(Protocol):
     """One streamed answer on its way from the upstream to the caller. It never raises: it runs inside the upstream's protocol."""
 
-    problem: str | None
-    """Why the answer cannot go on, when it cannot: what the upstream sends is not its dialect."""
+    @property
+    def problem(self) -> str | None:
+        """Why the answer cannot go on, when it cannot: what the upstream sends is not its dialect."""
+        ...
 
     def feed(self, data: bytes) -> bytes:
         """What the caller gets for the upstream's next bytes; nothing when an event is not whole yet."""
@@ -143,7 +146,8 @@ class Chat:
     """One call: its original bytes and what the gateway needs to know of it.
 
     `fields` are those of an OpenAI chat completion whatever the caller's dialect (of an operation that is not conversational: its own);
-    `native` are the caller's own, and `unsayable` names what of them `fields` could not take up. `at_us` and `unit` are set at assignment.
+    `native` are the caller's own, and `unsayable` names what of them `fields` could not take up. `at_us` and `unit` are set at assignment; a
+    unit that is there before is that of the response the call goes on from. `shadow`: nobody gets the answer.
     """
 
     body: bytes
@@ -155,3 +159,6 @@ class Chat:
     unit: str = ""
     at_us: int = 0
     unsayable: str = ""
+    turn: Turn | None = None
+    shadow: bool = False
+    owner: str = ""

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cohort.gateway.dialects.chat_translated import ChatOverMessages
-from cohort.gateway.dialects.face import Operation, Voice
+from cohort.gateway.dialects.face import Operation, Passage, Voice
 from cohort.gateway.dialects.messages_same import MessagesThrough, parse_messages
 from cohort.gateway.dialects.messages_translated import MessagesOverChat
 from cohort.gateway.dialects.messages_voice import VOICE as MESSAGES_VOICE
 from cohort.gateway.dialects.openai_same import VOICE, Through, parse_chat, parse_plain
+from cohort.gateway.dialects.responses import Memory, ResponsesOverChat, ResponsesOverMessages, ResponsesThrough, ResponsesVoice, parser
 
-PROVIDERS = ("openai", "anthropic")
+PROVIDERS = ("openai", "openai-responses", "anthropic")
 """Protocols of upstreams."""
+_OPENAI_PATHS = (b"/chat/completions", b"/completions", b"/embeddings", b"/moderations")
 UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
-    "openai": (b"/chat/completions", b"/completions", b"/embeddings", b"/moderations"),
+    "openai": _OPENAI_PATHS,
+    "openai-responses": (*_OPENAI_PATHS, b"/responses"),
     "anthropic": (b"/messages", b"/messages/count_tokens"),
 }
 """What may be asked of each kind of upstream, behind its base URL."""
-KEY_LINES: Mapping[str, str] = {"openai": "authorization: Bearer {}\r\n", "anthropic": "x-api-key: {}\r\n"}
+_BEARER = "authorization: Bearer {}\r\n"
+KEY_LINES: Mapping[str, str] = {"openai": _BEARER, "openai-responses": _BEARER, "anthropic": "x-api-key: {}\r\n"}
 """How each kind of upstream is given its key."""
 
-CHAT = Operation(
-    "chat completions",
-    VOICE,
-    parse_chat,
-    {"openai": Through(b"/chat/completions", whole_release=True), "anthropic": ChatOverMessages()},
-)
-MESSAGES = Operation("messages", MESSAGES_VOICE, parse_messages, {"openai": MessagesOverChat(), "anthropic": MessagesThrough(b"/messages")})
+
+def _ways(openai: Passage, anthropic: Passage | None, responses: Passage | None = None) -> dict[str, Passage]:
+    """`responses`: the way through an upstream that has OpenAI's Responses, where it is another than OpenAI's."""
+    ways = {"openai": openai, "openai-responses": responses or openai}
+    return {**ways, "anthropic": anthropic} if anthropic is not None else ways
+
+
+CHAT = Operation("chat completions", VOICE, parse_chat, _ways(Through(b"/chat/completions", whole_release=True), ChatOverMessages()))
+MESSAGES = Operation("messages", MESSAGES_VOICE, parse_messages, _ways(MessagesOverChat(), MessagesThrough(b"/messages")))
 COUNT_TOKENS = Operation(
     "counting tokens",
     MESSAGES_VOICE,
@@ -37,10 +43,13 @@ COUNT_TOKENS = Operation(
 )
 
 
-def operations() -> dict[bytes, Operation]:
-    """By the caller's path."""
+def operations(memory: Memory, make_response_id: Callable[[], str]) -> dict[bytes, Operation]:
+    """By the caller's path. `memory` holds the responses that a later call may go on from."""
+    voice = ResponsesVoice(memory)
+    ways = _ways(ResponsesOverChat(voice), ResponsesOverMessages(voice), ResponsesThrough())
     return {
         b"/v1/chat/completions": CHAT,
+        b"/v1/responses": Operation("responses", voice, parser(memory, make_response_id), ways),
         b"/v1/messages": MESSAGES,
         b"/v1/messages/count_tokens": COUNT_TOKENS,
         **{b"/v1/" + name: _plain(name) for name in (b"completions", b"embeddings", b"moderations")},
@@ -54,4 +63,4 @@ def voice_of(target: bytes) -> Voice:
 
 def _plain(name: bytes) -> Operation:
     through = Through(b"/" + name, whole_release=False)
-    return Operation(name.decode(), VOICE, parse_plain, {"openai": through}, conversational=False)
+    return Operation(name.decode(), VOICE, parse_plain, _ways(through, None), conversational=False)
