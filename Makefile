@@ -4,7 +4,7 @@ ARGS ?=
 BENCH ?= $(filter-out %_rivals %_simulation,$(basename $(notdir $(wildcard bench/*.py))))
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test check bench docs lock clean
+.PHONY: help demo test check bench peers docs lock clean
 
 help:
 	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ check:
 bench:
 	@scripts/venv dev
 	@for name in $(BENCH); do $(PYTHON) bench/$$name.py $(ARGS) || exit 1; done
+
+#: make peers                         install LiteLLM and Portkey beside (under .peers), for bench/gateway.py
+peers:
+	@scripts/peers
 
 #: make docs                          write the generated pages of docs/reference again
 docs:

@@ -192,6 +192,7 @@ def test_an_upstream_behind_tls_is_verified(upstream: Upstream, tmp_path: Path) 
             gateway.push(table(1, [release("well", secure.base_url)]))
         assert trusting.chat("well")[0] == 200
         assert trusting.chat("well", stream=True)[2].endswith(b"[DONE]\n\n")
+        assert secure.connections == 1, "a call does not wait for a handshake where a connection is warm"
         status, _, body = doubting.chat("well")
         assert (status, json.loads(body)["error"]["code"]) == (502, "upstream_unreachable")
         assert "certificate" in json.loads(body)["error"]["message"].lower()

@@ -20,12 +20,14 @@ GATEWAY_PORT = 8700
 CONTROL_PORT = 8710
 PORT_MAX = 65535
 PREFIX = "COHORT_"
+LOOPBACK_ONLY = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach.
 
+    `private_upstreams`: networks that releases may have upstreams in though they are not public.
     `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
@@ -35,6 +37,10 @@ class GatewaySettings:
     cache_redis: str | None = None
     cache_redis_password_file: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
+    private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "private_upstreams", tuple(self.private_upstreams))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +257,10 @@ def _text(_: str, value: str) -> str:
     return value
 
 
+def _list(_: str, value: str) -> list[str]:
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
+
+
 def _port(variable: str, value: str) -> int:
     if value.isascii() and value.isdigit() and 1 <= int(value) <= PORT_MAX:
         return int(value)
@@ -274,6 +284,7 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_HOST": ("gateway", "host", _text),
     f"{PREFIX}GATEWAY_PORT": ("gateway", "port", _port),
     f"{PREFIX}GATEWAY_EXPOSE": ("gateway", "expose", _flag),
+    f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
     f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),

@@ -26,6 +26,7 @@ class GatewayFile(Strict):
     cache_redis: Text | None = None
     cache_redis_password_file: Text | None = None
     limits: dict[str, Limit] = {}
+    private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
 
 
 class ControlFile(Strict):

@@ -14,10 +14,12 @@ from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DE
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 from cohort.gateway.contract_routing import WEIGHTS
+from cohort.gateway.providers import HEADERS_MAX, header_problem
+from cohort.gateway.providers import PROVIDERS as KNOWN
 
-PROVIDERS = ("openai", "openai-responses", "anthropic")
-"""Protocols the gateway speaks to a route. `openai`: any server with OpenAI's chat completions; `openai-responses`: one that also
-has OpenAI's Responses. `anthropic`: Anthropic's messages."""
+PROVIDERS = tuple(KNOWN)
+"""What a route may be. `openai`: any server with OpenAI's chat completions; `openai-responses`: one that also has OpenAI's Responses.
+`azure`: a deployment. `anthropic`: Anthropic's messages."""
 KINDS = ("model", "agent", "http")
 STABLE = "stable"
 """The tag of the release that a service serves."""
@@ -30,7 +32,9 @@ NOT_PARAMETERS = {"model": "the route's `model`", "messages": "the client", "str
 _SERVICE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_KEY_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+")
+_KEY_REFERENCE = re.compile(
+    r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+|credential:[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}|keyring:[^\s/][^\n]{0,200}/[^\s/][^\n/]{0,200}"
+)
 _SECRET_NAME = re.compile(r"(?i)(api[_-]?key|authorization|password|secret|access[_-]?token|credentials?)")
 
 
@@ -77,7 +81,7 @@ def _base_url(value: str) -> str:
 def _key_reference(value: str) -> str:
     """Where the key is. A key itself is refused, and not shown."""
     if not _KEY_REFERENCE.fullmatch(value):
-        hint = "Write `env:NAME` or `file:/path`, and put the key there. If the key was shared with this file, replace it."
+        hint = "Write `env:NAME`, `file:/path`, `credential:NAME` or `keyring:SERVICE/USER`, and put the key there. If it was shared with this file, replace it."
         raise _wrong("must say where the key is, not the key itself", hint, HIDDEN_INPUT)
     if value.startswith("env:COHORT_"):
         raise _wrong("names a variable of Cohort itself, which is never sent to an upstream", "Put the upstream's key in another variable.")
@@ -141,8 +145,17 @@ class HttpRouteEntry(_Entry):
     base_url: Annotated[str, AfterValidator(_base_url)]
 
 
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if problem := header_problem(name, text):
+            raise _wrong(f"`{name[:60]}` {problem}", "Remove it, or write an ordinary header.", HIDDEN_INPUT)
+    return value
+
+
 class RouteEntry(HttpRouteEntry):
     provider: str
+    api_version: Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z.-]{0,39}$")] | None = None
+    headers: Annotated[dict[str, str], Field(max_length=HEADERS_MAX), AfterValidator(_headers)] | None = None
     model: Annotated[str, Field(min_length=1, max_length=200)]
     api_key: Annotated[str, AfterValidator(_key_reference)] | None = None
     price: PriceEntry | None = None

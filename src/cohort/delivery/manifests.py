@@ -15,12 +15,13 @@ from cohort.base.documents import Document, load_document, parse_document
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.delivery.face import Bundle
-from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT, HttpManifest, ModelManifest
+from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT, HttpManifest, ModelManifest, RouteEntry
 from cohort.delivery.manifest_routing import check_routing, routing_policy
 from cohort.delivery.model import Release
 from cohort.gateway.contract import Price, ReleaseRoute, Route
 from cohort.gateway.contract_cache import decode_cache
 from cohort.gateway.contract_reliability import decode_reliability
+from cohort.gateway.providers import PROVIDERS as KNOWN
 
 PROMPT_BYTES_MAX = 1 << 20
 FILE_DIGEST_PREFIX = "sha256:"
@@ -102,7 +103,16 @@ def release_routes(release: Release) -> ReleaseRoute:
 
 def _route(name: str, entry: Mapping[str, Any]) -> Route:
     price = Price(**entry["price"]) if "price" in entry else None
-    return Route(name, entry.get("provider", "http"), entry["base_url"], entry.get("model", ""), entry.get("api_key"), price)
+    return Route(
+        name,
+        entry.get("provider", "http"),
+        entry["base_url"],
+        entry.get("model", ""),
+        entry.get("api_key"),
+        price,
+        entry.get("api_version"),
+        entry.get("headers") or {},
+    )
 
 
 def _parse(document: Document) -> ModelManifest | HttpManifest:
@@ -120,9 +130,22 @@ def _parse(document: Document) -> ModelManifest | HttpManifest:
     manifest = parse_document(ModelManifest, document)
     for name, route in manifest.routes.items():
         _check_provider(document, name, route.provider)
+        _check_deployment(document, name, route)
     if manifest.routing is not None:
         check_routing(document, manifest.routing, manifest.routes)
     return manifest
+
+
+def _check_deployment(document: Document, name: str, route: RouteEntry) -> None:
+    """`api_version` belongs to providers that have deployments, and they need it."""
+    by_deployment = KNOWN[route.provider].by_deployment
+    if by_deployment is (route.api_version is not None):
+        return
+    place, field = document.place(("routes", name, "api_version")), f"routes.{name}.api_version"
+    if by_deployment:
+        hint = "Write `api_version:` and a version of Azure's, such as `2024-10-21`; `model` is the name of the deployment."
+        raise CohortError("DOCUMENT_INVALID", f"{document.place(('routes', name))}: {field}: missing", field=field, hint=hint)
+    raise CohortError("DOCUMENT_INVALID", f"{place}: {field}: {route.provider} has none", field=field, hint="Remove it.")
 
 
 def _check_provider(document: Document, route: str, provider: str) -> None:

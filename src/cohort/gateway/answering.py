@@ -14,7 +14,16 @@ from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
 from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.table import Target
-from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, Unreachable, UpstreamConnection, UpstreamError
+from cohort.gateway.upstream_connection import (
+    Broken,
+    Forbidden,
+    Invalid,
+    NoAnswer,
+    Overloaded,
+    Unreachable,
+    UpstreamConnection,
+    UpstreamError,
+)
 from cohort.gateway.upstreams import Upstreams
 
 _OK = Result.OK  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
@@ -28,6 +37,7 @@ _WITHHELD = frozenset(
 _FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
     Unreachable: (502, "upstream_unreachable", Result.UNREACHABLE),
     Overloaded: (503, "gateway_overloaded", Result.UNREACHABLE),
+    Forbidden: (502, "upstream_address_refused", Result.UNREACHABLE),
     NoAnswer: (502, "upstream_no_answer", Result.UPSTREAM_ERROR),
     Broken: (502, "upstream_response_interrupted", Result.INTERRUPTED),
     Invalid: (502, "upstream_invalid_response", Result.UPSTREAM_ERROR),

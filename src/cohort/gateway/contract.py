@@ -69,7 +69,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One upstream. `api_key` is a reference (`env:NAME`, `file:/path`), never the key."""
+    """One upstream. `api_key` is a reference (`env:NAME`, `file:/path`, `credential:NAME`, `keyring:SERVICE/USER`), never the key."""
 
     name: str
     provider: str
@@ -77,6 +77,8 @@ class Route:
     model: str
     api_key: str | None = None
     price: Price | None = None
+    api_version: str | None = None  # azure
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
 from cohort.gateway.adaptive.router import AdaptiveRouter
+from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.answering import Answering
 from cohort.gateway.cache.assembly import assemble
 from cohort.gateway.cache.caches import Caches
@@ -66,14 +67,17 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    table = Table(settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id)
+    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
+    keys = Keys(os.environ, clock, limits.key_fresh_s, own)
+    table = Table(
+        settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
+    )
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
-    upstreams = Upstreams(limits, turn.send)
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
-    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
-    keys, entropy = Keys(os.environ, clock, limits.key_fresh_s, own), Randomness(os.urandom)
+    entropy = Randomness(os.urandom)
     caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)

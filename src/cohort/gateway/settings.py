@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from cohort.base.errors import CohortError
+from cohort.gateway.addresses import LOOPBACK_ONLY, NETWORKS_MAX, Network, networks
 
 CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
@@ -92,6 +93,7 @@ class Settings:
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
 
 
 def load_settings(path: Path) -> Settings:
@@ -118,6 +120,7 @@ def load_settings(path: Path) -> Settings:
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
+        private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
     )
     if settings.host not in LOOPBACK and not settings.expose:
         raise CohortError(
@@ -182,6 +185,16 @@ def _limits(body: Any) -> Limits:
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise _invalid(f"limits.{name}", f"must be a number above 0, found {value!r}", f"Correct `limits.{name}`.")
     return Limits(**{name: type(defaults[name])(value) for name, value in body.items()})
+
+
+def _networks(texts: Any) -> tuple[Network, ...]:
+    name, fix = "private_upstreams", "Write networks such as 127.0.0.0/8 or 10.1.2.3/32."
+    if not isinstance(texts, list) or len(texts) > NETWORKS_MAX or not all(isinstance(text, str) for text in texts):
+        raise _invalid(name, f"must be a list of at most {NETWORKS_MAX} networks", fix)
+    try:
+        return networks(texts)
+    except ValueError as error:
+        raise _invalid(name, str(error), fix) from error
 
 
 def _text(body: dict[str, Any], name: str) -> str:

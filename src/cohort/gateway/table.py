@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +31,8 @@ from cohort.gateway.contract import (
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.contract_routing import RoutingPolicy
-from cohort.gateway.dialects.operations import PROVIDERS, UPSTREAM_PATHS
 from cohort.gateway.log import Log
+from cohort.gateway.providers import header_lines, paths, provider_of
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spend.callers import Callers, compile_keys
@@ -40,6 +40,8 @@ from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
 GATEWAY = "cohort"
+Warm = Callable[[Sequence[str]], None]
+"""Makes the keys that a table refers to ready, in a thread, before the table is in force."""
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
 
@@ -58,13 +60,15 @@ class Origin(NamedTuple):
 class Target:
     """One route of a release as it is called: everything that is the same for each request, encoded once.
 
-    `heads`: of requests, by path behind the base URL. `others`: the routes to ask after this one, in order. `record`: its part of a record.
+    `provider`: the protocol that it speaks. `heads`: of requests, by path behind the base URL.
+    `others`: the routes to ask after this one, in order. `record`: its part of a record.
     """
 
     digest: str
     version: str
     route: str
     provider: str
+    key_line: str
     origin: Origin
     heads: Mapping[bytes, bytes]
     api_key: str | None
@@ -110,11 +114,18 @@ class Snapshot:
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
     breakers: tuple[Breaker, ...] = ()
 
+    @property
+    def references(self) -> list[str]:
+        """Of the keys of its routes."""
+        return sorted({route.api_key for release in self.table.releases.values() for route in release.routes if route.api_key})
+
 
 class Table:
     """Holds the snapshot in force. `take` is the only way to another one."""
 
-    def __init__(self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None, gateway: str = GATEWAY) -> None:
+    def __init__(
+        self, directory: Path, epoch: int, log: Log, breakers: Breakers | None = None, gateway: str = GATEWAY, warm: Warm = lambda _: None
+    ) -> None:
         self._path = directory / "routing.json"
         self._reserve = directory / "reserve"
         self._epoch = epoch
@@ -122,6 +133,7 @@ class Table:
         self._lock = asyncio.Lock()
         self.breakers = breakers or Breakers()
         self._gateway = gateway
+        self._warm = warm
         self.snapshot: Snapshot | None = None
 
     def keys(self) -> tuple[Callers, bool] | None:
@@ -142,6 +154,7 @@ class Table:
         try:
             self.snapshot = self._compiled(data)
             self.breakers.keep(self.snapshot.breakers)
+            self._warm(self.snapshot.references)
             self._log.write("table_loaded", version=self.version)
         except (ValueError, TypeError, AttributeError) as error:
             aside = self._path.with_name(f"routing.json.damaged-{self._epoch}")
@@ -160,7 +173,7 @@ class Table:
             if snapshot.table.version <= self.version:
                 return False
             try:
-                await asyncio.get_running_loop().run_in_executor(None, self._persist, data)
+                await asyncio.get_running_loop().run_in_executor(None, self._persist, data, snapshot.references)
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 raise CohortError(
@@ -187,7 +200,8 @@ class Table:
                 code, f"routing table refused: {error}", hint="Push a table of this version; the old one is still in force."
             ) from error
 
-    def _persist(self, data: bytes) -> None:
+    def _persist(self, data: bytes, references: Sequence[str]) -> None:
+        self._warm(references)
         try:
             self._write(data)
         except OSError:
@@ -282,18 +296,19 @@ def _led_by(name: str, policy: RoutingPolicy, routes: Mapping[str, Target]) -> T
 
 def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
-    if route.provider not in PROVIDERS:
-        raise ValueError(f"{place}.provider: unknown provider {route.provider!r}, known: {', '.join(PROVIDERS)}")
+    provider = provider_of(route, place)
     origin, path = parse_base_url(route.base_url, f"{place}.base_url")
     _check_release(release, route, place)
+    own = header_lines(route.headers, place)
     reliability = release.reliability or DEFAULT
     return Target(
         digest=release.digest,
         version=release.version,
         route=route.name,
-        provider=route.provider,
+        provider=provider.protocol,
+        key_line=provider.key_line,
         origin=origin,
-        heads={end: request_head(origin, path.encode() + end, gateway) for end in UPSTREAM_PATHS[route.provider]},
+        heads={end: request_head(origin, whole, gateway) + own for end, whole in paths(route, provider, path).items()},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -311,7 +326,12 @@ def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
     for name, text in (("version", release.version), ("digest", release.digest), ("route", route.name)):
         if not (isinstance(text, str) and text.isascii() and text.isprintable()):
             raise ValueError(f"{place}: {name} must be text that can stand in a header, found {text!r}")
-    for name, text in (("model", route.model), ("prompt", release.prompt or ""), ("api_key", route.api_key or "")):
+    for name, text in (
+        ("model", route.model),
+        ("prompt", release.prompt or ""),
+        ("api_key", route.api_key or ""),
+        ("api_version", route.api_version or ""),
+    ):
         if not isinstance(text, str):
             raise ValueError(f"{place}: {name} must be text, found {type(text).__name__}")
     if not isinstance(release.parameters, dict):

@@ -26,6 +26,10 @@ class Unreachable(UpstreamError):
     """No connection, twice: nothing was sent."""
 
 
+class Forbidden(UpstreamError):
+    """The upstream is at an address that this installation does not allow: nothing was sent."""
+
+
 class Overloaded(UpstreamError):
     """No connection was free and too many requests wait already: nothing was sent."""
 

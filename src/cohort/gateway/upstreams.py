@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections import deque
 
+from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
-from cohort.gateway.upstream_connection import NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
+from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
 
 
 class _Pool:
@@ -25,7 +28,8 @@ class _Pool:
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits, send: Send) -> None:
+    def __init__(self, limits: Limits, send: Send, guard: AddressGuard) -> None:
+        self._guard = guard
         self._limits = limits
         self._send = send
         self._loop = asyncio.get_running_loop()
@@ -40,7 +44,7 @@ class Upstreams:
         `patient` false: do not wait for a free connection. The caller bounds the time.
 
         Raises:
-            Unreachable, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
+            Unreachable, Forbidden, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
         connection = self._idle(origin)
         reused = connection is not None
@@ -174,11 +178,27 @@ class Upstreams:
         return await self._loop.create_task(self._connect_in_time(origin))  # a task, for `asyncio.timeout`: calls have none
 
     async def _connect_in_time(self, origin: Origin) -> UpstreamConnection:
-        context = self._tls_context() if origin.scheme == "https" else None
         async with asyncio.timeout(self._limits.connect_s):
-            _, protocol = await self._loop.create_connection(
-                lambda: UpstreamConnection(origin, self._limits, self._send), origin.host, origin.port, ssl=context
-            )
+            found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            allowed = [address for address in addresses if self._guard.permits(address)]
+            if not allowed:
+                raise Forbidden(f"{origin} is at {', '.join(addresses)}, which is not public (`gateway.private_upstreams` allows more)")
+            for address in allowed[:-1]:
+                with contextlib.suppress(OSError):
+                    return await self._dial(origin, address)
+            return await self._dial(origin, allowed[-1])
+
+    async def _dial(self, origin: Origin, address: str) -> UpstreamConnection:
+        """Connect to the very address that was checked: a literal is not looked up again."""
+        context = self._tls_context() if origin.scheme == "https" else None
+        _, protocol = await self._loop.create_connection(
+            lambda: UpstreamConnection(origin, self._limits, self._send),
+            address,
+            origin.port,
+            ssl=context,
+            server_hostname=origin.host if context else None,
+        )
         return protocol
 
     def _tls_context(self) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort import __version__
 from cohort.base.errors import CohortError
-from cohort.base.settings import DataDir, Settings
+from cohort.base.settings import LOOPBACK_ONLY, DataDir, Settings
 from cohort.ops.files import write_private
 from cohort.ops.installation import Installation, compact
 from cohort.ops.ports import answers
@@ -45,12 +45,12 @@ def listeners(settings: Settings, installation: Installation) -> tuple[Listener,
 
 
 def _check_limits(settings: Settings, written: Path) -> None:
-    """Have the gateway's own reader look at its configuration, so that a wrong limit is told now and not in a log.
+    """Have the gateway's own reader look at its configuration, so that a wrong limit or network is told now and not in a log.
 
     Raises:
-        CohortError CONFIG_INVALID: names the limit.
+        CohortError CONFIG_INVALID: names it.
     """
-    if settings.gateway.limits:
+    if settings.gateway.limits or settings.gateway.private_upstreams != LOOPBACK_ONLY:
         from cohort.gateway.settings import load_settings
 
         try:
@@ -74,6 +74,7 @@ def gateway_config(settings: Settings, installation: Installation) -> dict[str, 
         "cache_redis": settings.gateway.cache_redis,
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),
+        "private_upstreams": list(settings.gateway.private_upstreams),
     }
 
 

@@ -188,8 +188,8 @@ def test_an_unknown_provider_is_named_with_the_known_ones():
     error = refused(swapped('{provider: openai, base_url: "http://127.0.0.1:9102', '{provider: OpenAl, base_url: "http://127.0.0.1:9102'))
     assert error.code == "PROVIDER_UNKNOWN"
     assert error.message == "support.yaml:6: routes.backup.provider: unknown provider 'OpenAl'"
-    assert (error.field, error.details) == ("routes.backup.provider", {"known": ["openai", "openai-responses", "anthropic"]})
-    assert error.hint == "Use one of: openai, openai-responses, anthropic. Did you mean `openai`?"
+    assert (error.field, error.details) == ("routes.backup.provider", {"known": ["openai", "openai-responses", "azure", "anthropic"]})
+    assert error.hint == "Use one of: openai, openai-responses, azure, anthropic. Did you mean `openai`?"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from cohort.gateway.dialects.messages_voice import VOICE as MESSAGES_VOICE
 from cohort.gateway.dialects.openai_same import VOICE, Through, parse_chat, parse_plain
 from cohort.gateway.dialects.responses import Memory, ResponsesOverChat, ResponsesOverMessages, ResponsesThrough, ResponsesVoice, parser
 
-PROVIDERS = ("openai", "openai-responses", "anthropic")
-"""Protocols of upstreams."""
 _OPENAI_PATHS = (b"/chat/completions", b"/completions", b"/embeddings", b"/moderations")
 UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
     "openai": _OPENAI_PATHS,
@@ -21,9 +19,6 @@ UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
     "anthropic": (b"/messages", b"/messages/count_tokens"),
 }
 """What may be asked of each kind of upstream, behind its base URL."""
-_BEARER = "authorization: Bearer {}\r\n"
-KEY_LINES: Mapping[str, str] = {"openai": _BEARER, "openai-responses": _BEARER, "anthropic": "x-api-key: {}\r\n"}
-"""How each kind of upstream is given its key."""
 
 
 def _ways(openai: Passage, anthropic: Passage | None, responses: Passage | None = None) -> dict[str, Passage]:

@@ -260,7 +260,7 @@ class Attempts:
         return b"".join(parts)
 
     def _message(self, target: Target, passage: Passage, request: Request, body: bytes) -> bytes:
-        own = self._keys.authorization(target.api_key, target.provider)
+        own = self._keys.authorization(target.api_key, target.key_line)
         passed = passage.headers(request.headers)
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from cohort.base.ids import Entropy
 from cohort.gateway.contract_reliability import Reliability
 from cohort.gateway.keys import KeyMissing
-from cohort.gateway.upstream_connection import Overloaded, Unreachable, UpstreamError
+from cohort.gateway.upstream_connection import Forbidden, Overloaded, Unreachable, UpstreamError
 
 JITTER_BYTES = 4
 
@@ -46,7 +46,7 @@ def fault_of_status(status: int) -> Fault:
 def fault_of_error(error: UpstreamError | KeyMissing) -> Fault:
     if isinstance(error, Unreachable):
         return Fault.REFUSED
-    return Fault.ELSEWHERE if isinstance(error, (KeyMissing, Overloaded, Slow)) else Fault.UNCERTAIN
+    return Fault.ELSEWHERE if isinstance(error, (Forbidden, KeyMissing, Overloaded, Slow)) else Fault.UNCERTAIN
 
 
 def wait_s(tried: int, retry_after_s: float | None, limits: Reliability, entropy: Entropy) -> float | None:

@@ -1,0 +1,1 @@
+"""Parts of bench/gateway.py: what is asked, who answers, who asks."""
