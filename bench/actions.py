@@ -3,8 +3,9 @@
     python bench/actions.py [--rounds N] [--commands N] [--json]
 
 Every room is the real one: SQLite with synchronous=FULL, the signed audit log in a file of its own, tokens, approvals, a directory
-workspace through openat2, a warm bubblewrap sandbox where this machine allows one. Rounds of the governed and the bare operation take turns.
-Figures in microseconds; the steps are those of the gate, each from the one before it.
+workspace through openat2, a warm bubblewrap sandbox where this machine allows one. Rounds of the governed and the bare operation take turns,
+and so does Microsoft's agent-governance-toolkit where `agt_rivals.py` finds it. Figures in microseconds; the steps are those of the gate, each
+from the one before it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import agt_rivals
+from agt_rivals import Agt
 
 from cohort.base.clock import SystemClock
 from cohort.base.ids import ActionId, WorkspaceId
@@ -57,14 +61,22 @@ class Steps:
 
 
 def timed(call: Callable[[], object]) -> float:
+    """What `call` says it took, where it is a number (a rival in another process), or how long it was away."""
     start_ns = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start_ns) / 1000
+    said = call()
+    taken_us = (time.perf_counter_ns() - start_ns) / 1000
+    return said if isinstance(said, float) else taken_us
 
 
 def summary(taken: list[float]) -> dict[str, float]:
     ordered = sorted(taken)
-    return {"p50_us": round(statistics.median(ordered), 1), "p99_us": round(ordered[int(len(ordered) * 0.99)], 1)}
+    p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
+    return {
+        "p50_us": round(p50, 1),
+        "p99_us": round(p99, 1),
+        "least_us": round(ordered[0], 1),
+        "per_s": round(1e6 / statistics.mean(ordered)),
+    }
 
 
 def in_turns(calls: dict[str, Callable[[int], object]], rounds: int) -> dict[str, dict[str, float]]:
@@ -108,7 +120,7 @@ def place_of(kernel: Kernel) -> Place:
     return kernel.workspaces.place(WorkspaceId(str(kernel.identity.agents.find("smoke-1").workspace)))
 
 
-def files(kernel: Kernel, token: str, steps: Steps, rounds: int) -> dict[str, Any]:
+def files(kernel: Kernel, token: str, steps: Steps, rounds: int, rival: Agt | None) -> dict[str, Any]:
     """Writing and reading a file of 1 KiB, governed and bare."""
     place, data = place_of(kernel), CONTENT.encode()
 
@@ -124,6 +136,11 @@ def files(kernel: Kernel, token: str, steps: Steps, rounds: int) -> dict[str, An
         "read, bare": lambda number: kernel.files.read(place, f"f{number % 50}"),
         "limit: two durable records": lambda _number: two_records(kernel),
     }
+    if rival is not None:
+        calls |= {
+            f"AGT {rival.version}: {what}": lambda _number, what=what: rival(what)
+            for what in ("write", "write, synced", "read", "read, synced")
+        }
     found = in_turns(calls, rounds)
     return {"operations": found, "steps": {step: summary(taken) for step, taken in steps.taken.items()}}
 
@@ -154,18 +171,28 @@ def policy(kernel: Kernel, token: str, rounds: int) -> dict[str, Any]:
     parsed = parsing.parse(Request("files.write", {"path": "a/b", "content": CONTENT}))
     found = facts.gather(parsed.bind(ActionId("act_aaaaaaaaaaaaaaaa"), caller), parsed.row, caller, Taint(), Level.FULL)
     decided = kernel.rooms.policies.current()
-    return in_turns({"policy, one decision": lambda _number: decided.judge(found)}, rounds)
+
+    def afresh() -> None:
+        decided.answers.clear()
+        decided.judge(found)
+
+    return in_turns(
+        {"policy, one decision": lambda _number: decided.judge(found), "policy, never asked before": lambda _number: afresh()}, rounds
+    )
 
 
 def run(rounds: int, command_rounds: int) -> dict[str, Any]:
-    steps = Steps()
+    steps, rival = Steps(), agt_rivals.found()
     with machine(steps) as (kernel, sandbox):
         token = kernel.agent(autonomy=Autonomy.AGGRESSIVE)
-        report = files(kernel, token, steps, rounds)
+        report = files(kernel, token, steps, rounds, rival)
         report["operations"] |= policy(kernel, token, rounds)
         if sandbox is not None:
             report["operations"] |= commands(kernel, sandbox, token, command_rounds)
-    report["machine"] = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    if rival is not None:
+        rival.close()
+    load = f"load {os.getloadavg()[0]:.1f}"
+    report["machine"] = f"{os.cpu_count()} cores, {load}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
     return report
 
 
@@ -181,9 +208,9 @@ def main() -> None:
         return
     print(report["machine"])
     for kind in ("operations", "steps"):
-        print(f"\n{kind:34} {'p50 us':>10} {'p99 us':>10}")
+        print(f"\n{kind:34} {'p50 us':>10} {'p99 us':>10} {'least us':>10} {'per s':>8}")
         for name, figures in report[kind].items():
-            print(f"{name:34} {figures['p50_us']:10.1f} {figures['p99_us']:10.1f}")
+            print(f"{name:34} {figures['p50_us']:10.1f} {figures['p99_us']:10.1f} {figures['least_us']:10.1f} {figures['per_s']:8}")
     print()
     for name in ("write", "read", "warm command"):
         if f"{name}, bare" in report["operations"]:

@@ -182,7 +182,7 @@ def verification(folder: Path, entries: int) -> list[Row]:
             "what": f"full verification of {full[0].size:,} records, seconds",
             "median": statistics.median(one.duration_us for one in full) / 1e6,
         },
-        {"what": "its processor time on two threads, seconds", "median": statistics.median(spent)},
+        {"what": "its processor time in this process, seconds", "median": statistics.median(spent)},
         {"what": "the best of three, seconds", "median": min(one.duration_us for one in full) / 1e6},
         {"what": "quick verification after one more record, milliseconds", "median": statistics.median(quick) / 1e3},
         {"what": "proof of one record, milliseconds", "median": 1e3 * _timed(lambda: room.desk.prove(entries // 3))},

@@ -24,6 +24,10 @@ class Answers:
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+
     def get(self, question: Question) -> Verdict | None:
         return self._known.get(question)
 

@@ -71,9 +71,14 @@ class Frontier:
 
     def extend_tile(self, leaves: Sequence[bytes]) -> Node:
         """Add a full tile at once; the size must be a multiple of its width. The node of the tile itself."""
-        if self.size % TILE_WIDTH or len(leaves) != TILE_WIDTH:
-            raise ValueError(f"a tile of {len(leaves)} leaves cannot be added at {self.size}")
-        hashed = complete(leaves)
+        if len(leaves) != TILE_WIDTH:
+            raise ValueError(f"{len(leaves)} leaves are no tile")
+        return self.add_tile(complete(leaves))
+
+    def add_tile(self, hashed: bytes) -> Node:
+        """Add a full tile by its hash; the size must be a multiple of its width. The node of the tile itself."""
+        if self.size % TILE_WIDTH:
+            raise ValueError(f"a tile cannot be added at {self.size}")
         node = Node(TILE_HEIGHT, self.size >> TILE_HEIGHT, hashed)
         rest = self.size >> TILE_HEIGHT
         while rest & 1:

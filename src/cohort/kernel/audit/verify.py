@@ -6,24 +6,21 @@ outcome) and anchored range (how much of the log another place vouches for).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
 from cohort.base.errors import CohortError
-from cohort.kernel.audit import beside, diagnosis, joined
+from cohort.kernel.audit import beside, diagnosis
 from cohort.kernel.audit.diagnosis import Finding
-from cohort.kernel.audit.joined import Stretch
-from cohort.kernel.audit.merkle import TILE_HEIGHT, TILE_WIDTH, Frontier, Node
+from cohort.kernel.audit.hashing import Hashed, hashers, tiles_of
+from cohort.kernel.audit.merkle import TILE_HEIGHT, TILE_WIDTH, Frontier, Node, complete
 from cohort.kernel.audit.ring import Ring, RingNow, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.storage.database import Database
 
 ROWS_AT_ONCE = 32 * TILE_WIDTH
-STRETCHES_AHEAD = 2
-"""How many of that size are read while one is hashed."""
 
 Progress = Callable[[int, int], None]
 
@@ -120,14 +117,6 @@ def _beyond(landmarks: Sequence[Landmark], signed: int) -> Finding | None:
     )
 
 
-def _leaves(stretch: Stretch | None) -> list[bytes] | None:
-    """The hashes of its entries; None when they are not those stored beside them, or nothing was read."""
-    if stretch is None:
-        return None
-    leaves = [sha256(entry).digest() for entry in stretch.entries]
-    return leaves if b"".join(leaves) == stretch.leaves else None
-
-
 class _Scan:
     """One pass over the entries from the first to `size`."""
 
@@ -144,44 +133,37 @@ class _Scan:
 
     def run(self) -> Finding | None:
         found = None
-        with ThreadPoolExecutor(1, "audit-read") as reader:
-            ahead: deque[Future[Stretch | None]] = deque()
+        with hashers(self._database, self._size, ROWS_AT_ONCE) as hashed:
             for low in range(0, self._size, ROWS_AT_ONCE):
-                while len(ahead) <= STRETCHES_AHEAD:
-                    ahead.append(reader.submit(self._stretch, low + len(ahead) * ROWS_AT_ONCE))
-                found = self._chunk(low, min(self._size, low + ROWS_AT_ONCE), ahead.popleft().result())
-                self._progress(min(self._size, low + ROWS_AT_ONCE), self._size)
+                high = min(self._size, low + ROWS_AT_ONCE)
+                found = self._chunk(low, high, hashed.get(low))
+                self._progress(high, self._size)
                 if found is not None:
                     break
         return found or self._node_finding()
 
-    def _stretch(self, low: int) -> Stretch | None:
-        return joined.read(self._database, low, min(self._size, low + ROWS_AT_ONCE)) if low < self._size else None
-
-    def _chunk(self, low: int, high: int, stretch: Stretch | None) -> Finding | None:
+    def _chunk(self, low: int, high: int, hashed: Hashed | None) -> Finding | None:
         with self._database.read() as connection:
             rows = Rows(connection)
-            leaves = _leaves(stretch)
-            if leaves is None:
+            if hashed is None:
                 found = rows.entries(low, high)
                 if (gap := diagnosis.gap(found, low, high)) is not None:
                     return gap
                 leaves = [sha256(b"\x00" + entry).digest() for _, entry, _ in found]
                 if leaves != [row[2] for row in found]:
                     return diagnosis.unequal(rows, found, leaves, self.frontier, self.head)
+                hashed = Hashed(leaves, [complete(tile) for tile in tiles_of(leaves) if len(tile) == TILE_WIDTH])
             kept = rows.run(TILE_HEIGHT, low >> TILE_HEIGHT, high >> TILE_HEIGHT)
-            return self._grow(rows, leaves, kept)
+            return self._grow(rows, hashed, kept)
 
-    def _grow(self, rows: Rows, leaves: list[bytes], kept: Sequence[bytes]) -> Finding | None:
-        for start in range(0, len(leaves), TILE_WIDTH):
-            tile = leaves[start : start + TILE_WIDTH]
+    def _grow(self, rows: Rows, hashed: Hashed, kept: Sequence[bytes]) -> Finding | None:
+        for number, tile in enumerate(tiles_of(hashed.leaves)):
             if (wrong := self._agree(rows, tile)) is not None:
                 return wrong
             if len(tile) < TILE_WIDTH:
                 self.frontier.extend(tile)
                 continue
-            node = self.frontier.extend_tile(tile)
-            number = start // TILE_WIDTH
+            node = self.frontier.add_tile(hashed.tiles[number])
             if self._wrong_node is None and (number >= len(kept) or kept[number] != node.hash):
                 self._wrong_node = node
         return None

@@ -14,12 +14,14 @@ from typing import Any
 
 from cohort.base.clock import Clock
 from cohort.kernel.model import Command, Level, Limits, Place
-from cohort.kernel.sandbox import commands, opening, profile, seccomp
+from cohort.kernel.sandbox import commands, opening, profile, seccomp, stage_zero
 from cohort.kernel.sandbox.cgroups import Cgroups, Group
 from cohort.kernel.sandbox.ends import Ends
 from cohort.kernel.sandbox.execution import Watch
 from cohort.kernel.sandbox.memory import Watchdog
-from cohort.kernel.sandbox.spawner import OnSpawn, Order, Spawn, Spawner, unavailable
+from cohort.kernel.sandbox.spawner import Line, OnSpawn, Order, Spawn, Spawner, unavailable
+from cohort.kernel.sandbox.stage_two import Image
+from cohort.kernel.sandbox.stage_zero import Start
 from cohort.kernel.sandbox.ways_out import Fund, Listener, Proxy, unfunded, unobserved
 
 SETUP_WAIT_S = 10.0
@@ -123,14 +125,39 @@ def ask(ends: Ends, wanted: Wanted) -> None:
         ends.give(number, content)
 
 
-def order(parts: Parts, wanted: Wanted, group: Group | None) -> Order:
-    """The order to the spawner. Errors: SANDBOX_UNAVAILABLE, as `profile.owner`."""
-    return Order(
-        argv=(parts.binary, "--args", str(ARGUMENTS), "--", *wanted.argv),
-        owner=profile.owner(wanted.place),
-        rlimits=profile.rlimits(wanted.limits, timed=wanted.timed),
-        cgroups=() if group is None else group.joins,
-    )
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A box that the spawner was asked for. `program`: what it starts it by, None where it forks."""
+
+    line: Line
+    id: int
+    told: int
+    program: Image | None
+
+
+def start(parts: Parts, wanted: Wanted, group: Group | None, ends: Ends, *, program: bool) -> Asked:
+    """Have the spawner start the box with all that `ends` has for it. `program`: by one of machine code, where the system lets us.
+
+    Errors: SANDBOX_UNAVAILABLE, also as `profile.owner`; those of `Line.start`.
+    """
+    line = parts.spawner.line()
+    argv = (parts.binary, "--args", str(ARGUMENTS), "--", *wanted.argv)
+    owner, rlimits = profile.owner(wanted.place), profile.rlimits(wanted.limits, timed=wanted.timed)
+    groups = () if group is None else group.joins
+    image = _program(Start(parts.binary, _free(ends), groups, owner, profile.within(rlimits, parts.spawner.pid)), ends) if program else None
+    order = Order(argv) if image is not None else Order(argv, owner=owner, rlimits=rlimits, cgroups=groups)
+    id, told = line.start(order, ends.theirs)
+    return Asked(line, id, told, image)
+
+
+def _program(start: Start, ends: Ends) -> Image | None:
+    image = stage_zero.image(start)
+    possible = max(ends.theirs) < stage_zero.LOW and ends.lend_program(image.file) is not None
+    return image if possible else None
+
+
+def _free(ends: Ends) -> int:
+    return next(number for number in range(len(ends.theirs) + 1) if number not in ends.theirs)
 
 
 def etc_files(place: Place) -> Files:

@@ -78,12 +78,12 @@ class Cold:
                 if not _looked_at(wanted, command):
                     os.write(ends.ours["go"], stage_two.GO_AHEAD)
                 boxes.ask(ends, wanted)
-                line = self._parts.spawner.line()
-                id, told = line.start(boxes.order(self._parts, wanted, group), ends.theirs)
+                asked = boxes.start(self._parts, wanted, group, ends, program=True)
             bounds = Bounds(time_s, limits.output_bytes, boxes.level(self._level, place, group))
             ours = ends.ours
-            pipes = Pipes(told, ours["stdout"], ours["stderr"], None if time_s is None else ours["stdin"], ours["tell"])
-            execution = Execution(line, id, pipes, bounds, self._parts.clock, _understanding(image, command), stdin=command.stdin)
+            pipes = Pipes(asked.told, ours["stdout"], ours["stderr"], None if time_s is None else ours["stdin"], ours["tell"])
+            understand = _understanding(image, asked.program, command)
+            execution = Execution(asked.line, asked.id, pipes, bounds, self._parts.clock, understand, stdin=command.stdin)
             begun = Begun(execution, ours["stdin"], ExitStack(), group)
             self._active.add(str(place.workspace), execution)
             after.callback(self._active.remove, str(place.workspace), execution)
@@ -149,11 +149,12 @@ def _stdio(ends: Ends) -> None:
     ends.speak("go", stage_two.GO)
 
 
-def _understanding(image: stage_two.Image, command: Command) -> Callable[[bytes, bytes], Told]:
-    """What bubblewrap's end and stage two's words mean together."""
+def _understanding(image: stage_two.Image, before: stage_two.Image | None, command: Command) -> Callable[[bytes, bytes], Told]:
+    """What bubblewrap's end and the words of stage two, or of what started bubblewrap, mean together."""
+    images = (image,) if before is None else (image, before)
 
     def understand(told: bytes, extra: bytes) -> Told:
-        outer, ended = lines(told), stage_two.ending(extra, image)
+        outer, ended = lines(told), stage_two.ending(extra, *images)
         if "error" in outer:
             return Told(False, None, 0, None, f"bubblewrap was not started: {outer['error']}")
         if ended.failed == "folder":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import resource
+from collections.abc import Iterable
 
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
 from cohort.kernel.model import Limits, Place
 from cohort.kernel.sandbox import landlock
 from cohort.kernel.sandbox.commands import PROXY_PORT, WORKSPACE
@@ -48,6 +49,17 @@ def nproc(limits: Limits) -> tuple[int, int]:
 
 def _at_most(hard: int, wanted: int) -> int:
     return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+
+
+def within(rlimits: Iterable[tuple[int, int]], pid: int | None) -> tuple[tuple[int, int], ...]:
+    """The same limits, none of them beyond what process `pid` may have: whoever it starts, and is not root, cannot go beyond it either.
+
+    Errors: SANDBOX_UNAVAILABLE: there is no such process any more.
+    """
+    try:
+        return tuple((kind, _at_most(resource.prlimit(pid or 0, kind)[1], value)) for kind, value in rlimits)
+    except ProcessLookupError as error:
+        raise CohortError("SANDBOX_UNAVAILABLE", "the spawner has ended", retry=Retry.SAFE, hint="Try again.") from error
 
 
 def sized(limits: Limits) -> tuple[int, int]:

@@ -108,7 +108,6 @@ class Runners:
         """A new sandbox, marked busy. Errors: SANDBOX_UNAVAILABLE."""
         place, limits, protected = key
         wanted = Wanted(place, limits, _argv(self._abi, network), (*_files(), *boxes.etc_files(place)), dict(protected), timed=False)
-        outer = self._parts.spawner.line()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ExitStack() as after, Ends() as ends:
             group = self._parts.enter(place, limits, after)
@@ -117,8 +116,9 @@ class Runners:
             ends.hear("stderr", 2)
             ends.hear("ready", boxes.TELL)
             boxes.ask(ends, wanted)
-            id, told = outer.start(boxes.order(self._parts, wanted, group), ends.theirs)
-        sandbox = Sandbox(key, Line(ours), outer, id, told, ends.ours["stderr"], 0, self._parts.clock.monotonic_s())
+            asked = boxes.start(self._parts, wanted, group, ends, program=self._program)
+        used_s = self._parts.clock.monotonic_s()
+        sandbox = Sandbox(key, Line(ours), asked.line, asked.id, asked.told, ends.ours["stderr"], 0, used_s)
         try:
             self._wait_until_up(sandbox, ends, dict(protected))
         except CohortError:

@@ -155,6 +155,12 @@ class Spawner:
             self._line = Line(ours)
             return self._line
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None when there is none. What it starts inherits from it."""
+        process = self._process
+        return None if process is None else process.pid
+
     def close(self) -> None:
         """End everything that was started; afterwards a new order starts a new spawner."""
         with self._lock:

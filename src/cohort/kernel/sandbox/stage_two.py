@@ -33,7 +33,7 @@ FAILURE = struct.Struct("=Qq")
 IMAGES_KEPT = 64
 """An agent executes the same program in the same folder again and again; only its arguments are not part of the image."""
 RESTRICT_SELF = 446
-_BASE = 0x400000
+BASE = 0x400000
 _HEADER, _PROGRAM_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
 _CALL = struct.Struct("<q6qq")
 """Number, six arguments, the least that counts as success."""
@@ -145,11 +145,17 @@ class Image:
     names: tuple[str, ...]
     list_at: int
 
+    def call_at(self, address: int) -> str | None:
+        """The name of the call at `address` in its list; None where there is none."""
+        place, rest = divmod(address - self.list_at, _CALL.size)
+        return self.names[place] if 0 <= place < len(self.names) and rest == 0 else None
 
-class _Image:
-    """Code, data and the list, as one segment that can be read and executed but not written."""
 
-    def __init__(self) -> None:
+class Program:
+    """Code, data and the list, as one segment that can be read and executed but not written. `base`: where it is in memory, below 2 GiB."""
+
+    def __init__(self, base: int = BASE) -> None:
+        self._base = base
         self._text = bytearray(_CODE)
         self._list = bytearray()
         self._variables = 0
@@ -158,7 +164,7 @@ class _Image:
     def data(self, content: bytes) -> int:
         """Put `content` into the image; its address."""
         self._text += bytes(-len(self._text) % 8)
-        at = _BASE + _HEADERS + len(self._text)
+        at = self._base + _HEADERS + len(self._text)
         self._text += content
         return at
 
@@ -175,14 +181,14 @@ class _Image:
 
     def finished(self) -> Image:
         body = bytes(self._text) + bytes(-len(self._text) % 8)
-        at = _BASE + _HEADERS + len(body)
+        at = self._base + _HEADERS + len(body)
         body = body.replace(bytes.fromhex("bb44332211"), b"\xbb" + struct.pack("<I", at), 1)
         body = body.replace(bytes.fromhex("41be33221100"), b"\x41\xbe" + struct.pack("<I", self._variables), 1)
         body = body.replace(bytes.fromhex("bf88776655"), b"\xbf" + struct.pack("<I", TELL), 1) + bytes(self._list)
         size = _HEADERS + len(body)
         identity = b"\x7fELF\x02\x01\x01" + bytes(9)
-        header = _HEADER.pack(identity, 2, 62, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0)
-        segment = _PROGRAM_HEADER.pack(1, 5, 0, _BASE, _BASE, size, size, 0x1000)
+        header = _HEADER.pack(identity, 2, 62, 1, self._base + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+        segment = _PROGRAM_HEADER.pack(1, 5, 0, self._base, self._base, size, size, 0x1000)
         stack = _PROGRAM_HEADER.pack(0x6474E551, 6, 0, 0, 0, 0, 0, 16)
         return Image(header + segment + stack + body, tuple(self.names), at)
 
@@ -193,7 +199,7 @@ _HEADERS = _HEADER.size + 2 * _PROGRAM_HEADER.size
 @lru_cache(IMAGES_KEPT)
 def image(plan: Plan) -> Image:
     """The executable for `plan`."""
-    made = _Image()
+    made = Program()
     if plan.alone:
         _supervise(made)
     made.call("no new privileges", _PRCTL, _SET_NO_NEW_PRIVS, 1)
@@ -209,7 +215,7 @@ def image(plan: Plan) -> Image:
     return made.finished()
 
 
-def _supervise(made: _Image) -> None:
+def _supervise(made: Program) -> None:
     made.call("dumpable", _PRCTL, _SET_DUMPABLE, 0)
     made.call("set up", _WRITE, TELL, made.data(SET_UP), len(SET_UP))
     made.call("permission to begin", _SPLICE, GO, 0, TELL, 0, len(GO_AHEAD), 0, least=len(GO_AHEAD))
@@ -217,7 +223,7 @@ def _supervise(made: _Image) -> None:
     made.call("fork", _SPLIT)
 
 
-def _confine(made: _Image, rules: landlock.Rules, abi: int) -> None:
+def _confine(made: Program, rules: landlock.Rules, abi: int) -> None:
     header = landlock.attributes(rules, abi)
     made.call("Landlock", landlock.CREATE_RULESET, made.data(header), len(header), 0)
     for path, access in rules.files:
@@ -231,15 +237,18 @@ def _confine(made: _Image, rules: landlock.Rules, abi: int) -> None:
     made.call("Landlock", _CLOSE, _RULESET)
 
 
-def ending(told: bytes, image: Image) -> Ending:
-    """What the bytes on descriptor `TELL` mean. Anything that is not as it should be means that it did not start, or has no status."""
+def ending(told: bytes, *images: Image) -> Ending:
+    """What the bytes on descriptor `TELL` mean. Anything that is not as it should be means that it did not start, or has no status.
+
+    `images`: of this program, and of others that write to the same descriptor when they fail.
+    """
     told = told.removeprefix(SET_UP).removeprefix(GO_AHEAD)
     if not told.startswith(STARTED):
         if len(told) < FAILURE.size:
             return Ending(False, None, 0, 0, None, 0)
         at, result = FAILURE.unpack_from(told)
-        place = (at - image.list_at) // _CALL.size
-        return Ending(False, None, 0, 0, image.names[place] if 0 <= place < len(image.names) else "stage two", -result)
+        names = [name for image in images if (name := image.call_at(at)) is not None]
+        return Ending(False, None, 0, 0, names[0] if names else "stage two", -result)
     rest = told[len(STARTED) :]
     if len(rest) < REPORT.size:
         return Ending(True, None, 0, 0, None, 0)

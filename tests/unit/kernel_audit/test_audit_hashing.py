@@ -1,0 +1,177 @@
+"""Other processes hash the log: what they say is what reading it row by row says, and nothing hangs on them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from cohort.kernel.audit import hasher, hashing, verify
+from cohort.kernel.audit.merkle import complete
+from cohort.kernel.audit.store import Rows
+from support_audit import change, fill, open_room
+
+STRETCH = 512
+SIZE = 4 * STRETCH + 300
+
+
+@pytest.fixture
+def room(sqlite_database, tmp_path, monkeypatch):
+    """A log of five stretches, the last of them not whole."""
+    monkeypatch.setattr(hashing, "RECORDS_MIN", 1)
+    monkeypatch.setattr(verify, "ROWS_AT_ONCE", STRETCH)
+    room = open_room(sqlite_database, tmp_path)
+    fill(room, SIZE)
+    return room
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that are started."""
+    made = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            made.append(self)
+
+    monkeypatch.setattr(hashing.subprocess, "Popen", Noted)
+    return made
+
+
+def told(room):
+    answer = room.desk.verify()
+    return answer.integrity, answer.first_bad, answer.root
+
+
+def entries_of(database, low, high):
+    with database.read() as connection:
+        return Rows(connection).entries(low, high)
+
+
+def test_each_stretch_comes_with_the_hashes_that_its_rows_have(room, sqlite_database, started):
+    with hashing.hashers(sqlite_database, SIZE, STRETCH) as hashed:
+        for low in range(0, SIZE, STRETCH):
+            leaves = [leaf for _, _, leaf in entries_of(sqlite_database, low, min(SIZE, low + STRETCH))]
+            found = hashed.get(low)
+            assert found.leaves == leaves
+            assert found.tiles == [complete(tile) for tile in hashing.tiles_of(leaves) if len(tile) == 256]
+    assert len(started) == hashing.PROCESSES
+    assert all(process.returncode is not None for process in started)
+
+
+def test_the_answer_is_the_same_with_and_without_them(room, started, monkeypatch):
+    with_them = told(room)
+    monkeypatch.setattr(hashing, "RECORDS_MIN", SIZE + 1)
+    assert told(room) == with_them
+    assert with_them[0] == "verified"
+    assert len(started) == hashing.PROCESSES
+
+
+@pytest.mark.parametrize("place", [0, 1, STRETCH - 1, STRETCH, 2 * STRETCH + 40, SIZE - 1])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entries SET entry = replace(entry, 'files', 'Files') WHERE idx = ?",
+        "DELETE FROM audit_entries WHERE idx = ?",
+        "UPDATE audit_entries SET leaf = randomblob(32) WHERE idx = ?",
+    ],
+)
+def test_the_first_wrong_record_is_named_in_every_stretch(room, sqlite_database, statement, place):
+    change(sqlite_database, (statement, [place]), (statement, [min(SIZE - 1, place + STRETCH)]))
+    assert told(room)[:2] == ("broken", place)
+
+
+def test_leaf_hashes_cannot_borrow_from_each_other(room, sqlite_database):
+    one, two = (leaf for _, _, leaf in entries_of(sqlite_database, 3, 5))
+    change(
+        sqlite_database,
+        ("UPDATE audit_entries SET leaf = ? WHERE idx = 3", [one + two[:1]]),
+        ("UPDATE audit_entries SET leaf = ? WHERE idx = 4", [two[1:]]),
+    )
+    assert told(room)[:2] == ("broken", 3)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "",
+        "raise SystemExit(1)",
+        "print(end='x')",
+        "import sys; sys.stdin.readline(); print(end=chr(1) + 'half')",
+        "import os; os.kill(os.getpid(), 9)",
+    ],
+)
+def test_a_process_that_gives_no_whole_answer_is_done_without(room, tmp_path, monkeypatch, started, program):
+    script = tmp_path / "other.py"
+    script.write_text(program)
+    monkeypatch.setattr(hasher, "__file__", str(script))
+    assert told(room)[0] == "verified"
+    assert all(process.returncode is not None for process in started)
+
+
+def test_a_process_that_says_a_stretch_is_whole_cannot_make_it_so(room, sqlite_database, tmp_path, monkeypatch):
+    """The tree is built of what it says: a wrong hash does not lead to the signed root."""
+    script = tmp_path / "liar.py"
+    script.write_text(
+        "import sys\nfor line in sys.stdin:\n low, high = map(int, line.split())\n n = high - low\n"
+        " sys.stdout.buffer.write(b'\\x01' + bytes(32 * (n + n // 256)))\n sys.stdout.buffer.flush()\n"
+    )
+    monkeypatch.setattr(hasher, "__file__", str(script))
+    assert told(room)[0] == "broken"
+
+
+def test_without_a_python_to_start_nothing_is_missing(room, monkeypatch, started):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert told(room)[0] == "verified"
+    assert not started
+
+
+def test_they_end_when_the_verification_is_broken_off(room, started):
+    class Enough(Exception):
+        pass
+
+    def stop(done, count):
+        assert count == SIZE
+        raise Enough
+
+    with pytest.raises(Enough):
+        room.desk.verify(progress=stop)
+    assert len(started) == hashing.PROCESSES
+    assert all(process.returncode is not None for process in started)
+
+
+def test_it_ends_by_itself_when_whoever_asked_has_been_killed(room, sqlite_database):
+    file = hashing._file(sqlite_database)
+    process = subprocess.Popen([sys.executable, hasher.__file__, file], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={})
+    process.stdin.close()
+    assert process.wait(30) == 0
+
+
+def test_a_file_without_a_log_beside_it_is_read_without_making_one(room, sqlite_database, tmp_path):
+    sqlite_database.close()
+    file = hashing._file(sqlite_database)
+    sqlite_database.close()
+    assert not os.path.exists(f"{file}-wal")
+    connection = hasher.connected(hasher.Path(file))
+    assert connection.execute("SELECT count(*) FROM audit_entries").fetchone() == (SIZE,)
+    assert not os.path.exists(f"{file}-wal")
+    with pytest.raises(sqlite3.OperationalError):
+        connection.execute("DELETE FROM audit_entries")
+
+
+def test_what_the_program_says(monkeypatch, room, sqlite_database, capsysbinary):
+    rows = [(entry, leaf) for _, entry, leaf in entries_of(sqlite_database, 0, 300)]
+    monkeypatch.setattr(sys, "argv", ["hasher.py", hashing._file(sqlite_database)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("0 300\n0 301\n5 400000\n"))
+    before = hasher.signal.getsignal(hasher.signal.SIGINT)
+    hasher.main()
+    hasher.signal.signal(hasher.signal.SIGINT, before)
+    whole = b"".join([b"\x01", *(leaf for _, leaf in rows), complete([leaf for _, leaf in rows[:256]])])
+    following = b"".join(leaf for _, _, leaf in entries_of(sqlite_database, 300, 301))
+    longer = whole[: 1 + 300 * 32] + following + whole[1 + 300 * 32 :]
+    assert capsysbinary.readouterr().out == whole + longer + b"\x00"
