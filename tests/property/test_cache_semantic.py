@@ -20,9 +20,9 @@ from cohort.gateway.cache.semantic.asking import Question, question
 from cohort.gateway.cache.semantic.embedding import NoVector, from_answer, lexical
 from cohort.gateway.cache.semantic.guards import objections
 from cohort.gateway.cache.semantic.index import VectorIndex
+from cohort.gateway.cache.semantic.proportion import beta_cdf, clopper_pearson
 from cohort.gateway.cache.semantic.store import FEATURES_BYTES, Store
 from cohort.gateway.cache.semantic.text import features
-from cohort.stats.proportion import beta_cdf, clopper_pearson
 
 WORDS = st.text(alphabet="abc ", max_size=5)
 PLACES = st.lists(WORDS, min_size=5, max_size=5)

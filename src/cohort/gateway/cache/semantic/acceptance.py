@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cohort.stats.proportion import beta_cdf
+from cohort.gateway.cache.semantic.proportion import beta_cdf
 
 CONFIDENCE = 0.9
 PRIOR_LABELS_MAX = 400.0

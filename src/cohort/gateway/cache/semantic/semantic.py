@@ -19,11 +19,11 @@ from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
 from cohort.gateway.cache.semantic.grading import grade
 from cohort.gateway.cache.semantic.guards import first_objection
+from cohort.gateway.cache.semantic.proportion import clopper_pearson
 from cohort.gateway.cache.semantic.store import Entry, Store
 from cohort.gateway.cache.semantic.text import features
 from cohort.gateway.contract_cache import SemanticPolicy
 from cohort.gateway.log import Log
-from cohort.stats.proportion import clopper_pearson
 
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
