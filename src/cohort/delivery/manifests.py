@@ -88,6 +88,7 @@ def shown(body: Mapping[str, Any]) -> dict[str, Any]:
 def release_routes(release: Release) -> ReleaseRoute:
     """What the gateway needs of `release`, for the routing table."""
     body = release.manifest
+    budget_usd = body.get("limits", {}).get("budget_usd_per_day")
     return ReleaseRoute(
         digest=release.digest,
         version=release.version,
@@ -98,6 +99,7 @@ def release_routes(release: Release) -> ReleaseRoute:
         routing=routing_policy(body["routing"]) if "routing" in body else None,
         cache=decode_cache(body.get("cache")),
         reliability=decode_reliability(body.get("reliability")),
+        budget_usd_micro_per_day=None if budget_usd is None else round(budget_usd * 1_000_000),
     )
 
 

@@ -128,9 +128,12 @@ class Answering:
         content_type, headers = _passed_headers(connection, b"text/event-stream")
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
         reply.write(answer.said)
+        reserved = ongoing.reserved
 
         def passed_on(data: bytes) -> bool:
             deadline.moved_s = now_s()
+            if reserved is not None:
+                reserved.events += data.count(b"data:")
             said = flow.feed(data)
             if said:
                 reply.write(said)

@@ -25,7 +25,9 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.responses_door import owner_of
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.rules import Withheld
 from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
@@ -52,7 +54,9 @@ class ChatDoor:
         router: AdaptiveRouter,
         gateway: str,
         guard: Guard,
+        allowances: Allowances,
     ) -> None:
+        self._allowances = allowances
         self._guard = guard
         self._table = table
         self._recorder = recorder
@@ -85,6 +89,7 @@ class ChatDoor:
             service = find_service(self._table, chat.service)
             if caller is not None:
                 caller.check(service.name)
+                self._allowances.pass_request(caller)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
@@ -105,10 +110,14 @@ class ChatDoor:
     async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
         self.in_flight += 1
         try:
+            if self._allowances.on:
+                self._allowances.reserve(ongoing, chat, request.headers)
             await self._answering.answer(ongoing, chat, request, reply)
         except Refused as refused:
-            ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
-            reply.send(refused.status, _said(refused, chat.operation))
+            self._metrics.refused(refused.code)
+            ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
+            ongoing.status = refused.status
+            reply.send(refused.status, _said(refused, chat.operation), refused.headers)
         finally:
             self.in_flight -= 1
             if ongoing.total_us is None:

@@ -94,6 +94,7 @@ class ReleaseRoute:
     routing: RoutingPolicy | None = None
     cache: CachePolicy | None = None
     reliability: Reliability | None = None
+    budget_usd_micro_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ class Call:
     stream: bool = False
     route: str = ""
     key: str = ""  # id of the client's key; empty where none was needed
+    estimated: bool = False  # the cost is: the upstream did not say its usage, and a budget had to be told
     score: float | None = None  # feedback: 0 to 1
     negative: bool = False  # feedback: the client says it failed
     strong: bool = False  # a routing policy chose the strong model to be asked first

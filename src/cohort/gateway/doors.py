@@ -27,7 +27,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.responses_door import ResponsesDoor, owner_of
-from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
@@ -60,10 +60,11 @@ class Doors:
         unit_key: bytes,
         attempts: Attempts,
         responses: ResponsesDoor,
-        guard: Guard,
+        spend: SpendDoor,
         local: bool = True,
     ) -> None:
-        self._guard = guard
+        self._guard = spend.guard
+        self._spend = spend
         self._local = local
         self._table = table
         self._chat = chat
@@ -85,6 +86,7 @@ class Doors:
             b"/metrics": (b"GET", self._metrics_page),
             b"/-/routing": (b"PUT", link.put_routing),
             b"/-/state": (b"GET", link.get_state),
+            b"/-/spending": (b"GET", spend.get_spending),
             b"/-/outcomes": (b"GET", link.get_outcomes),
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
             b"/-/cache": (b"GET", cache.state),
@@ -201,7 +203,7 @@ class Doors:
         reply.send(200 if ready else 503, orjson.dumps(body))
 
     def _problems(self) -> list[str]:
-        return ([self._spool.problem] if self._spool.problem else []) + self._table.breakers.problems()
+        return ([self._spool.problem] if self._spool.problem else []) + self._table.breakers.problems() + self._spend.problems
 
     def _metrics_page(self, _request: Request, reply: Reply) -> None:
         server = self.server
@@ -229,6 +231,8 @@ class Doors:
             "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
             "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
         }
+        gauges |= self._spend.gauges()
+        counters |= self._spend.counters()
         routing = self._chat.routing()
         for name, words, read in _ROUTING:
             self._metrics.labelled[name] = (words, [((("service", service),), read(state)) for service, state in sorted(routing.items())])

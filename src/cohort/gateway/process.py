@@ -33,7 +33,10 @@ from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.door import SpendDoor
+from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.turns import Turn
@@ -82,26 +85,28 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
+    allowances = Allowances(table.rules, lambda: Ledger(settings.data_dir / "spend", clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
-    doorway = (caches, deadlines, router, settings.gateway_id, guard)
+    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
-    local = not settings.expose
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, cache_door, unit_key, attempts, responses, guard, local)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     spool.open()
     table.load()
+    allowances.sweep()
     port = await _listen(server, settings)
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync_spool(spool, limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(spool, allowances, limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -114,6 +119,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     caches.close()
     deadlines.close()
     await asyncio.get_running_loop().shutdown_default_executor()
+    allowances.close()
     spool.close()
     log.write("stopped")
 
@@ -163,7 +169,7 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
+async def _sync(spool: Spool, allowances: Allowances, every_s: float, log: Log) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(every_s)
@@ -171,11 +177,16 @@ async def _sync_spool(spool: Spool, every_s: float, log: Log) -> None:
             await loop.run_in_executor(None, spool.sync)
         except OSError as error:
             log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
+        try:
+            await loop.run_in_executor(None, allowances.sync)
+        except OSError as error:
+            log.seldom("ledger_not_synced", reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
+        allowances.sweep()
         upstreams.sweep()
         caches.sweep()
         guard.lockout.forget_old()

@@ -16,6 +16,7 @@ from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
 from cohort.gateway.dialects.face import UNKNOWN, Usage
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
@@ -58,6 +59,8 @@ class Ongoing:
     usage: Usage = UNKNOWN
     cost_usd_micro: int | None = None  # known once the call has ended
     caller: Caller | None = None
+    reserved: Reserved | None = None  # what it holds of budgets and rates
+    estimated: bool = False
     tape: Tape | None = None  # holds the answer for the caches, where they take part
     cache: str = ""
     cache_line: bytes = b""  # what the reply says of the caches
@@ -143,6 +146,8 @@ class Recorder:
         if ongoing.first_us is None and ongoing.result is _OK:
             ongoing.first_us = total_us
         ongoing.cost_usd_micro = 0 if ongoing.cache else cost_usd_micro(ongoing.target.price, ongoing.usage)
+        if ongoing.reserved is not None:
+            ongoing.reserved.settle(ongoing)
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
@@ -221,6 +226,8 @@ def _ending(ongoing: Ongoing) -> str:
         rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
         rest += f',"cost_usd_micro":{ongoing.cost_usd_micro}'
+    if ongoing.estimated:
+        rest += ',"estimated":true'
     if ongoing.cache:
         rest += f',"cache":"{ongoing.cache}","attempts":0'
         if ongoing.saved_usd_micro is not None:

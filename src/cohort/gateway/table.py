@@ -36,6 +36,7 @@ from cohort.gateway.providers import header_lines, paths, provider_of
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
 from cohort.gateway.spend.callers import Callers, compile_keys
+from cohort.gateway.spend.rules import Rules, compile_rules
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
@@ -113,6 +114,7 @@ class Snapshot:
     keys: tuple[Callers, bool]  # by their hash, and whether one is required
     killed: frozenset[str] = frozenset()  # those of GATEWAY_FLAGS that are off everywhere
     breakers: tuple[Breaker, ...] = ()
+    rules: Rules | None = None  # what calls may spend; None: nothing is limited
 
     @property
     def references(self) -> list[str]:
@@ -139,6 +141,10 @@ class Table:
     def keys(self) -> tuple[Callers, bool] | None:
         """The clients' keys in force, and whether one is required; None without a table."""
         return self.snapshot.keys if self.snapshot is not None else None
+
+    def rules(self) -> Rules | None:
+        """What calls may spend; None where nothing is limited."""
+        return self.snapshot.rules if self.snapshot is not None else None
 
     @property
     def version(self) -> int:
@@ -245,7 +251,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
         (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
     }
     stable = {name: s.stable.digest for name, s in services.items()}
-    return Snapshot(table, services, splits, stable, shares, keys, killed, used)
+    return Snapshot(table, services, splits, stable, shares, keys, killed, used, compile_rules(table))
 
 
 def _other_contract(data: bytes) -> bool:
@@ -338,6 +344,8 @@ def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
         raise ValueError(f"{place}: parameters must be an object")
     if _number(release.timeout_s, f"{place}: timeout_s") <= 0:
         raise ValueError(f"{place}: timeout_s must be above 0")
+    if release.budget_usd_micro_per_day is not None and _number(release.budget_usd_micro_per_day, f"{place}: budget") < 0:
+        raise ValueError(f"{place}: the budget must be from 0")
     if route.price is not None:
         _number(route.price.input_usd_per_mtok, f"{place}.price.input_usd_per_mtok")
         _number(route.price.output_usd_per_mtok, f"{place}.price.output_usd_per_mtok")

@@ -1,0 +1,128 @@
+"""The limits of a routing table, which of them a call counts in, and what it may cost. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cohort.gateway.contract import Price, Result, RoutingTable
+from cohort.gateway.contract_spend import EACH, Scope
+from cohort.gateway.dialects.face import Refused
+from cohort.gateway.spend import estimates
+from cohort.gateway.spend.ledger import Exceeded, Limit
+
+if TYPE_CHECKING:
+    from cohort.gateway.records import Ongoing
+    from cohort.gateway.table import Target
+
+DAY_US = 86_400_000_000
+UNBILLED = frozenset({Result.UNREACHABLE, Result.UPSTREAM_ERROR})
+"""How a call can end that no upstream charges for."""
+_LABEL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}")
+
+
+class Withheld(Refused):
+    """A limit of the caller, or of all, does not have it: no failure of the release. Its own budget used up is a Refused: its callers meet its doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of a routing table. `budgets`: by scope, then by name; millionths of a dollar. `releases`, `keys`: a day's budget by digest and by id."""
+
+    budgets: Mapping[Scope, Mapping[str, int]]
+    releases: Mapping[str, int]
+    keys: Mapping[str, int]
+
+
+def compile_rules(table: RoutingTable) -> Rules | None:
+    """None where nothing is limited: then no call costs anything here."""
+    budgets: dict[Scope, dict[str, int]] = {}
+    for budget in table.budgets:
+        budgets.setdefault(budget.scope, {})[budget.name] = budget.usd_micro
+    releases = {d: r.budget_usd_micro_per_day for d, r in table.releases.items() if r.budget_usd_micro_per_day is not None}
+    keys = {k.id: k.budget_usd_micro_per_day for k in table.keys if k.budget_usd_micro_per_day is not None}
+    paced = any((k.requests_per_minute, k.tokens_per_minute) != (None, None) for k in table.keys)
+    return Rules(budgets, releases, keys) if budgets or releases or keys or paced else None
+
+
+def limits_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], now_us: int) -> list[Limit]:
+    """The budgets that a call counts in; raises Refused 400 for a label that is none."""
+    caller, day = ongoing.caller, now_us // DAY_US
+    key = caller.key if caller is not None else None
+    found = []
+    if key is not None and key.budget_usd_micro_per_day is not None:
+        found.append(Limit(account("key", key.id, day), key.budget_usd_micro_per_day, f"the key `{key.name}`, per day"))
+    if rules.releases and (most := rules.releases.get(ongoing.target.digest)) is not None:
+        found.append(Limit(account("release", ongoing.target.digest, day), most, f"release {ongoing.target.version}, per day"))
+    for scope, budgets in rules.budgets.items():
+        name = _whose(scope, ongoing, headers)
+        most_of = budgets.get(name, budgets.get(EACH)) if name is not None else None
+        if most_of is not None and name is not None:
+            told = "all calls, per day" if scope is Scope.ALL else f"{scope.value} `{name}`" + ("" if scope is Scope.RUN else ", per day")
+            passing = scope in (Scope.RUN, Scope.AGENT) and name not in budgets
+            found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, passing))
+    return found
+
+
+def account(scope: str, name: str, day: int) -> str:
+    """The name of an account. The day is part of it: each day's spending is kept by itself."""
+    return f"{scope}\0{name}\0{day}"
+
+
+def _whose(scope: Scope, ongoing: Ongoing, headers: Mapping[bytes, bytes]) -> str | None:
+    """Which team, service, agent or run a call is of; None: of none."""
+    key = ongoing.caller.key if ongoing.caller is not None else None
+    match scope:
+        case Scope.ALL:
+            return ""
+        case Scope.SERVICE:
+            return ongoing.service.name
+        case Scope.TEAM:
+            return (key.team or None) if key is not None else None
+        case Scope.AGENT:
+            return (key.agent if key is not None else "") or label(headers, b"x-cohort-agent")
+        case Scope.RUN:
+            return label(headers, b"x-cohort-run")
+
+
+def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """A name that the caller gives; raises Refused 400 where it is none."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    if not _LABEL.fullmatch(value):
+        words = f"{name.decode()} must be 1 to 63 letters, digits or `._:@-`, beginning with a letter or digit"
+        raise Refused(400, words, "label_invalid", name.decode())
+    return value.decode()
+
+
+def bound(targets: Sequence[Target], tokens_in: int, tokens_out: int) -> int | None:
+    """The dearest of the routes that may be asked; None where the price of one is not known."""
+    bounds = []
+    for target in targets:
+        if target.price is None:
+            return None
+        prompt = target.rewriting.prompt or ""
+        bounds.append(estimates.bound_usd_micro(target.price, tokens_in + len(prompt) // estimates.BYTES_PER_TOKEN_MIN, tokens_out))
+    return max(bounds)
+
+
+def charged(ongoing: Ongoing, body_bytes: int, events: int, tokens_out_max: int) -> int:
+    """What a call is taken to have cost whose usage nobody said; `events`: pieces of a streamed answer."""
+    price: Price | None = ongoing.target.price
+    if price is None or (ongoing.result in UNBILLED and ongoing.first_us is None):
+        return 0
+    tokens_out = min(max(events, 1), tokens_out_max) if ongoing.stream else tokens_out_max
+    return estimates.charged_usd_micro(price, body_bytes, tokens_out)
+
+
+def exceeded(error: Exceeded, amount: int, now_us: int) -> Refused:
+    """What the caller is told."""
+    most, spent, held = (value / 1e6 for value in (error.limit.most, error.spent, error.held))
+    left = f"{spent:.4f} spent, {held:.4f} held by calls under way, this call may cost {amount / 1e6:.4f}"
+    until = f"; a new day begins in {(DAY_US - now_us % DAY_US) // 1_000_000} s" if error.limit.told.endswith("per day") else ""
+    words = f"the budget of ${most:g} for {error.limit.told} is used up: {left}{until}"
+    kind = Refused if error.limit.name.startswith("release\0") else Withheld
+    return kind(402, words, "budget_exceeded", kind="insufficient_quota")

@@ -1,0 +1,157 @@
+"""Which budgets a call counts in, what it may cost, and days when the clock is set."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohort.base.clock import ManualClock
+from cohort.gateway.contract import Price, RoutingTable, decode_table
+from cohort.gateway.contract_spend import ClientKey
+from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.openai_same import parse_chat
+from cohort.gateway.dialects.operations import CHAT, operations
+from cohort.gateway.log import Log
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.records import Ongoing, Recorder
+from cohort.gateway.spend import estimates
+from cohort.gateway.spend.allowances import Allowances
+from cohort.gateway.spend.callers import compile_keys
+from cohort.gateway.spend.ledger import Ledger
+from cohort.gateway.spend.rules import DAY_US, compile_rules, limits_of
+from cohort.gateway.table import compile_table
+from support_gateway import release, table
+
+PRICE = {"price": {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}}
+
+
+class Rows:
+    """A spool that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def append(self, payload: bytes) -> bool:
+        self.kept.append(json.loads(payload))
+        return True
+
+
+class SetClock(ManualClock):
+    """A machine whose wall clock people set; the other one goes on."""
+
+    def set_back(self, seconds: float) -> None:
+        self._now_us -= int(seconds * 1e6)
+
+
+def chat(**fields: Any) -> Chat:
+    body = {"model": "well", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return parse_chat(CHAT, json.dumps(body).encode())
+
+
+def limited(*budgets: dict[str, Any], **terms: Any) -> RoutingTable:
+    body = {**table(1, [release("well", "http://127.0.0.1:1/v1", route=PRICE, **terms)]), "budgets": budgets}
+    return decode_table(json.dumps(body).encode())
+
+
+class Place:
+    """One worker's allowances over a real ledger."""
+
+    def __init__(self, directory: Path, clock: ManualClock, made: RoutingTable) -> None:
+        self.rows = Rows()
+        rows: Any = self.rows
+        self.snapshot = compile_table(made)
+        self.recorder = Recorder("gw", clock.now_us(), rows, Metrics(), clock, 2)
+        log = Log("gw", clock, io.StringIO())
+        self.allowances = Allowances(lambda: self.snapshot.rules, lambda: Ledger(directory / "spend", clock), clock, log)
+
+    def begin(self, key: ClientKey | None = None) -> Ongoing:
+        ongoing = self.recorder.assign(self.snapshot.services["well"], "u" * 32, False)
+        ongoing.caller = next(iter(compile_keys([key]).values())) if key is not None else None
+        return ongoing
+
+    def spent(self) -> int:
+        return sum(int(str(row["spent"])) for row in self.allowances.report())
+
+
+def test_nothing_limited_is_nothing_to_do() -> None:
+    assert compile_rules(limited()) is None
+
+
+def test_a_call_counts_in_every_budget_that_is_its_own(clock: ManualClock, tmp_path: Path) -> None:
+    budgets = [
+        {"scope": "all", "name": "", "usd_micro": 1},
+        {"scope": "team", "name": "web", "usd_micro": 2},
+        {"scope": "team", "name": "*", "usd_micro": 3},
+        {"scope": "service", "name": "other", "usd_micro": 4},
+        {"scope": "agent", "name": "*", "usd_micro": 5},
+        {"scope": "run", "name": "r1", "usd_micro": 6},
+    ]
+    place = Place(tmp_path, clock, limited(*budgets, budget_usd_micro_per_day=7))
+    key = ClientKey("k", "shop", "ab" * 32, team="web", agent="ag_1", budget_usd_micro_per_day=8)
+    rules = place.snapshot.rules
+    assert rules is not None
+    found = limits_of(rules, place.begin(key), {b"x-cohort-run": b"r1", b"x-cohort-agent": b"other"}, clock.now_us())
+    assert sorted(limit.most for limit in found) == [1, 2, 5, 6, 7, 8]
+    assert any("ag_1" in limit.name for limit in found)
+    other = limits_of(rules, place.begin(ClientKey("k2", "x", "cd" * 32, team="ops")), {}, clock.now_us())
+    assert sorted(limit.most for limit in other) == [1, 3, 7]
+
+
+def test_the_bound_is_of_prompt_and_answers(clock: ManualClock) -> None:
+    assert estimates.output_tokens_max(chat(max_tokens=10, n=3), {}) == 30
+    assert estimates.output_tokens_max(chat(), {"max_output_tokens": 7}) == 7
+    assert estimates.output_tokens_max(chat(max_completion_tokens=True), {}) == estimates.OUTPUT_TOKENS_MAX
+    assert estimates.bound_usd_micro(Price(2.0, 8.0), 3, 1) == 14
+    assert estimates.bound_usd_micro(Price(0.1, 0.0), 1, 0) == 1
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
+    assert estimates.prompt_tokens_max(chat(messages=[{"role": "user", "content": [picture]}])) < 3000
+
+
+def test_embeddings_are_bounded_by_what_is_sent() -> None:
+    unused: Any = None
+    operation = operations(unused, unused)[b"/v1/embeddings"]
+    made = operation.parse(operation, b'{"model":"well","input":"Hi","max_tokens":9}')
+    assert estimates.output_tokens_max(made, {}) == 0
+
+
+def test_a_clock_set_back_neither_resets_nor_doubles_a_day(tmp_path: Path) -> None:
+    clock = SetClock(1_700_000_000_000_000 // DAY_US * DAY_US)
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 1000}))
+
+    def call() -> int:
+        ongoing = place.begin()
+        place.allowances.reserve(ongoing, chat(max_tokens=1), {})
+        ongoing.cost_usd_micro, ongoing.usage = 0, type(ongoing.usage)(50, 50)
+        place.recorder.end(ongoing)
+        return place.spent()
+
+    assert [call(), call()] == [500, 1000]
+    with pytest.raises(Refused) as caught:
+        call()
+    assert caught.value.status == 402
+    clock.advance(86_400)
+    assert call() == 500
+    clock.set_back(86_400)
+    assert place.spent() == 1000
+    with pytest.raises(Refused):
+        call()
+    clock.set_back(86_400)
+    clock.advance(2 * 86_400)
+    assert place.spent() == 500
+    assert sum(row["cost_usd_micro"] for row in place.rows.kept if row.get("cost_usd_micro")) == 1500
+    place.allowances.close()
+
+
+def test_a_refused_rate_gives_the_budget_back(clock: ManualClock, tmp_path: Path) -> None:
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 10**9}))
+    key = ClientKey("k", "shop", "ab" * 32, tokens_per_minute=10)
+    with pytest.raises(Refused) as caught:
+        place.allowances.reserve(place.begin(key), chat(max_tokens=100), {})
+    assert caught.value.status == 429
+    assert place.allowances.holds == 0
+    assert place.allowances.report()[0]["held"] == 0
+    place.allowances.close()
