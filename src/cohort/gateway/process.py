@@ -22,6 +22,7 @@ from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.http_server import Server
+from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
@@ -149,7 +150,10 @@ def _lock(data_dir: Path) -> int:
 async def _listen(server: Server, settings: Settings) -> int:
     where = f"{settings.host}:{settings.port}"
     try:
-        return await server.listen(settings.host, settings.port)
+        if settings.link_socket is not None:
+            await server.listen_beside(settings.link_socket)
+        inherited = inherited_socket(os.environ, os.getpid())
+        return await (server.listen_on(inherited) if inherited is not None else server.listen(settings.host, settings.port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CohortError(
