@@ -378,6 +378,9 @@ class MemoryRouting:
         self.replayed: list[tuple[Sequence[float], Mapping[str, float] | None]] = []
         self.samples = 500
 
+    def chooses(self, service: str) -> bool:
+        return service == "support"
+
     def view(self, service: str) -> RoutingView:
         policy = self._policy(service)
         state = RoutingState("rel_1", 0.53, 0.61, self.drift, {"control": 0.5, "adaptive": 0.61}, 1200, False, "adaptive")

@@ -130,6 +130,10 @@ class Flags(Protocol):
 class Routing(Protocol):
     """How services choose between two models. Errors: NOT_FOUND: no such service, or its stable release does not choose."""
 
+    def chooses(self, service: str) -> bool:
+        """Whether the stable release chooses at all. Cheap; False also where there is no such service."""
+        ...
+
     def view(self, service: str) -> RoutingView: ...
     def replay(self, service: str, boundaries: Sequence[float], weights: Mapping[str, float] | None = None) -> RoutingReplay:
         """Errors: FIELD_INVALID."""

@@ -62,6 +62,12 @@ class RoutingAdapter:
             services = [name for name, digest in self._store.stable_of(connection).items() if self._policy_of(digest) is not None]
         return [service for service in services if self._move(service)]
 
+    def chooses(self, service: str) -> bool:
+        """Whether the service's stable release chooses between two models. Cheap."""
+        with self._store.database.read() as connection:
+            release = self._store.stable_of(connection).get(service)
+        return release is not None and self._policy_of(release) is not None
+
     def view(self, service: str) -> RoutingView:
         """Errors: NOT_FOUND: no such service, or its stable release has no `routing`."""
         with self._store.database.read() as connection:

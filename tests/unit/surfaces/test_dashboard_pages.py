@@ -34,6 +34,7 @@ PAGES = [
     "/services/support/rollback",
     "/releases/v2?service=support",
     "/plans",
+    "/services/support/routing",
 ]
 
 

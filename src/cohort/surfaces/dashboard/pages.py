@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cohort.base.errors import CohortError
 from cohort.delivery.model import RolloutView
-from cohort.surfaces.dashboard import actions, actions_kernel, pages_kernel, signin, streams, streams_kernel
+from cohort.surfaces.dashboard import actions, actions_kernel, pages_kernel, pages_routing, signin, streams, streams_kernel
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
@@ -33,6 +33,7 @@ def install_dashboard(app: FastAPI) -> None:
         pages_kernel.router,
         actions_kernel.router,
         streams_kernel.router,
+        pages_routing.router,
     ):
         app.include_router(part)
 
@@ -47,8 +48,18 @@ def service(request: Request, name: str, control: Face, caller: Reader, done: st
     view = control.rollouts.service(name)
     history = control.rollouts.list(name, limit=ROWS)
     releases = control.registry.list(name)
-    more = max(0, len(releases) - RELEASE_ROWS)
-    return page(request, "service.html", caller, done=done, service=view, history=history, releases=releases[:RELEASE_ROWS], more=more)
+    more, routed = max(0, len(releases) - RELEASE_ROWS), control.routing.chooses(name)
+    return page(
+        request,
+        "service.html",
+        caller,
+        done=done,
+        service=view,
+        history=history,
+        releases=releases[:RELEASE_ROWS],
+        more=more,
+        routed=routed,
+    )
 
 
 @router.get("/rollouts")
