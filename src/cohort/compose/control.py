@@ -18,6 +18,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
+from cohort.delivery.accounts import Accounts
 from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
@@ -25,6 +26,7 @@ from cohort.delivery.dataplane_http import HttpDataPlane
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
+from cohort.delivery.prices import day_of, priced
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
@@ -59,6 +61,7 @@ class Control:
     plane: HttpDataPlane
     access: Access
     clients: Clients
+    accounts: Accounts
     kernel: Kernel
     clock: Clock
     _stop: threading.Event
@@ -135,11 +138,12 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     store = RolloutStore(database)
     plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
     damaged = DamageWatch(registry, clock)
-    routes = _Routes(registry)
+    routes = _Routes(registry, clock)
     reconciler = Reconciler(store, plane, routes, clock, spending)
     controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
+    accounts = Accounts(database, controller.recent, plane.balances)
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
@@ -147,22 +151,24 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     stop = threading.Event()
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, plane, access, clients, kernel)
+    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, plane, access, clients, accounts, kernel)
     return Control(*rooms, clock, stop, loop, adapting)
 
 
 class _Routes:
-    """A release as the gateway needs it, by digest; releases never change, so each is read once."""
+    """A release as the gateway needs it, by digest, at today's prices; releases never change, so each is read once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
+        self._clock = clock
         self._known: dict[str, ReleaseRoute | None] = {}
 
     def __call__(self, digest: str) -> ReleaseRoute | None:
         if digest not in self._known:
             release = self._registry.find(ReleaseDigest(digest))
             self._known[digest] = None if release.kind == "http" else release_routes(release)
-        return self._known[digest]
+        known = self._known[digest]
+        return None if known is None else priced(known, day_of(self._clock.now_us()))
 
     def policy(self, digest: str) -> RoutingPolicy | None:
         """How a release chooses between two of its routes; None when it does not, or cannot be read."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery import lifecycle
+from cohort.delivery.accounts import Recent
 from cohort.delivery.intake import Intake
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State
@@ -59,6 +60,7 @@ class Controller:
         self._damaged = damaged
         self._on_change = on_change
         self._intake = Intake(store)
+        self.recent = Recent()
         self._cursor: Cursor | None = None  # everything before it is stored; None: the database knows
         self._acknowledged: Cursor | None = None
         self._gateway: str | None = None
@@ -97,6 +99,7 @@ class Controller:
         """One round; True when more records wait. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
         batch = self._pull(wait_ms)
         changed = self._commit(batch)
+        self.recent.take(batch.records)
         changed = self._reconcile() or changed
         if self._acknowledged != self._cursor:
             self._plane.acknowledge(batch.next)
