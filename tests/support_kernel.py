@@ -89,6 +89,8 @@ class MemoryAudit:
         self.anchors: list[str] = []
         self.down: CohortError | None = None
         self.signing = [log_key(0, 0, None)]
+        self.under_way: tuple[int, int] | None = None
+        self.held: threading.Event | None = None
 
     def append(self, kind: str, body: Mapping[str, Any], agent: str | None = None, action: str | None = None) -> int:
         if self.down is not None:
@@ -131,11 +133,16 @@ class MemoryAudit:
     def verify(self, *, full: bool = True, progress: Callable[[int, int], None] | None = None) -> Verification:
         assert isinstance(full, bool)
         assert progress is None
+        if self.held is not None:
+            assert self.held.wait(30)
         size = len(self.entries)
         integrity = "no data" if not size else "broken" if self.broken is not None else "verified"
         why = "the entry does not hash to its leaf" if integrity == "broken" else ""
         root = None if not size else "c" * 64
         return Verification(integrity, size, root, self.broken if size else None, why, True, (), 0, tuple(self.anchors), 1200)
+
+    def verifying(self) -> tuple[int, int] | None:
+        return self.under_way
 
     def prove(self, index: int) -> Proof:
         return Proof(index, canonical_json(dict(self.entry(index).body)), f"c2sp.org/tlog-proof@v1\nindex {index}\n\n{self.checkpoint()}")

@@ -71,8 +71,8 @@ class Place:
 
 
 @contextmanager
-def opened(database: Database, folder: Path, wait_s: float = 20.0) -> Iterator[Place]:
-    """An agent `scribe` is registered; its calls wait `wait_s` for a person."""
+def opened(database: Database, folder: Path, wait_s: float = 20.0, **options: Any) -> Iterator[Place]:
+    """An agent `scribe` is registered; its calls wait `wait_s` for a person. `options`: of `create_app`."""
     clock = TurnedClock(time.time_ns() // 1000)
     offices = Offices(database, clock, folder / "tokens")
     kernel = Kernel()
@@ -80,7 +80,7 @@ def opened(database: Database, folder: Path, wait_s: float = 20.0) -> Iterator[P
     face: KernelFace = replace(kernel.face, agents=offices.room.agents, tokens=offices.room.tokens, actions=actions)
     key = offices.register("scribe", *SCOPES).key
     control = replace(house().control, kernel=face, clock=clock)
-    with serving(control, asking=Asking(kernel.approvals, wait_s, POLL_S)) as url:
+    with serving(control, asking=Asking(kernel.approvals, wait_s, POLL_S), **options) as url:
         yield Place(url, offices, kernel, actions, key)
 
 

@@ -6,6 +6,7 @@ Reading a file imports pydantic and YAML; without a file nothing heavy is import
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ GATEWAY_PORT = 8700
 CONTROL_PORT = 8710
 PORT_MAX = 65535
 PREFIX = "COHORT_"
+ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?/?")
 LOOPBACK_ONLY = ("127.0.0.0/8", "::1/128")
 
 
@@ -45,11 +47,12 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """Where the API and the dashboard listen."""
+    """Where the API and the dashboard listen. `public_url`: how others reach it, such as https://cohort.example.com behind a proxy with TLS."""
 
     host: str = "127.0.0.1"
     port: int = CONTROL_PORT
     expose: bool = False
+    public_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +291,7 @@ OVERRIDES = {
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
     f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),
+    f"{PREFIX}CONTROL_PUBLIC_URL": ("control", "public_url", _text),
     f"{PREFIX}DATABASE_URL": ("database", "url", _own_reference),
     f"{PREFIX}WORKSPACE_ROOT": ("kernel", "workspace_root", _text),
     f"{PREFIX}MAX_DISK_MB": ("kernel", "max_disk_mb", whole_number(1, 1_000_000)),
@@ -315,7 +319,24 @@ def _checked(settings: Settings, places: Mapping[str, str]) -> Settings:
         place = places.get("control.port", places.get("gateway.port", str(settings.source)))
         what = f"{place}: control.port: {settings.control.port} is the gateway's port too"
         raise CohortError("CONFIG_INVALID", what, field="control.port", hint="Give control and the gateway different ports.")
-    return replace(settings, gateway=_with_address(settings.gateway), control=_with_address(settings.control))
+    public_url = _origin(settings.control.public_url, places.get("control.public_url", str(settings.source)))
+    control = replace(_with_address(settings.control), public_url=public_url)
+    return replace(settings, gateway=_with_address(settings.gateway), control=control)
+
+
+def _origin(url: str | None, place: str) -> str | None:
+    """As a browser writes an origin: lower case, no slash, no port that is the scheme's own."""
+    if url is None:
+        return None
+    found = ORIGIN.fullmatch(url.lower())
+    if found is None or int(found["port"] or 1) > PORT_MAX:
+        what = f"{place}: control.public_url: not an address, found {url[:200]!r}"
+        raise CohortError(
+            "CONFIG_INVALID", what, field="control.public_url", hint="Write it like https://cohort.example.com, without a path."
+        )
+    own = {"http": "80", "https": "443"}[found["scheme"]]
+    port = f":{found['port']}" if found["port"] not in (None, own) else ""
+    return f"{found['scheme']}://{found['host']}{port}"
 
 
 def _with_address(listener: Any) -> Any:

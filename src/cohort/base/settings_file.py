@@ -33,6 +33,7 @@ class ControlFile(Strict):
     host: Text = "127.0.0.1"
     port: Port = 1
     expose: bool = False
+    public_url: Text | None = None
 
 
 class DatabaseFile(Strict):

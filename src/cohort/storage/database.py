@@ -274,6 +274,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object, *, reads_on
             raise sqlite3.OperationalError(f"its file system cannot hold a write-ahead log (journal mode {mode})")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is erased or written over does not stay in free pages
         cursor.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
         cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
         cursor.execute(f"PRAGMA query_only={int(reads_only)}")

@@ -182,3 +182,29 @@ def test_hosts_that_may_be_private_are_a_list_of_hosts_with_ports(tmp_path: Path
     with pytest.raises(CohortError, match="egress_private") as caught:
         load_settings({}, folder=tmp_path)
     assert caught.value.code == "CONFIG_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("https://cohort.example.com", "https://cohort.example.com"),
+        ("https://Cohort.Example.COM:443/", "https://cohort.example.com"),
+        ("http://cohort.example.com:8080", "http://cohort.example.com:8080"),
+        ("http://cohort:443", "http://cohort:443"),
+    ],
+)
+def test_the_public_address_is_kept_as_a_browser_writes_an_origin(tmp_path: Path, written: str, kept: str) -> None:
+    write(tmp_path, f"control: {{public_url: '{written}'}}\n")
+    assert load_settings({}, folder=tmp_path).control.public_url == kept
+    assert load_settings({"COHORT_CONTROL_PUBLIC_URL": written}, folder=tmp_path).control.public_url == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["cohort.example.com", "ftp://a.example", "https://a.example/mcp", "https://u:p@a.example", "https://a.example:70000", "https://a b"],
+)
+def test_a_public_address_that_is_no_origin_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(CohortError) as caught:
+        load_settings({"COHORT_CONTROL_PUBLIC_URL": url}, folder=tmp_path)
+    assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", "control.public_url")
+    assert "COHORT_CONTROL_PUBLIC_URL" in caught.value.message

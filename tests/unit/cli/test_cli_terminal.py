@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cohort.delivery.face import Act
+from cohort.surfaces.cli.progress import line
 from support_delivery import House, house
 from support_server import serving
 from support_terminal import Terminal
@@ -61,3 +64,41 @@ def test_watching_draws_the_ladder_and_ends_quietly_with_ctrl_c(url: str, tmp_pa
     os.kill(terminal.process.pid, signal.SIGINT)
     assert terminal.close() == 130
     assert "Traceback" not in terminal.shown
+
+
+def test_a_long_verification_shows_how_far_it_is_and_then_only_what_was_found(url: str, home: House, tmp_path: Path) -> None:
+    home.kernel.audit.held, home.kernel.audit.under_way = threading.Event(), (410_000, 1_000_000)
+    terminal = Terminal(url, tmp_path, "audit", "verify")
+    terminal.until("verifying: 41 % of 1,000,000 records")
+    home.kernel.audit.held.set()
+    terminal.until("integrity")
+    terminal.close()
+
+
+def test_ctrl_c_ends_a_verification_quietly(url: str, home: House, tmp_path: Path) -> None:
+    home.kernel.audit.held, home.kernel.audit.under_way = threading.Event(), (1, 10)
+    terminal = Terminal(url, tmp_path, "audit", "verify")
+    terminal.until("verifying: 10 % of 10 records")
+    os.kill(terminal.process.pid, signal.SIGINT)
+    assert terminal.close() == 130
+    home.kernel.audit.held.set()
+    assert "Traceback" not in terminal.shown
+
+
+def test_for_a_program_nothing_is_shown_but_the_answer(url: str, home: House, tmp_path: Path) -> None:
+    home.kernel.audit.under_way = (1, 10)
+    terminal = Terminal(url, tmp_path, "audit", "verify", "--json")
+    terminal.close()
+    assert json.loads(terminal.shown)["integrity"] in ("no data", "verified")
+
+
+@pytest.mark.parametrize(
+    ("done", "spent_s", "words"),
+    [
+        (0, 5.0, "verifying: 0 % of 200 records"),
+        (50, 5.0, "verifying: 25 % of 200 records, 15 s to go"),
+        (200, 9.0, "verifying: 100 % of 200 records, 0 s to go"),
+    ],
+)
+def test_the_line_says_how_much_is_left(done: int, spent_s: float, words: str) -> None:
+    assert line("verifying", done, 200, spent_s) == words

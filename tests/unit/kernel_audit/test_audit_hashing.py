@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from cohort.kernel.audit import hasher, hashing, verify
+from cohort.kernel.audit import beside, hasher, hashing, verify
 from cohort.kernel.audit.merkle import complete
 from cohort.kernel.audit.store import Rows
 from support_audit import change, fill, open_room
@@ -175,3 +175,17 @@ def test_what_the_program_says(monkeypatch, room, sqlite_database, capsysbinary)
     following = b"".join(leaf for _, _, leaf in entries_of(sqlite_database, 300, 301))
     longer = whole[: 1 + 300 * 32] + following + whole[1 + 300 * 32 :]
     assert capsysbinary.readouterr().out == whole + longer + b"\x00"
+
+
+def test_how_far_it_is_can_be_asked_while_it_runs_and_nothing_runs_afterwards(room):
+    seen = []
+    room.desk.verify(progress=lambda done, count: seen.append((done, count, room.desk.verifying())))
+    assert [done for done, _, _ in seen] == [512, 1024, 1536, 2048, SIZE]
+    assert all(asked == (done, count) for done, count, asked in seen)
+    assert room.desk.verifying() is None
+
+
+def test_what_is_compared_beside_it_is_broken_off_with_it(room, sqlite_database):
+    change(sqlite_database, ("UPDATE audit_entries SET kind = 'note' WHERE idx = 3", []))
+    assert beside.check(sqlite_database, SIZE)[0].index == 3
+    assert beside.check(sqlite_database, SIZE, lambda: True) == (None, ())

@@ -11,6 +11,7 @@ import pytest
 from cohort.kernel.face import NewAgent
 from cohort.kernel.ports import AUDIENCE
 from cohort.surfaces.http.routes_tokens import ACCESS_TOKEN, EXCHANGE
+from cohort.surfaces.http.serve import hosts_for
 from support_delivery import ADMIN_KEY, VIEWER_KEY
 from support_mcp import opened
 
@@ -162,3 +163,55 @@ def test_only_who_keeps_the_keys_rotates_the_one_that_signs(place):
     assert made.status_code == 201
     after = httpx2.get(jwks).json()["keys"]
     assert [key["kid"] for key in after] == [made.json()["kid"], before[0]["kid"]]
+
+
+PUBLIC = "https://cohort.example.com"
+
+
+@pytest.fixture
+def proxied(sqlite_database, tmp_path):
+    """Control behind a proxy with TLS that passes the Host header on."""
+    with opened(sqlite_database, tmp_path, hosts=hosts_for("127.0.0.1", PUBLIC), public_url=PUBLIC) as found:
+        yield found
+
+
+@pytest.mark.parametrize("host", ["cohort.example.com", "cohort.example.com:443", "Cohort.Example.COM"])
+def test_who_comes_by_the_public_address_is_told_that_one(proxied, host):
+    through = {"Host": host}
+    place = httpx2.get(f"{proxied.url}/.well-known/oauth-protected-resource/mcp", headers=through).json()
+    assert (place["resource"], place["authorization_servers"]) == (f"{PUBLIC}/mcp", [PUBLIC])
+    server = httpx2.get(f"{proxied.url}/.well-known/oauth-authorization-server", headers=through).json()
+    assert (server["issuer"], server["token_endpoint"]) == (PUBLIC, f"{PUBLIC}/api/v1/oauth/token")
+    refused = httpx2.post(f"{proxied.url}/mcp", headers=through, json={})
+    assert refused.status_code == 401
+    assert f'resource_metadata="{PUBLIC}/.well-known/oauth-protected-resource/mcp"' in refused.headers["www-authenticate"]
+
+
+def test_a_token_for_the_public_address_is_good_there_and_only_there(proxied):
+    through = {"Host": "cohort.example.com"}
+    form = {"grant_type": "client_credentials", "client_id": "scribe", "client_secret": proxied.key, "resource": f"{PUBLIC}/mcp"}
+    token = ask(proxied, through, **form).json()["access_token"]
+    assert ask(proxied, **form).json()["error"] == "invalid_target"
+    by = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+    begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}}}
+    begin["params"]["clientInfo"] = {"name": "a test", "version": "1"}
+    assert httpx2.post(f"{proxied.url}/mcp", headers=by | through, json=begin).status_code == 200
+    assert httpx2.post(f"{proxied.url}/mcp", headers=by | through | {"Origin": PUBLIC}, json=begin).status_code == 200
+    assert httpx2.post(f"{proxied.url}/mcp", headers=by | through | {"Origin": "http://cohort.example.com"}, json=begin).status_code == 403
+    assert httpx2.post(f"{proxied.url}/mcp", headers=by, json=begin).status_code == 401
+
+
+def test_behind_a_proxy_this_machine_and_nobody_else_is_answered_too(proxied):
+    assert by_key(proxied).status_code == 200
+    local = httpx2.get(f"{proxied.url}/.well-known/oauth-protected-resource/mcp").json()
+    assert local["resource"] == f"{proxied.url}/mcp"
+    for host in ("evil.example", "cohort.example.com.evil.example", "xcohort.example.com"):
+        assert httpx2.get(f"{proxied.url}/health", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(("host", "secure"), [("cohort.example.com", True), (None, False)])
+def test_the_cookie_of_who_signs_in_by_the_public_address_stays_on_tls(proxied, host, secure):
+    headers = {"Host": host} if host else {}
+    signed = httpx2.post(f"{proxied.url}/login", data={"key": ADMIN_KEY, "next": "/"}, headers=headers)
+    assert signed.status_code == 303
+    assert ("Secure" in signed.headers["set-cookie"]) is secure

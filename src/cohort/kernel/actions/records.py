@@ -7,6 +7,7 @@ from typing import Any
 
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.ids import ActionId
+from cohort.kernel import redaction
 from cohort.kernel.actions.catalogue import Row
 from cohort.kernel.actions.facts import relevant
 from cohort.kernel.model import Action, Caller, Decision, Level, Record, RecordKind, Risk
@@ -33,11 +34,11 @@ def decided(
     body: dict[str, Any] = {
         "operation": action.operation,
         "resource": action.resource,
-        "arguments": without_payloads(action.arguments, ARGUMENTS_BYTES_MAX),
+        "arguments": without_payloads(redaction.values(action.arguments, PAYLOADS), ARGUMENTS_BYTES_MAX),
         "digest": digest,
         "answer": "allow" if kind is RecordKind.INTENT else decision.answer.value,
         "code": decision.code,
-        "reason": decision.reason[:REASON_CHARS_MAX],
+        "reason": redaction.text(decision.reason[:REASON_CHARS_MAX]),
         "rules": list(decision.rules),
         "policy_hash": decision.policy_hash,
         "risk": decision.risk,
@@ -76,7 +77,7 @@ def unreadable(action: Action, caller: Caller, operation: str, code: str, reason
         "digest": None,
         "answer": "deny",
         "code": code,
-        "reason": reason[:REASON_CHARS_MAX],
+        "reason": redaction.text(reason[:REASON_CHARS_MAX]),
         "rules": ["parse"],
         "policy_hash": None,
         "risk": 0.0,

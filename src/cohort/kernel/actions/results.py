@@ -9,6 +9,7 @@ from typing import Any
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.errors import CohortError
 from cohort.base.ids import ActionId, ApprovalId
+from cohort.kernel import redaction
 from cohort.kernel.actions import records
 from cohort.kernel.actions.clearance import Cleared, Executed
 from cohort.kernel.actions.keys import Kept
@@ -71,9 +72,9 @@ def outcome_record(cleared: Cleared, executed: Executed, outcome: Outcome, durat
     body = {
         "outcome": outcome.value,
         "code": executed.code,
-        "reason": executed.reason[: records.REASON_CHARS_MAX],
+        "reason": redaction.text(executed.reason[: records.REASON_CHARS_MAX]),
         "operation": cleared.action.operation,
-        "result": records.without_payloads(open_result, records.RESULT_BYTES_MAX),
+        "result": records.without_payloads(redaction.values(open_result, records.PAYLOADS), records.RESULT_BYTES_MAX),
         "output_digest": executed.output_digest or sha256_hex(data),
         "duration_us": duration_us,
         "level": executed.level.value,

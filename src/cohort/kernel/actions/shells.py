@@ -27,7 +27,6 @@ LAUNCHERS = frozenset(_LAUNCHER_WORDS.split())
 """Programs whose words are a program to run."""
 
 _PIECES = re.compile(r"[^A-Za-z0-9_./+-]+")
-_VERSION = re.compile(r"[-.0-9]+$")
 _SPLIT = re.compile(r"-[A-Za-z0-9]*S|--s")
 """Options of `env` that make words of a text, `--split-string` shortened as it may be."""
 
@@ -59,4 +58,4 @@ def _takes_text(argv: Sequence[str]) -> bool:
 def _names(word: str) -> frozenset[str]:
     """The name of a program without its folder, and without its version."""
     name = posixpath.basename(word).lower().removesuffix(".exe")
-    return frozenset((name, _VERSION.sub("", name)))
+    return frozenset((name, name.rstrip("-.0123456789")))

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.errors import CohortError
 from cohort.base.ids import GrantRuleId
+from cohort.kernel import redaction
 from cohort.kernel.approvals.limits import ARGV_PREFIX_MAX, USES_MAX, ApprovalLimits
-from cohort.kernel.approvals.plain import quoted
+from cohort.kernel.approvals.plain import quoted, without_credentials
 from cohort.kernel.face import Sign
 from cohort.kernel.model import Action, Approval, GrantRule, GrantScope
 from cohort.kernel.scopes import RESOURCE_CHARS_MAX, covers
@@ -147,7 +148,7 @@ def rule_of(rule_id: GrantRuleId, approval: Approval, terms: Terms, created_by: 
         expires_us=now_us + terms.life_us,
         created_by=created_by,
         created_us=now_us,
-        plain=in_words(approval, terms, now_us),
+        plain=in_words(without_credentials(approval), terms, now_us),
         fixed=fixed_digest(action, terms.argv_prefix),
     )
 
@@ -238,6 +239,10 @@ def _checked_prefix(action: Action, prefix: tuple[str, ...] | None) -> tuple[str
     if action.arguments.get("shell") or _program(argv[0]) in INTERPRETERS:
         what = f"{argv[0][:100]!r} runs what it is given; its first words say nothing about what happens"
         raise _wrong("argv_prefix", what, "Approve this very command.")
+    if redaction.holds(prefix):
+        raise _wrong(
+            "argv_prefix", "what looks like a credential is among its first words", "Give fewer words, or approve this very command."
+        )
     if action.arguments.get("network"):
         what = "with a way out to the network, what follows its first words decides what leaves"
         raise _wrong("argv_prefix", what, "Approve this very command.")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import shlex
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cohort.base.canonical import canonical_json, sha256_hex
-from cohort.kernel.model import Action
+from cohort.kernel import redaction
+from cohort.kernel.model import Action, Approval
 
 SHOWN_CHARS_MAX = 600
 """Of one quoted part."""
@@ -42,6 +43,17 @@ def describe(action: Action, agent: str, own: str | None = None) -> Plain:
     text, touches = write(_Facts(action, quoted(agent), own))
     more = (*touches, *_warnings(action))
     return Plain(shown(text, TEXT_CHARS_MAX), tuple(shown(each, TEXT_CHARS_MAX) for each in more[:TOUCHES_MAX]))
+
+
+def without_credentials(approval: Approval) -> Approval:
+    """As it is written down once nobody answers or uses it any more, and in the audit log from the beginning; its digest stays that of the
+    exact action."""
+    arguments = redaction.values(approval.action.arguments)
+    action = replace(approval.action, arguments=arguments)
+    said = Plain(approval.plain, approval.touches)
+    if arguments != approval.action.arguments and not action.operation.startswith("files."):
+        said = describe(action, approval.asked_by)
+    return replace(approval, action=action, plain=said.text, touches=said.touches, why=redaction.text(approval.why))
 
 
 def shown(text: str, most: int) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cohort.base.ids import ActionId
+from cohort.kernel.approvals.plain import without_credentials
 from cohort.kernel.approvals.rows import Vote
 from cohort.kernel.model import Action, Approval, GrantRule, Record, RecordKind
 
 
 def asked(approval: Approval) -> Record:
-    """With the very words that approvers read."""
+    """With the words that approvers read, but for credentials in them."""
+    approval = without_credentials(approval)
     more = {
         "plain": approval.plain,
         "touches": list(approval.touches),

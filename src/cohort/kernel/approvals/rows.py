@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, not_, or_,
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, ApprovalId, GrantRuleId
 from cohort.kernel.approvals.grants import Terms
 from cohort.kernel.approvals.limits import HOUR_US
+from cohort.kernel.approvals.plain import without_credentials
 from cohort.kernel.approvals.rules import Asked
 from cohort.kernel.model import Action, Approval, ApprovalState, GrantRule, GrantScope
 from cohort.storage.database import Database
@@ -87,7 +88,8 @@ def past_their_time(connection: Connection, now_us: int, limit: int) -> Sequence
 
 def move(connection: Connection, approval: Approval, was: ApprovalState, consumed_by: ActionId | None = None) -> bool:
     """Write `approval` over itself, if it still is in the state `was`; False when somebody was faster."""
-    changed = {name: value for name, value in _row(approval).items() if name not in ("id", "action", "digest")}
+    kept = approval if approval.state.value in _OPEN else without_credentials(approval)
+    changed = {name: value for name, value in _row(kept).items() if name not in ("id", "digest")}
     where = and_(approvals.c.id == approval.id, approvals.c.state == was.value)
     done = connection.execute(update(approvals).where(where).values(**changed, consumed_by=consumed_by))
     return done.rowcount == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cohort.base.errors import CohortError
@@ -13,6 +14,8 @@ from cohort.storage.database import Database
 OPEN_INTENTS_MAX = 1000
 ROWS_AT_ONCE = 1000
 PAYLOADS_AT_ONCE = 64
+STRETCH = 50_000
+"""Records that are compared before somebody may break it off."""
 
 # The store compares the bytes that nearly every entry has: its beginning up to the body, and its end from the kind on, where no payload is
 # committed to and the session is null or has its 19 characters. The 118 and 135 are the lengths of what then follows the kind.
@@ -32,19 +35,29 @@ SELECT idx, entry, action, agent, at_us, kind FROM audit_entries WHERE idx > ? A
 ) IS NOT TRUE ORDER BY idx LIMIT ?
 """
 
+_SUSPECTS = {"sqlite": _SQLITE_SUSPECTS, "postgresql": _POSTGRES_SUSPECTS}
 
-def check(database: Database, size: int) -> tuple[Finding | None, tuple[str, ...]]:
-    """The first thing beside the first `size` entries that is wrong, and the actions without an outcome, at most OPEN_INTENTS_MAX."""
+
+def check(database: Database, size: int, broken_off: Callable[[], bool] = bool) -> tuple[Finding | None, tuple[str, ...]]:
+    """The first thing beside the first `size` entries that is wrong, and the actions without an outcome, at most OPEN_INTENTS_MAX.
+
+    `broken_off`: nobody waits for the answer any more, which then says nothing.
+    """
     with database.read() as connection:
         rows = Rows(connection)
-        found = _columns(rows, _SQLITE_SUSPECTS if database.dialect == "sqlite" else _POSTGRES_SUSPECTS, size) or _payloads(rows, size)
+        found = None
+        for low in range(0, size, STRETCH):
+            if broken_off():
+                return None, ()
+            found = found or _columns(rows, _SUSPECTS[database.dialect], low, min(size, low + STRETCH))
+        found = found or _payloads(rows, size)
         return found, tuple(action for action, _ in rows.open_intents(OPEN_INTENTS_MAX))
 
 
-def _columns(rows: Rows, suspects: str, size: int) -> Finding | None:
+def _columns(rows: Rows, suspects: str, low: int, high: int) -> Finding | None:
     """Those the store is not sure about are read here."""
-    last = -1
-    while found := rows.all(suspects, [last, size, ROWS_AT_ONCE]):
+    last = low - 1
+    while found := rows.all(suspects, [last, high, ROWS_AT_ONCE]):
         for index, entry, *columns in found:
             if _described(entry) != columns:
                 return Finding(index, f"what is searched of record {index} (kind, agent, action, time) is not what its entry says")

@@ -19,6 +19,7 @@ from cohort.kernel.audit.recheck import Recheck
 from cohort.kernel.audit.ring import RingNow
 from cohort.kernel.audit.rotation import Rotation, key_view
 from cohort.kernel.audit.store import Rows
+from cohort.kernel.audit.verify import Landmark, Report
 from cohort.kernel.face import AuditKey, AuditQuery, Entry, Proof, Verification
 from cohort.kernel.model import Record, RecordKind
 from cohort.storage.database import Database
@@ -47,6 +48,7 @@ class AuditDesk:
         self._database = parts.database
         self._recheck = Recheck(parts.database, parts.ring)
         self._verifying = threading.Lock()
+        self._done: tuple[int, int] | None = None
         self._sealed: CohortError | None = None  # what the log was sealed with when a verification did it
         self.payloads = Payloads(parts.database, parts.clock)
 
@@ -129,9 +131,24 @@ class AuditDesk:
             log.unseal()
             log.append(Record(RecordKind.NOTE, {"note": "whole_again", "was": why}))
 
+    def verifying(self) -> tuple[int, int] | None:
+        """How many records the full verification that runs now has done, and of how many; None when none runs."""
+        return self._done
+
+    def _checked(self, landmarks: Sequence[Landmark], progress: Callable[[int, int], None] | None) -> Report:
+        def noted(done: int, count: int) -> None:
+            self._done = (done, count)
+            if progress is not None:
+                progress(done, count)
+
+        try:
+            return verify.check(self._database, self._parts.ring, landmarks, noted)
+        finally:
+            self._done = None
+
     def _full(self, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
         heard = self._parts.anchors.hear()
-        report = verify.check(self._database, self._parts.ring, heard.landmarks, progress)
+        report = self._checked(heard.landmarks, progress)
         finding = report.finding or heard.finding
         if finding is None:
             self._recheck.remember(report.frontier, report.open_intents)

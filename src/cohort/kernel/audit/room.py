@@ -63,7 +63,7 @@ def open_audit(
     """The log in `database`, whose tables are there.
 
     `origin` names a new log, for example `cohort.local/audit/in_x`; a log that exists keeps the name its key was made with. `anchors`: as in
-    the settings, `file:/path`, `http(s)://host:port[#VKEY]`, `syslog:`, `syslog://host:port`.
+    the settings, as `parse_anchor` reads them.
 
     A log that is not the one that was signed, or whose key is gone, is opened to be read: `log.trouble` says why, and `append` refuses.
 
@@ -75,7 +75,7 @@ def open_audit(
     keys, state = _opened(database, key_file, origin, entropy)
     log = SqlAuditLog(database, clock, keys, entropy, state)
     host = socket.gethostname()
-    places = [parse_anchor(text, keys.ring.name if keys else origin, clock, host) for text in anchors]
+    places = [parse_anchor(text, keys.ring.name if keys else origin, clock, host, database) for text in anchors]
     heard = Anchors(database, clock, log.ring, places, log)
     rotation = Rotation(log, lambda: desk.size(), key_file, entropy)
     desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation))

@@ -6,6 +6,7 @@ outcome) and anchored range (how much of the log another place vouches for).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,8 +62,13 @@ def check(database: Database, ring: RingNow, landmarks: Sequence[Landmark], prog
     scan = _Scan(database, min(signed, end), sorted([*stated, *landmarks], key=lambda one: one.size), progress)
     scan.head = head
     with ThreadPoolExecutor(1, "audit-verify") as other:  # the store does that work, beside the hashing here
-        described = other.submit(beside.check, database, min(signed, end))
-        found = scan.run()
+        broken_off = threading.Event()
+        described = other.submit(beside.check, database, min(signed, end), broken_off.is_set)
+        try:
+            found = scan.run()
+        except BaseException:  # Ctrl-C among them: nobody waits for the rest of it
+            broken_off.set()
+            raise
     wrong, open_intents = described.result()
     finding = found or wrong or _extent(end, signed) or _older(before, signed) or _beyond(landmarks, signed) or untrusted
     anchored = max((one.size for one in landmarks if one.size <= scan.agreed), default=0)

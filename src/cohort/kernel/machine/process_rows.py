@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from cohort.base.ids import AgentId, AgentSessionId, ProcessId
+from cohort.kernel import redaction
 from cohort.kernel.model import Completed, Level, ProcessView, StoppedBy
 from cohort.storage.schema import metadata
 
@@ -15,7 +16,7 @@ processes = metadata.tables["agent_processes"]
 
 
 def add(connection: Connection, view: ProcessView, session: AgentSessionId | None, control: str) -> None:
-    row = {"id": view.id, "agent": view.agent, "session": session, "control": control, "argv": list(view.argv)}
+    row = {"id": view.id, "agent": view.agent, "session": session, "control": control, "argv": redaction.words(view.argv)}
     connection.execute(insert(processes).values(**row, started_us=view.started_us, ended_us=None, ended=None))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 from cohort.base.errors import CohortError
 from cohort.surfaces.cli.api import Api
+from cohort.surfaces.cli.progress import polled, quiet, shown
 from cohort.surfaces.cli.session import Session
 
 VERIFY_S = 600.0
+WHAT = "verifying"
 
 
 def verified(session: Session, full: bool, offline: bool) -> dict[str, Any]:
@@ -17,8 +20,7 @@ def verified(session: Session, full: bool, offline: bool) -> dict[str, Any]:
     if offline:
         return _from_files(session, full)
     try:
-        found: dict[str, Any] = Api(session).post("/audit/verify", {"full": full}, answer_s=VERIFY_S)
-        return found
+        return _by_control(session, full)
     except CohortError as error:
         if error.code != "NOT_RUNNING" or session.url or session.environment.get("COHORT_URL"):
             raise
@@ -26,8 +28,20 @@ def verified(session: Session, full: bool, offline: bool) -> dict[str, Any]:
     return _from_files(session, full)
 
 
+def _by_control(session: Session, full: bool) -> dict[str, Any]:
+    asking = Api(session)
+
+    def done() -> tuple[int, int] | None:
+        found = asking.get("/audit/verify")
+        return (found["done"], found["size"]) if found["running"] else None
+
+    with shown(session, WHAT) as show, polled(done, show) if show is not quiet else nullcontext():
+        found: dict[str, Any] = Api(session).post("/audit/verify", {"full": full}, answer_s=VERIFY_S)
+    return found
+
+
 def _from_files(session: Session, full: bool) -> dict[str, Any]:
     from cohort.compose.offline import audit_offline
 
-    with audit_offline(session.settings(), session.environment) as log:
-        return dataclasses.asdict(log.verify(full=full))
+    with audit_offline(session.settings(), session.environment) as log, shown(session, WHAT) as show:
+        return dataclasses.asdict(log.verify(full=full, progress=show))

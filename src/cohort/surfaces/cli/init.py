@@ -29,6 +29,7 @@ control:
   # host: 127.0.0.1
   # port: 8710
   # expose: false
+  # public_url: https://cohort.example.com    # how others reach it through a proxy with TLS
 
 # SQLite in data_dir unless a URL is given. Name the variable that holds it; a password has no place in this file.
 database:

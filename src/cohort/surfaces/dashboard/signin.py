@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from cohort.base.errors import CohortError
 from cohort.surfaces.dashboard.rendering import page
 from cohort.surfaces.http.callers import COOKIE, Face, Reader, check_change_token, find_caller
+from cohort.surfaces.http.routes_tokens import base_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,7 +39,7 @@ def sign_in(
         return page(request, "login.html", None, error.http_status, next=local(next), error=error)
     response = RedirectResponse(local(next), 303)
     life_s = max(0, (signed_in.expires_us - control.clock.now_us()) // 1_000_000)
-    secure = "https" in (request.url.scheme, urlsplit(request.headers.get("origin", "")).scheme)
+    secure = "https" in (urlsplit(base_of(request)).scheme, urlsplit(request.headers.get("origin", "")).scheme)
     response.set_cookie(COOKIE, signed_in.cookie, max_age=life_s, httponly=True, samesite="lax", secure=secure, path="/")
     return response
 

@@ -28,13 +28,22 @@ if TYPE_CHECKING:
     from cohort.surfaces.mcp.asking import Asking
 
 
-def create_app(control: ControlFace, *, hosts: frozenset[str] | None = LOOPBACK_NAMES, asking: Asking | None = None) -> FastAPI:
-    """The application. `hosts`: the names it answers for in the Host header; None: any. `asking`: how MCP calls wait for people."""
+def create_app(
+    control: ControlFace,
+    *,
+    hosts: frozenset[str] | None = LOOPBACK_NAMES,
+    public_url: str | None = None,
+    asking: Asking | None = None,
+) -> FastAPI:
+    """The application. `hosts`: the names it answers for in the Host header; None: any. `public_url`: the origin that others reach it by, where
+    that is not the one it listens at. `asking`: how MCP calls wait for people.
+    """
     app = FastAPI(
         title="Cohort", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json", lifespan=_lifespan
     )
     telemetry = Telemetry(control)
     app.state.control = control
+    app.state.public_url = public_url
     app.state.feed = Feed(lambda: version_of(control))
     app.state.repeats = Repeats(control.clock)
     app.state.hands = Hands(control.clock)

@@ -222,6 +222,15 @@ class Anchored:
 
 
 @dataclass(frozen=True, slots=True)
+class Verifying:
+    """How far a full verification is: `done` of `size` records."""
+
+    running: bool
+    done: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditKeys:
     items: tuple[AuditKey, ...]
 

@@ -64,7 +64,8 @@ def _serve(config: dict[str, object]) -> int:
     control = build_control(config, os.environ)
     control.start()
     try:
-        server = server_for(create_app(face_of(control), hosts=hosts_for(host)))
+        public_url = str(config["public_url"]) if config["public_url"] else None
+        server = server_for(create_app(face_of(control), hosts=hosts_for(host, public_url), public_url=public_url))
         _settle()
         server.run(sockets=[listener])
     finally:

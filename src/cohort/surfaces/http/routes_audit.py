@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from cohort.base.errors import CohortError
 from cohort.kernel.face import AuditKey, AuditQuery, Entry, Verification
-from cohort.surfaces.http.bodies_kernel import Anchored, AuditKeys, Entries, NoteBody, Noted, ProofView, VerifyBody
+from cohort.surfaces.http.bodies_kernel import Anchored, AuditKeys, Entries, NoteBody, Noted, ProofView, VerifyBody, Verifying
 from cohort.surfaces.http.callers import Auditor, AuditWriter, Idempotency, Kernel, KeyKeeper
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.live import Feed, entries_stream, stream_response
@@ -120,6 +120,12 @@ def retire(request: Request, key_id: str, kernel: Kernel, caller: KeyKeeper, key
 def verify(kernel: Kernel, _: AuditWriter, body: Annotated[VerifyBody | None, Body()] = None) -> Response:
     """Changes nothing. 200 with what was found, also when that is bad: `integrity` is `verified`, `broken` or `no data`."""
     return json_response(kernel.audit.verify(full=body.full if body else True))
+
+
+@router.get("/audit/verify", responses={200: {"model": Verifying}}, summary="How far the full verification is that runs now")
+def verifying(kernel: Kernel, _: Auditor) -> Response:
+    done = kernel.audit.verifying()
+    return json_response(Verifying(done is not None, *(done or (0, 0))))
 
 
 @router.get(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import anyio.to_thread
 import orjson
@@ -135,8 +135,11 @@ def protected_resource(request: Request, _: Kernel) -> Response:
 
 
 def base_of(request: Request) -> str:
-    """The address that the caller reached us by; the Host header was checked before."""
-    return f"{request.url.scheme}://{request.headers.get('host', '')}"
+    """The address that the caller reached us by; the Host header was checked before. Who comes by the host of the public address came by that."""
+    host, public = request.headers.get("host", ""), request.app.state.public_url
+    if public is not None and host.rpartition(":")[0 if ":" in host else 2].lower() == urlsplit(public).hostname:
+        return str(public)
+    return f"{request.url.scheme}://{host}"
 
 
 @dataclass(frozen=True, slots=True)

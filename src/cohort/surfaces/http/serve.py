@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import h11
 import uvicorn
@@ -46,10 +47,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def hosts_for(host: str) -> frozenset[str] | None:
-    """The Host names to answer for when listening at `host`: on loopback only its own names, else any."""
+def hosts_for(host: str, public_url: str | None = None) -> frozenset[str] | None:
+    """The Host names to answer for when listening at `host`: on loopback only its own names and that of `public_url`, else any."""
     loopback = host in ("localhost", "::1") or host.startswith("127.")
-    return LOOPBACK_NAMES | {host} if loopback else None
+    public = {str(urlsplit(public_url).hostname)} if public_url is not None else set()
+    return LOOPBACK_NAMES | {host} | public if loopback else None
 
 
 class Http(H11Protocol):

@@ -70,10 +70,11 @@ class McpDoor:
             _check_origin(request)
             token, caller, base = await self._caller(request)
             sessions = await self._open()
+            scope["user"] = sessions.holder(token, caller, base)
+            sessions.admit(scope)
         except CohortError as error:
             await _refusal(request, error)(scope, receive, send)
             return
-        scope["user"] = sessions.holder(token, caller, base)
         await _ending(self._closing, sessions, scope, receive, send)
 
     async def _open(self) -> Sessions:

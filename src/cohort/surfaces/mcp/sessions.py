@@ -13,8 +13,10 @@ from cohort.surfaces.http.ports import ACTION_BODY_BYTES_MAX
 from cohort.surfaces.mcp.asking import Asking
 from cohort.surfaces.mcp.callers import Holder
 from cohort.surfaces.mcp.server import mcp_server
+from cohort.surfaces.mcp.shares import Shares
 
 SESSIONS_MAX = 200
+SESSIONS_PER_AGENT_MAX = 20
 SESSION_IDLE_S = 1800.0
 
 
@@ -28,6 +30,7 @@ class Sessions:
             max_request_body_size=ACTION_BODY_BYTES_MAX,
             max_sessions=SESSIONS_MAX,
         )
+        self._shares = Shares(self._manager.asgi_app, SESSIONS_PER_AGENT_MAX, SESSION_IDLE_S)
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Once: the SDK's sessions cannot be run again."""
@@ -37,5 +40,10 @@ class Sessions:
         """Whom a request's scope names as its user."""
         return Holder(token, caller, base)
 
+    def admit(self, scope: Scope) -> None:
+        """Errors: QUOTA_EXCEEDED: the request would begin a session, and its agent has enough of them."""
+        self._shares.admit(scope["user"].caller.agent.id, scope)
+
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.asgi_app(scope, receive, send)
+        """To be called without a pause after `admit`."""
+        await self._shares.answer(scope["user"].caller.agent.id, scope, receive, send)

@@ -14,6 +14,7 @@ from cohort.kernel.actions.display import decoded
 from cohort.kernel.actions.executors.commands import HostsOf, command_of, own_place
 from cohort.kernel.model import Priority, ProcessLimits, ProcessView
 from cohort.kernel.ports import Processes, Workspaces
+from cohort.kernel.redaction import words
 
 SIGNALS = {name: int(getattr(signal, f"SIG{name}", 0)) for name in ("TERM", "INT", "HUP", "KILL", "STOP", "CONT", "USR1", "USR2")}
 LISTED_MAX = 200
@@ -75,7 +76,7 @@ def _shown(view: ProcessView) -> dict[str, Any]:
     ended = view.ended
     return {
         "id": view.id,
-        "argv": list(view.argv),
+        "argv": words(view.argv),
         "started_us": view.started_us,
         "running": ended is None,
         "exit_code": ended.exit_code if ended else None,
