@@ -18,7 +18,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
-from cohort.delivery.accounts import Accounts
+from cohort.delivery.accounts import Accounts, Recent
 from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
@@ -26,6 +26,7 @@ from cohort.delivery.dataplane_http import HttpDataPlane
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
+from cohort.delivery.otlp import Exporter, export_from
 from cohort.delivery.prices import day_of, priced
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
@@ -67,11 +68,14 @@ class Control:
     _stop: threading.Event
     _loop: threading.Thread
     _adapting: threading.Thread
+    _spans: threading.Thread | None = None
 
     def start(self) -> None:
         self.kernel.start()
         self._loop.start()
         self._adapting.start()
+        if self._spans is not None:
+            self._spans.start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -79,6 +83,8 @@ class Control:
             self._loop.join(STOP_S)
         if self._adapting.is_alive():
             self._adapting.join(STOP_S)
+        if self._spans is not None and self._spans.is_alive():
+            self._spans.join(STOP_S)
         self.kernel.stop()
         self.plane.close()
         self.database.close()
@@ -152,7 +158,17 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
     rooms = (database, registry, rollouts, flags, routing, controller, reconciler, plane, access, clients, accounts, kernel)
-    return Control(*rooms, clock, stop, loop, adapting)
+    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop))
+
+
+def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event) -> threading.Thread | None:
+    """What posts calls as spans, where OpenTelemetry's variables say where to."""
+    export = export_from(environ)
+    if export is None:
+        return None
+    exporter = Exporter(export)
+    recent.told = exporter.offer
+    return threading.Thread(target=exporter.run, args=(stop,), name="spans", daemon=True)
 
 
 class _Routes:

@@ -79,12 +79,15 @@ class Recent:
         self._lock = threading.Lock()
         self._calls: deque[Call] = deque(maxlen=RECENT_MAX)
         self.taken = 0
+        self.told: Callable[[Sequence[Call]], object] | None = None  # who else wants them; must not block
 
     def take(self, records: Iterable[Call]) -> None:
         calls = [call for call in records if call.kind == "call"]
         with self._lock:
             self._calls.extend(calls)
             self.taken += len(calls)
+        if self.told is not None and calls:
+            self.told(calls)
 
     def newest(self, wanted: Wanted, limit: int) -> list[Call]:
         with self._lock:

@@ -77,7 +77,7 @@ class Limits:
 class Settings:
     """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
 
-    `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `access_log`: write one. `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
     gateway_id: str
@@ -87,6 +87,7 @@ class Settings:
     unit_key_file: Path
     link_token_file: Path
     expose: bool = False
+    access_log: bool = False
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -114,6 +115,7 @@ def load_settings(path: Path) -> Settings:
         unit_key_file=Path(_text(body, "unit_key_file")),
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
+        access_log=bool(body.get("access_log", False)),
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
