@@ -45,7 +45,7 @@ def test_costs_add_up_by_service_release_route_and_key(house: House) -> None:
     house.ready("1")
     for _ in range(2):
         with house.controller.transaction() as connection:
-            house.controller._intake.take(connection, Batch("gw", 1, records, Cursor(1, 10)), NOON_US)
+            house.controller._intake.take(connection, [Batch("gw", 1, records, Cursor(1, 10))], NOON_US)
     found = {cost.client_key: cost for cost in accounts(house.database).costs(NOON_US)}
     assert set(found) == {"k1", "k2", SHADOW_KEY}
     assert dataclasses.astuple(found["k1"])[4:] == (6, 2, 0, 40, 8, 1200)

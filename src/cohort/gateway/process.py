@@ -28,6 +28,7 @@ from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.http_server import Server
+from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
@@ -96,7 +97,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    allowances = Allowances(table.rules, lambda: Ledger(settings.data_dir / "spend", clock), clock, log)
+    ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
+    allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
@@ -189,7 +191,10 @@ def _lock(data_dir: Path) -> int:
 async def _listen(server: Server, settings: Settings) -> int:
     where = f"{settings.host}:{settings.port}"
     try:
-        return await server.listen(settings.host, settings.port)
+        if settings.link_socket is not None:
+            await server.listen_beside(settings.link_socket)
+        inherited = inherited_socket(os.environ, os.getpid())
+        return await (server.listen_on(inherited) if inherited is not None else server.listen(settings.host, settings.port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CohortError(

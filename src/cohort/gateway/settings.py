@@ -35,6 +35,7 @@ class Limits:
     write_high_bytes: int = 256 << 10
     linger_s: float = 2.0
     drain_s: float = 30.0
+    drain_idle_s: float = 0.5
     # upstreams
     connect_s: float = 5.0
     connect_retry_wait_s: float = 0.05
@@ -77,7 +78,8 @@ class Limits:
 class Settings:
     """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
 
-    `access_log`: write one. `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `access_log`: write one. `ledger_dir`: where the workers of this machine share what is spent; None: in `data_dir`.
+    `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
     gateway_id: str
@@ -88,10 +90,12 @@ class Settings:
     link_token_file: Path
     expose: bool = False
     access_log: bool = False
+    ledger_dir: Path | None = None
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
+    link_socket: Path | None = None
 
 
 def load_settings(path: Path) -> Settings:
@@ -116,9 +120,11 @@ def load_settings(path: Path) -> Settings:
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
         access_log=bool(body.get("access_log", False)),
+        ledger_dir=Path(_text(body, "ledger_dir")) if body.get("ledger_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
+        link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
     )
     if settings.host not in LOOPBACK and not settings.expose:
