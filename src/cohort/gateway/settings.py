@@ -63,6 +63,9 @@ class Limits:
     cache_disk_bytes_max: int = 1 << 30
     cache_disk_entries_max: int = 50_000
     cache_shared_wait_s: float = 0.05
+    cache_semantic_bytes_max: int = 64 << 20
+    cache_semantic_entries_max: int = 10_000
+    cache_embeddings_wait_s: float = 0.5
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30

@@ -321,7 +321,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: st
         provider=provider.protocol,
         key_line=provider.key_line,
         origin=origin,
-        heads={end: _request_head(origin, whole, gateway) + own for end, whole in paths(route, provider, path).items()},
+        heads={end: request_head(origin, whole, gateway) + own for end, whole in paths(route, provider, path).items()},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -384,7 +384,7 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
+def request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
     """`cdn-loop` (RFC 8586) names this gateway: one that meets its own name again has been made its own upstream."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80
