@@ -4,7 +4,7 @@ ARGS ?=
 BENCH ?= $(filter-out %_rivals %_simulation,$(basename $(notdir $(wildcard bench/*.py))))
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test check bench peers docs lock clean
+.PHONY: help demo test check bench compat docs lock clean peers
 
 help:
 	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ check:
 bench:
 	@scripts/venv dev
 	@for name in $(BENCH); do $(PYTHON) bench/$$name.py $(ARGS) || exit 1; done
+
+#: make compat [ARGS="--only NAME"]   official clients through the gateway; writes the page of what works
+compat:
+	@scripts/venv dev
+	@PYTHONPATH=tests $(PYTHON) tests/compat/matrix.py $(ARGS)
 
 #: make peers                         install LiteLLM and Portkey beside (under .peers), for bench/gateway.py
 peers:

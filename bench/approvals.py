@@ -11,13 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import sqlite3
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -29,38 +26,13 @@ from cohort.kernel.audit.room import open_audit
 from cohort.kernel.model import GrantScope
 from cohort.storage.database import open_database
 from support_approvals import POLICY, action, question, sign, writing
+from support_timing import committing, measured
 
 WARM_UP = 20
 HISTORY = 2000
 NO_BUDGET = {"asked_per_session_hour": 1_000_000}
 
-
-def measured(call: Callable[[], object], rounds: int) -> dict[str, float]:
-    """Median and 99th percentile in microseconds."""
-    for _ in range(WARM_UP):
-        call()
-    taken = []
-    for _ in range(rounds):
-        start_ns = time.perf_counter_ns()
-        call()
-        taken.append((time.perf_counter_ns() - start_ns) / 1000)
-    taken.sort()
-    return {"p50_us": round(statistics.median(taken), 1), "p99_us": round(taken[int(len(taken) * 0.99)], 1)}
-
-
-def committing(folder: Path, name: str) -> Callable[[], None]:
-    """One durable commit of a small row, as the product's databases are set up."""
-    database = sqlite3.connect(folder / name, isolation_level=None)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute("CREATE TABLE t (x TEXT)")
-
-    def commit() -> None:
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("INSERT INTO t VALUES (?)", ("x" * 500,))
-        database.execute("COMMIT")
-
-    return commit
+timed = partial(measured, warm_up=WARM_UP)
 
 
 def run(rounds: int) -> dict[str, dict[str, float]]:
@@ -95,19 +67,19 @@ def measure(approvals: SqlApprovals, folder: Path, rounds: int) -> dict[str, dic
     approvals.approve(asked.id, sign("anna", GrantScope.STANDING))
     approvals.consume(action(), POLICY, None)
     pending = approvals.ask(question(writing("pending")))
-    one, other = committing(folder, "one.db"), committing(folder, "other.db")
+    one, other = committing(folder / "one.db"), committing(folder / "other.db")
 
     def both() -> None:
         one()
         other()
 
     return {
-        "limit: two durable commits by sqlite3 alone": measured(both, rounds),
-        "no grant: consume finds nothing": measured(lambda: approvals.consume(writing("none"), POLICY, None), rounds),
-        "one use of a standing rule": measured(lambda: approvals.consume(action(), POLICY, None), rounds),
-        "the same question again": measured(lambda: approvals.ask(question(pending.action)), rounds),
-        "ask, approve and consume": measured(whole, rounds),
-        "the inbox": measured(lambda: approvals.list(pending.state), rounds),
+        "limit: two durable commits by sqlite3 alone": timed(both, rounds),
+        "no grant: consume finds nothing": timed(lambda: approvals.consume(writing("none"), POLICY, None), rounds),
+        "one use of a standing rule": timed(lambda: approvals.consume(action(), POLICY, None), rounds),
+        "the same question again": timed(lambda: approvals.ask(question(pending.action)), rounds),
+        "ask, approve and consume": timed(whole, rounds),
+        "the inbox": timed(lambda: approvals.list(pending.state), rounds),
     }
 
 

@@ -210,7 +210,7 @@ def _attach_image(made: Stage) -> None:
 def _secrets(made: Stage) -> None:
     new = secrets.token_hex
     tenant = f"tenant-{new(6)}"
-    made.secrets = {name: f"{name}={new(12)}" for name in ("home", "shadow", "plan", "environ", "descriptor", "memory", "process")}
+    made.secrets = {name: f"{name}={new(12)}" for name in ("home", "shadow", "plan", "environ", "descriptor", "memory", "process", "data")}
     home = made.write("home/key", made.secrets["home"], made.uid)
     os.chown(home.parent, made.uid, made.uid)
     shadow = made.write("shadow", made.secrets["shadow"], 0)
@@ -218,12 +218,18 @@ def _secrets(made: Stage) -> None:
     made.write(f"workspaces/{tenant}/plan", made.secrets["plan"], made.uid)
     made.secrets["tenant"] = tenant
     made.write("descriptor", made.secrets["descriptor"], 0)
+    key, log = made.write("data/secrets/operator.key", made.secrets["data"], made.uid), made.write("data/audit.db", "log", made.uid)
+    for path in (key.parent, log.parent):
+        path.chmod(0o700)
+        os.chown(path, made.uid, made.uid)
     suid = made.usr / "id"
     shutil.copy("/usr/bin/id", suid)
     suid.chmod(0o4755)
     made.told |= {
         "home_secret": str(home),
         "shadow": str(shadow),
+        "data_secrets": str(key.parent),
+        "audit_log": str(log),
         "tenants": str(made.folder / "workspaces"),
         "tenant_mark": "tenant-",
         "usr": str(made.usr),
@@ -310,6 +316,7 @@ class Trial:
             "shadow-file": kept["shadow"],
             "open-by-handle": kept["shadow"],
             "tenant-listing": kept["plan"],
+            "data-directory-keys": kept["data"],
             "environ": kept["environ"],
             "descriptors": kept["descriptor"],
             "setuid": "'0'",
@@ -335,6 +342,7 @@ class Trial:
         checks: dict[str, Callable[[], bool]] = {
             "write-usr": lambda: (self.stage.usr / token).exists(),
             "hard-link": lambda: os.stat(self.stage.told["home_secret"]).st_nlink > 1,
+            "audit-log-file": lambda: token in Path(self.stage.told["audit_log"]).read_text(),
             "protected-name": lambda: any(token in path.read_text() for path in folder.glob("**/.git/hooks/pre-commit")),
             "set-id-file": lambda: any(path.stat().st_mode & 0o6000 for path in folder.glob(f"**/set-id-{token}*")),
             "signals": lambda: _gone(self.target),

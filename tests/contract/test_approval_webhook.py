@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from cohort.base.errors import CohortError, Retry
 from cohort.base.settings_kernel import WebhookSettings
+from cohort.kernel.approvals.limits import NOTE_CHARS_MAX
 from cohort.kernel.approvals.signatures import TOLERANCE_S, Secret, check, signed
 from cohort.kernel.approvals.webhook import BACKOFF_S, REPLY_BYTES_MAX, ApprovalWebhook
 from cohort.kernel.approvals.webhook_http import Address, is_public, post
@@ -250,6 +251,8 @@ def test_a_reply_that_could_not_be_recorded_may_be_sent_again(sqlite_database, c
         b'{"type":"approval.answered","data":{"approval":"ap_1","digest":"x","answer":"yes"}}',
         b'{"type":"approval.answered","data":{"approval":"ap_1","digest":"x","answer":"approve","note":5}}',
         b'{"type":"approval.answered","data":{"approval":"ap_1","digest":"x","answer":"approve","looked_ms":true}}',
+        b'{"type":"approval.answered","data":{"approval":"ap_1","digest":"x","answer":"approve","note":"%s"}}'
+        % (b"n" * (NOTE_CHARS_MAX + 1)),
         b" " * (REPLY_BYTES_MAX + 1),
     ],
 )

@@ -154,7 +154,21 @@ def test_a_clock_that_is_set_back_revives_nothing(database, clock, audit):
 
 
 @pytest.mark.parametrize(
-    "name", ["builder", "Builder ", "BUILDER", AGENT, "ag_another0000000", "agent:x", "spiffe://cohort.local/agent/x", "", "a\nb", "x" * 64]
+    "name",
+    [
+        "builder",
+        "Builder ",
+        "BUILDER",
+        AGENT,
+        "ag_another0000000",
+        "agent:x",
+        "spiffe://cohort.local/agent/x",
+        "",
+        " ",
+        "\u3000",
+        "a\nb",
+        "x" * 64,
+    ],
 )
 def test_who_asked_or_is_an_agent_or_nobody_cannot_answer(approvals, name):
     asked = approvals.ask(question(action()))

@@ -6,6 +6,7 @@ import pytest
 
 from cohort.base.errors import CohortError
 from cohort.kernel.access import Access, NewKey, Role
+from cohort.kernel.identity.issuing import SESSION_LIFE_S
 from cohort.kernel.identity.pace import MINUTE_S, TOKENS_PER_MINUTE_MAX
 from cohort.kernel.model import AgentState
 from cohort.kernel.ports import AUDIENCE
@@ -130,3 +131,26 @@ def test_a_refresh_token_used_twice_ends_the_session_also_in_a_flood(offices):
         pair = offices.room.tokens.refresh(pair.refresh)
     assert offices.code(offices.room.tokens.refresh, used.refresh) == "TOKEN_REPLAYED"
     assert offices.code(authenticate, offices, pair.token) == "SESSION_REVOKED"
+
+
+@pytest.mark.parametrize("refresh", ["", "ar_nothing", "ar_" + "a" * 43, "a" * 300])
+def test_what_is_no_refresh_token_gets_nothing_and_no_record(offices, refresh):
+    offices.room.tokens.sign_in(offices.register().key, None, AUDIENCE)
+    before = len(offices.audit.records)
+    assert offices.code(offices.room.tokens.refresh, refresh) == "TOKEN_INVALID"
+    assert len(offices.audit.records) == before
+
+
+def test_an_unknown_key_is_refused_whoever_it_is_said_to_be_of(offices):
+    offices.register("smoke-1")
+    for agent in (None, "smoke-1", "nobody"):
+        assert offices.code(offices.room.tokens.sign_in, "ak_" + "a" * 43, None, AUDIENCE, agent=agent) == "KEY_INVALID"
+
+
+def test_a_session_that_has_ended_is_not_refreshed(offices):
+    pair = offices.room.tokens.sign_in(offices.register().key, None, AUDIENCE)
+    offices.clock.advance(SESSION_LIFE_S)
+    with pytest.raises(CohortError) as caught:
+        offices.room.tokens.refresh(pair.refresh)
+    assert (caught.value.code, caught.value.message) == ("TOKEN_EXPIRED", "the session has expired")
+    assert offices.audit.events()[-1] == "sign_in"

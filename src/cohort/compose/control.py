@@ -22,9 +22,11 @@ from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
+from cohort.delivery.dataplane_many import ManyPlanes
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
+from cohort.delivery.ports import Serving
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
@@ -56,7 +58,7 @@ class Control:
     routing: RoutingAdapter
     controller: Controller
     reconciler: Reconciler
-    plane: HttpDataPlane
+    planes: list[HttpDataPlane]
     access: Access
     clients: Clients
     kernel: Kernel
@@ -77,7 +79,8 @@ class Control:
         if self._adapting.is_alive():
             self._adapting.join(STOP_S)
         self.kernel.stop()
-        self.plane.close()
+        for plane in self.planes:
+            plane.close()
         self.database.close()
 
     def health(self) -> list[Health]:
@@ -133,11 +136,12 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     )
     registry = SqlRegistry(database, clock)
     store = RolloutStore(database)
-    plane = HttpDataPlane(str(config["gateway_url"]), _read(config["link_token_file"]))
+    planes = _planes(config)
+    serving: Serving = planes[0] if len(planes) == 1 else ManyPlanes(planes)
     damaged = DamageWatch(registry, clock)
     routes = _Routes(registry)
-    reconciler = Reconciler(store, plane, routes, clock, spending)
-    controller = Controller(store, plane, reconciler, clock, damaged, lambda: rollouts.changed())
+    reconciler = Reconciler(store, serving, routes, clock, spending)
+    controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     kernel = build_kernel(config, database, clock, environ)
@@ -147,8 +151,14 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     stop = threading.Event()
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, plane, access, clients, kernel)
+    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, planes, access, clients, kernel)
     return Control(*rooms, clock, stop, loop, adapting)
+
+
+def _planes(config: Mapping[str, Any]) -> list[HttpDataPlane]:
+    """The gateway's workers: by its address where there is one, each by its socket where there are several."""
+    url, token = str(config["gateway_url"]), _read(config["link_token_file"])
+    return [HttpDataPlane(url, token, str(path)) for path in config.get("gateway_sockets", ())] or [HttpDataPlane(url, token)]
 
 
 class _Routes:

@@ -66,6 +66,7 @@ OVERCOMMIT = 16.0
 """How many times over cores and memory are promised to agents, which are seldom busy at the same time."""
 ENTRIES_OF_AN_ACTION_MAX = 100
 STOP_S = 10.0
+VERIFY_NEW_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -176,6 +177,7 @@ class _Door:
 
     def stop(self) -> None:
         self.requests.close()
+        self.gate.close()
         self.quotas.close()
         self.comparing.stop()
 
@@ -289,6 +291,21 @@ class Kernel:
             self._verified = f"{found.integrity} at the start"
             if found.integrity == "broken":
                 _log.error("the audit log is broken: %s; no action of an agent runs", found.why)
+        while not self._stopping.wait(VERIFY_NEW_S):
+            self._verify_new()
+
+    def _verify_new(self) -> None:
+        """What came since the last time, so that the next start has little to read before actions run."""
+        try:
+            found = self.face.audit.verify(full=False)
+        except CohortError as error:
+            _log.warning("the newest records of the audit log were not verified: %s", error)
+            return
+        except Exception:  # the supervisor of this thread: the next round tries again
+            _log.exception("verifying the newest records of the audit log failed")
+            return
+        if found.integrity == "broken":
+            _log.error("the audit log is broken: %s; no action of an agent runs", found.why)
 
     def _unless_stopping(self, done: int, count: int) -> None:
         if self._stopping.is_set():

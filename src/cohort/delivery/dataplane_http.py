@@ -14,12 +14,13 @@ ANSWER_S = 5.0
 
 
 class HttpDataPlane:
-    """A gateway at `base_url`; `token` is the link's bearer token. Safe to use from several threads."""
+    """A gateway at `base_url`, or at a `socket` of the file system; `token` is the link's bearer token. Safe to use from several threads."""
 
-    def __init__(self, base_url: str, token: str) -> None:
+    def __init__(self, base_url: str, token: str, socket: str | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"}
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
-        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False)
+        transport = httpx2.HTTPTransport(uds=socket) if socket is not None else None
+        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False, transport=transport)
 
     def push(self, table: RoutingTable) -> GatewayState:
         return decode_state(self._call("PUT", "/-/routing", content=encode(table)))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
-from cohort.delivery.ports import DataPlane
+from cohort.delivery.ports import Serving
 from cohort.delivery.routing import Spending, build_table, without
 from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore
@@ -46,7 +46,7 @@ class Reconciler:
     def __init__(
         self,
         store: RolloutStore,
-        plane: DataPlane,
+        plane: Serving,
         routes_of: Callable[[str], ReleaseRoute | None],
         clock: Clock,
         spending_of: Callable[[Connection], Spending] = lambda _connection: Spending(),

@@ -25,6 +25,7 @@ class Metrics:
         self.errors: dict[str, int] = {}
         self.feedback = 0
         self.shadow_dropped = 0
+        self.personal: dict[tuple[str, str], int] = {}  # way, kind
         self.labelled: dict[str, tuple[str, list[tuple[Labels, float]]]] = {}  # gauges by name: words, samples
         self.cache: dict[tuple[str, str], int] = {}
 
@@ -49,6 +50,10 @@ class Metrics:
         if len(self.cache) > SERIES_MAX:
             del self.cache[next(iter(self.cache))]
 
+    def personal_found(self, way: str, kind: str, count: int) -> None:
+        """Personal data was taken out of a request, or was why it was refused."""
+        self.personal[(way, kind)] = self.personal.get((way, kind), 0) + count
+
     def refused(self, code: str) -> None:
         """One request was answered with an error before assignment."""
         self.errors[code] = self.errors.get(code, 0) + 1
@@ -70,6 +75,8 @@ class Metrics:
             _family(lines, name, "counter", words, [((), read())])
         for name, (words, read) in gauges.items():
             _family(lines, name, "gauge", words, [((), read())])
+        personal: list[tuple[Labels, float]] = [((("way", way), ("kind", kind)), n) for (way, kind), n in sorted(self.personal.items())]
+        _family(lines, "cohort_gateway_personal_data_total", "counter", "Personal data and secrets found in requests.", personal)
         for name, (words, samples) in self.labelled.items():
             _family(lines, name, "gauge", words, samples)
         self._histogram(lines)

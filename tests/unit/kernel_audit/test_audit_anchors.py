@@ -264,10 +264,10 @@ def test_the_system_s_log_gets_one_message_with_the_whole_checkpoint(sqlite_data
 )
 def test_an_anchor_that_is_none_is_a_wrong_setting(text, clock):
     with pytest.raises(CohortError) as caught:
-        parse_anchor(text, ORIGIN, clock, "host")
+        parse_anchor(text, ORIGIN, clock, "host", None)
     assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", "kernel.anchors")
 
 
 @pytest.mark.parametrize("text", ["file:/a/b", "http://h:1", "https://h", "syslog:", "syslog", "syslog://h:1", "syslog://h"])
 def test_the_known_kinds_of_anchors(text, clock):
-    assert parse_anchor(text, ORIGIN, clock, "host").name.startswith(text.split(":")[0])
+    assert parse_anchor(text, ORIGIN, clock, "host", None).name.startswith(text.split(":")[0])

@@ -12,6 +12,8 @@ from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.kernel.actions.clearance import Cleared, Executed
 from cohort.kernel.actions.gate import GateSettings
+from cohort.kernel.actions.parsing import parse
+from cohort.kernel.actions.schemas import WAIT_S_MAX
 from cohort.kernel.face import Request, Sign
 from cohort.kernel.model import ApprovalState, Autonomy, Level, Outcome, Position, Record, Taint
 from cohort.storage.database import Database
@@ -58,6 +60,7 @@ def test_the_same_request_written_differently_is_the_same_action(gates: GateHous
         ("config.change", {"key": "kernel.isolation_min", "value": 0}, "POLICY_DENIED", "invariant.own-rules"),
         ("agent.delegate", {"agent": "smoke-1", "scopes": ["files.read"]}, "SCOPE_REFUSED", "invariant.delegation-narrows"),
         ("agent.delegate", {"agent": "b", "scopes": ["files.reed"]}, "SCOPE_REFUSED", "invariant.delegation-narrows"),
+        ("process.limit", {"process": "pr_" + "a" * 16}, "ARGUMENT_INVALID", "parse"),
         ("terminal.run", {}, "ARGUMENT_INVALID", "parse"),
         ("terminal.run", {"argv": ["a\0b"]}, "ARGUMENT_INVALID", "parse"),
         ("terminal.run", {"argv": []}, "ARGUMENT_INVALID", "parse"),
@@ -80,6 +83,13 @@ def test_bad_input_is_refused_with_a_code_and_a_record(
     body = gates.log.of(result.action_id)[0].body["body"]
     assert (body["answer"], body["code"], body["rules"]) == ("deny", code, [rule])
     assert gates.gate.result(result.action_id).code == code
+
+
+@pytest.mark.parametrize("wait_s", [-0.001, WAIT_S_MAX + 0.001, float("nan"), float("inf")])
+def test_nobody_waits_longer_than_the_limit(wait_s: float) -> None:
+    with pytest.raises(CohortError) as raised:
+        parse(Request("files.read", {"path": "a"}, wait_s=wait_s))
+    assert (raised.value.code, raised.value.field) == ("ARGUMENT_INVALID", "wait_s")
 
 
 def test_nobody_who_is_not_proven_is_answered(gates: GateHouse) -> None:

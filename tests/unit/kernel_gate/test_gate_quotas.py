@@ -9,7 +9,7 @@ import pytest
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.kernel.actions.clearance import Cleared, Executed
-from cohort.kernel.actions.quotas import FLOOD_ROOM, Quotas
+from cohort.kernel.actions.quotas import AT_ONCE_MAX, FLOOD_ROOM, Quotas
 from cohort.kernel.model import Autonomy, Limits, Outcome
 from cohort.storage.database import Database, open_database
 from support_gate import OTHER, GateHouse
@@ -197,3 +197,20 @@ def test_what_a_long_process_used_is_of_the_day_and_durable_at_once(gates: GateH
     gates.quotas.charge(AGENT, 150_000_000)
     assert Quotas(database, gates.clock, lambda _agent: 0).used_today(AGENT)["cpu_us"] >= 151_000_000
     assert run(gates) == "QUOTA_EXCEEDED"
+
+
+def test_one_agent_runs_so_many_actions_at_once_and_no_more(gates: GateHouse) -> None:
+    """Each holds its place for as long as it runs; what is refused meanwhile takes none."""
+    limited(gates)
+    inner: list[str | None] = []
+
+    def nested(_cleared: Cleared) -> Executed:
+        inner.append(gates.ask("files.read", path="a").code)
+        return Executed({})
+
+    gates.replace_executor("files.read", nested)
+    assert gates.ask("files.read", path="a").code is None
+    assert inner == ["QUOTA_EXCEEDED"] + [None] * (AT_ONCE_MAX - 1)
+    inner.clear()
+    assert gates.ask("files.read", path="a").code is None
+    assert len(inner) == AT_ONCE_MAX

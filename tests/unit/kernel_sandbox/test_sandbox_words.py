@@ -73,7 +73,8 @@ def test_rules_let_tcp_out_through_the_proxy_only() -> None:
 
 def test_the_arguments_of_bubblewrap_are_the_profile() -> None:
     wanted = boxes.Wanted(PLACE, LIMITS, ("/x",), (("/etc/hosts", 0o444, b""),), {".git/hooks": (1, 2)}, timed=True)
-    found = boxes.arguments(wanted)
+    found = boxes.arguments(wanted).decode().split("\0")
+    assert found.pop() == "", "each ends with a NUL"
     flags = ["user", "pid", "net", "ipc", "uts", "cgroup"]
     assert [f"--unshare-{name}" for name in flags] == found[:6]
     for name in ("--disable-userns", "--new-session", "--die-with-parent", "--clearenv", "--seccomp"):

@@ -17,6 +17,8 @@ LINE_BYTES_MAX = 16 << 10
 class FileAnchor:
     """`name` is as configured, `file:/path`."""
 
+    pause_s = 0.0
+
     def __init__(self, name: str, path: Path, clock: Clock) -> None:
         self.name = name
         self._path = path

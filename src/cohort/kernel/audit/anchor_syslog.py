@@ -19,6 +19,8 @@ SEND_WAIT_S = 2.0
 class SyslogAnchor:
     """`address`: the path of a datagram socket, or host and port of a UDP one."""
 
+    pause_s = 0.0
+
     def __init__(self, name: str, address: str | tuple[str, int], clock: Clock, host: str) -> None:
         self.name = name
         self._address = address

@@ -21,6 +21,8 @@ SIZE_TYPE = "text/x.tlog.size"
 class WitnessAnchor:
     """`key`: the witness's own. Without one, it is asked for at the first use, and believed for as long as this process runs."""
 
+    pause_s = 0.0
+
     def __init__(self, name: str, url: str, origin: str, key: Verifier | None) -> None:
         self.name = name
         self._url = urlsplit(url)

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from cohort.base.errors import CohortError
 from cohort.kernel.audit.anchor_file import FileAnchor
 from cohort.kernel.audit.anchor_syslog import LOCAL, SyslogAnchor
 from cohort.kernel.audit.anchor_witness import WitnessAnchor
-from cohort.kernel.audit.anchoring import Anchor, Sent, failed
+from cohort.kernel.audit.anchoring import Anchor, Dated, Sent, failed
 from cohort.kernel.audit.diagnosis import Finding
 from cohort.kernel.audit.log import SqlAuditLog
 from cohort.kernel.audit.notes import Verifier, parse_vkey
@@ -35,6 +36,8 @@ EVERY_S_MIN = 1.0
 STOP_WAIT_S = 15.0
 NAME_CHARACTERS_MAX = 200
 SYSLOG_PORT = 514
+STAMP = "rfc3161:"
+RECEIPTS_MAX = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -48,8 +51,11 @@ class Heard:
     finding: Finding | None = None
 
 
-def parse_anchor(text: str, origin: str, clock: Clock, host: str) -> Anchor:
-    """`file:/path`, `http(s)://host:port[#VKEY]`, `syslog:` or `syslog://host:port`. Errors: CONFIG_INVALID."""
+def parse_anchor(text: str, origin: str, clock: Clock, host: str, database: Database) -> Anchor:
+    """`file:/path`, `http(s)://host:port[#VKEY]`, `syslog:`, `syslog://host:port` or `rfc3161:http(s)://host/path#/path/to/ca.pem`.
+
+    `database`: where receipts are kept. Errors: CONFIG_INVALID.
+    """
     name, _, key = text.partition("#")
     if len(name) > NAME_CHARACTERS_MAX:
         raise _wrong(text, f"it is longer than {NAME_CHARACTERS_MAX} characters")
@@ -57,6 +63,8 @@ def parse_anchor(text: str, origin: str, clock: Clock, host: str) -> Anchor:
         return FileAnchor(name, Path(name.removeprefix("file:")), clock)
     if name in ("syslog", "syslog:"):
         return SyslogAnchor("syslog:", LOCAL, clock, host)
+    if name.startswith(STAMP):
+        return _stamping(text, name, key, database)
     try:
         parts = urlsplit(name)
         port = parts.port
@@ -69,6 +77,26 @@ def parse_anchor(text: str, origin: str, clock: Clock, host: str) -> Anchor:
     raise _wrong(text, "it is none of the known kinds")
 
 
+def _stamping(text: str, name: str, certificates: str, database: Database) -> Anchor:
+    from cohort.kernel.audit.anchor_stamp import StampAnchor, read_certificates  # only who has a time-stamping authority loads its parts
+
+    url = name.removeprefix(STAMP)
+    try:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError("behind rfc3161: stands no address")
+        trusted = read_certificates(Path(certificates))
+    except ValueError as error:
+        raise _wrong(text, str(error)) from error
+    return StampAnchor(name, url, trusted, partial(_receipts, database, name))
+
+
+def _receipts(database: Database, name: str) -> list[str]:
+    """The newest of one anchor, oldest first."""
+    with database.read() as connection:
+        found = Rows(connection).all("SELECT receipt FROM audit_anchors WHERE anchor = ? ORDER BY size DESC LIMIT ?", [name, RECEIPTS_MAX])
+    return [str(row[0]) for row in found[::-1]]
+
+
 def _pinned(text: str, key: str) -> Verifier | None:
     try:
         return parse_vkey(key) if key else None
@@ -77,7 +105,7 @@ def _pinned(text: str, key: str) -> Verifier | None:
 
 
 def _wrong(text: str, why: str) -> CohortError:
-    hint = "Write `file:/path`, `http://host:port#VKEY`, `syslog:` or `syslog://host:port`."
+    hint = "Write `file:/path`, `http://host:port#VKEY`, `syslog:`, `syslog://host:port` or `rfc3161:https://host/path#/path/to/ca.pem`."
     return CohortError("CONFIG_INVALID", f"the anchor {text[:80]!r} cannot be used: {why}", field="kernel.anchors", hint=hint)
 
 
@@ -128,12 +156,13 @@ class Anchors:
         for place in self._places:
             try:
                 found = self._landmarks(place)
+                line = place.said() if isinstance(place, Dated) else _heard_line(place.name, found)
             except CohortError as error:
                 lines.append(error.message)
                 finding = finding or (Finding(None, error.message) if error.code == "AUDIT_BROKEN" else None)
                 continue
             landmarks += found or ()
-            lines.append(_heard_line(place.name, found))
+            lines.append(line)
         return Heard(tuple(landmarks), tuple(lines), finding)
 
     def _landmarks(self, place: Anchor) -> list[Landmark] | None:
@@ -162,13 +191,17 @@ class Anchors:
                 head = Rows(connection).head()
             if head is None or self._log is None:
                 return []
-            return [self._one(place, head) for place in self._places if not only_new or self._has_news(place)]
+            return [self._one(place, head) for place in self._places if not only_new or self._is_due(place)]
 
-    def _has_news(self, place: Anchor) -> bool:
-        """Whether more was recorded than receipts of anchors since this place was last given a checkpoint."""
+    def _is_due(self, place: Anchor) -> bool:
+        """Whether more was recorded than receipts of anchors since this place was last given a checkpoint, and it is not to be left alone."""
         with self._database.read() as connection:
             rows = Rows(connection)
-            last = rows.one("SELECT coalesce(max(size), 0) FROM audit_anchors WHERE anchor = ?", [place.name])
+            last = rows.one(
+                "SELECT coalesce(max(size), 0), CAST(coalesce(max(at_us), 0) AS BIGINT) FROM audit_anchors WHERE anchor = ?", [place.name]
+            )
+            if last is not None and self._clock.now_us() - last[1] < place.pause_s * 1e6:
+                return False
             news = rows.one("SELECT idx FROM audit_entries WHERE idx >= ? AND kind <> 'checkpoint' LIMIT 1", [last[0] if last else 0])
         return news is not None
 
@@ -212,7 +245,7 @@ class Anchors:
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["anchor", "size"], set_=values))
         if self._log is not None:
-            body = {"anchor": place.name, "size": head.size, "root": head.root.hex(), "receipt": sent.receipt}
+            body = {"anchor": place.name, "size": head.size, "root": head.root.hex(), "receipt": sent.recorded or sent.receipt}
             self._log.append(Record(RecordKind.CHECKPOINT, body))
 
 

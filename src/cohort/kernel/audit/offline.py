@@ -43,7 +43,7 @@ def open_audit_offline(
     database = _read_only(url)
     try:
         ring = settled(database, keys).ring if isinstance(keys, Keys) else keys
-        places = [parse_anchor(text, ring.name if ring else origin, clock, socket.gethostname()) for text in anchors]
+        places = [parse_anchor(text, ring.name if ring else origin, clock, socket.gethostname(), database) for text in anchors]
         yield AuditDesk(Parts(database, clock, lambda: ring, Anchors(database, clock, lambda: ring, places, None), None))
     finally:
         database.close()

@@ -266,4 +266,26 @@ ROWS = (
     MEMFD_EXEC,
     MOUNTINFO,
 )
-ADDED = (PROTECTED_NAME, SET_ID_FILE)
+DATA_KEYS = Attack(
+    "data-directory-keys",
+    "read the keys in the data directory of the Cohort that runs it, as the same user",
+    "the data directory is not in the mount namespace; Landlock names no path there",
+    """
+for name in os.listdir(told['data_secrets']):
+    got(read(os.path.join(told['data_secrets'], name)))
+""",
+    Oracle.SECRET,
+    FILES_UP,
+)
+AUDIT_FILE = Attack(
+    "audit-log-file",
+    "write into the file of the audit log, as the same user",
+    "the data directory is not in the mount namespace; Landlock names no path there",
+    """
+with open(told['audit_log'], 'r+b') as log:
+    log.write(told['token'].encode())
+""",
+    Oracle.STATE,
+    FILES_UP,
+)
+ADDED = (PROTECTED_NAME, SET_ID_FILE, DATA_KEYS, AUDIT_FILE)

@@ -9,7 +9,7 @@ import select
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from cohort.base.clock import Clock
@@ -25,6 +25,8 @@ from cohort.kernel.sandbox.stage_zero import Start
 from cohort.kernel.sandbox.ways_out import Fund, Listener, Proxy, unfunded, unobserved
 
 SETUP_WAIT_S = 10.0
+ARGUMENTS_KEPT = 64
+"""A workspace's boxes are alike but for what they execute."""
 INFO_BYTES_MAX = 4096
 TELL, GO = 3, 4
 """Descriptors of what runs inside first: it tells on the one, and may wait on the other."""
@@ -81,11 +83,17 @@ class Wanted:
     timed: bool
 
 
-def arguments(wanted: Wanted) -> list[str]:
-    """bubblewrap's, in the order in which it makes the mounts. They go to it by a descriptor: a command line is for all to see."""
-    tmp, shm = profile.sized(wanted.limits)
-    root = wanted.place.root
-    return [
+def arguments(wanted: Wanted) -> bytes:
+    """bubblewrap's, each with a NUL behind it. They go to it by a descriptor: a command line is for all to see."""
+    files = tuple((path, mode) for path, mode, _ in wanted.files)
+    return _arguments(wanted.place.root, profile.sized(wanted.limits), tuple(wanted.protected), files)
+
+
+@lru_cache(ARGUMENTS_KEPT)
+def _arguments(root: str, sizes: tuple[int, int], protected: tuple[str, ...], files: tuple[tuple[str, int], ...]) -> bytes:
+    """In the order in which bubblewrap makes the mounts."""
+    tmp, shm = sizes
+    parts = [
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
         *("--disable-userns", "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "sandbox", "--clearenv"),
         *("--ro-bind", "/usr", "/usr"),
@@ -94,12 +102,13 @@ def arguments(wanted: Wanted) -> list[str]:
         *("--perms", "1777", "--size", str(shm), "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--perms", "1777", "--size", str(tmp), "--tmpfs", "/tmp"),  # noqa: S108
         *("--bind", root, commands.WORKSPACE),
-        *(part for name in _above(wanted.protected) for part in ("--bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
-        *(part for name in wanted.protected for part in ("--ro-bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
-        *(part for number, file in enumerate(wanted.files, DATA) for part in _file(number, *file[:2])),
+        *(part for name in _above(protected) for part in ("--bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
+        *(part for name in protected for part in ("--ro-bind", f"{root}/{name}", f"{commands.WORKSPACE}/{name}")),
+        *(part for number, file in enumerate(files, DATA) for part in _file(number, *file)),
         *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
         *("--seccomp", str(FILTER), "--info-fd", str(INFO)),
     ]
+    return b"".join(os.fsencode(part) + b"\0" for part in parts)
 
 
 def _above(names: Iterable[str]) -> list[str]:
@@ -120,7 +129,7 @@ def ask(ends: Ends, wanted: Wanted) -> None:
     """Everything bubblewrap reads and tells, beside what runs inside."""
     ends.hear("info", INFO)
     ends.give(FILTER, seccomp.program(platform.machine()))
-    ends.give(ARGUMENTS, b"".join(os.fsencode(part) + b"\0" for part in arguments(wanted)))
+    ends.give(ARGUMENTS, arguments(wanted))
     for number, (_, _, content) in enumerate(wanted.files, DATA):
         ends.give(number, content)
 

@@ -330,9 +330,10 @@ def _kills(file: Path) -> int:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The groups below a group."""
+    """The groups in it. A folder of a group has dozens of files, so none of them is looked at but for its kind."""
     try:
-        return [one for one in folder.iterdir() if one.is_dir()]
+        with os.scandir(folder) as found:
+            return [folder / entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
 

@@ -74,10 +74,10 @@ def _memory(flag: int) -> int:
 
 
 def _fill(fd: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(fd, left) :]
-    os.lseek(fd, 0, os.SEEK_SET)
+    """Without moving its place: it is read from its beginning."""
+    written = 0
+    while written < len(content):
+        written += os.pwrite(fd, memoryview(content)[written:], written)
 
 
 def _close(fds: Iterable[int]) -> None:

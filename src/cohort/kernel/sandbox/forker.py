@@ -112,8 +112,9 @@ class Forker:
         if "kill" in order:
             self._signal(order)
             return True
-        for fd in fds:
-            os.set_inheritable(fd, False)
+        if not CLOEXEC:
+            for fd in fds:
+                os.set_inheritable(fd, False)
         self._start(order, fds)
         return True
 
@@ -198,6 +199,8 @@ class Forker:
 
 
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""All are as they were at first for a program; naming all spares the C library to ask about each."""
 
 
 def received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -215,8 +218,7 @@ def spawn(order: dict[str, Any], fds: list[int]) -> int:
     moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in pairs if number != PROGRAM]
     program = next(fd for number, fd in pairs if number == PROGRAM)
     argv = ["stage-two", *order["argv"]]
-    reset = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
-    return os.posix_spawn(f"/proc/self/fd/{program}", argv, {}, file_actions=moves, setsid=True, setsigmask=(), setsigdef=reset)
+    return os.posix_spawn(f"/proc/self/fd/{program}", argv, {}, file_actions=moves, setsid=True, setsigmask=(), setsigdef=SIGNALS)
 
 
 def become(order: dict[str, Any], fds: list[int], control: int) -> None:

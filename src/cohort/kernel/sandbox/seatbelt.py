@@ -12,10 +12,10 @@ import subprocess
 from contextlib import suppress
 
 from cohort.base.clock import Clock
-from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.ports import Running
+from cohort.kernel.model import Command, Level, Limits, Place
 from cohort.kernel.sandbox import commands, popen
-from cohort.kernel.sandbox.spawner import OnSpawn, Spawn, unavailable
+from cohort.kernel.sandbox.launched import Launched
+from cohort.kernel.sandbox.spawner import OnSpawn
 
 GAPS = (
     "this backend was never run by its authors; its level is what it is meant to hold",
@@ -30,43 +30,15 @@ SHELL = 'ulimit -c 0; ulimit -f "$1"; ulimit -n "$2"; ulimit -u "$3"; ulimit -t 
 OPEN_FILES = 1024
 
 
-class Seatbelt:
-    """`ports.Sandbox`."""
+class Seatbelt(Launched):
+    name = "seatbelt"
 
     def __init__(self, clock: Clock, on_spawn: OnSpawn, level: Level = Level.FILES) -> None:
-        self._clock, self._on_spawn, self._level = clock, on_spawn, level
-        self._running = popen.Kept()
+        super().__init__(clock, on_spawn, level)
 
-    @property
-    def name(self) -> str:
-        return "seatbelt"
-
-    @property
-    def level(self) -> Level:
-        return self._level
-
-    def run(self, place: Place, limits: Limits, command: Command) -> Completed:
-        return popen.run(self._begin(place, limits, command), command.stdin, limits.command_s)
-
-    def start(self, place: Place, limits: Limits, command: Command) -> Running:
-        process = self._begin(place, limits, command)
-        if command.stdin:
-            process.write(command.stdin)
-        return process
-
-    def close(self, place: Place) -> None:
-        self._running.end(str(place.workspace))
-
-    def _begin(self, place: Place, limits: Limits, command: Command) -> popen.Process:
-        commands.check(command)
-        if command.hosts:
-            raise unavailable("seatbelt cannot hold a command to hosts", "Use `http.request`.")
-        self._on_spawn(Spawn(str(place.workspace), command.argv, command.label, self._clock.now_us(), self.name))
-        launch = popen.Launch(
-            arguments(place, limits, command), variables(place, command), commands.folder(command, place.root), kill, send
-        )
-        process = popen.Process(launch, limits.output_bytes, self._level, self._clock)
-        return self._running.add(str(place.workspace), process)
+    def _launch(self, place: Place, limits: Limits, command: Command) -> popen.Launch:
+        argv, env = arguments(place, limits, command), variables(place, command)
+        return popen.Launch(argv, env, commands.folder(command, place.root), kill, send)
 
 
 def arguments(place: Place, limits: Limits, command: Command) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ from typing import Any
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
-from cohort.kernel.model import Command, Completed, Level, Limits, Place
-from cohort.kernel.ports import Running
-from cohort.kernel.sandbox import commands, popen
-from cohort.kernel.sandbox.spawner import OnSpawn, Spawn, unavailable
+from cohort.kernel.model import Command, Level, Limits, Place
+from cohort.kernel.sandbox import popen
+from cohort.kernel.sandbox.launched import Launched
+from cohort.kernel.sandbox.spawner import OnSpawn, unavailable
 
 GAPS = (
     "this backend was never run by its authors; its level is what it is meant to hold",
@@ -41,42 +41,17 @@ SYSTEM_PATH = r"C:\Windows\System32;C:\Windows"
 _BASIC, _COUNTERS, _REST = "<qqI4xQQI4xQII", "<6Q", "<4Q"
 
 
-class JobObject:
-    """`ports.Sandbox`."""
+class JobObject(Launched):
+    name = "job-object"
 
     def __init__(self, clock: Clock, on_spawn: OnSpawn, level: Level = Level.LIMITS) -> None:
         if platform.system() != "Windows":
             raise unavailable("job objects are Windows'", "Use the backend of this system.")
-        self._clock, self._on_spawn, self._level = clock, on_spawn, level
-        self._running = popen.Kept()
+        super().__init__(clock, on_spawn, level)
 
-    @property
-    def name(self) -> str:
-        return "job-object"
-
-    @property
-    def level(self) -> Level:
-        return self._level
-
-    def run(self, place: Place, limits: Limits, command: Command) -> Completed:
-        return popen.run(self._begin(place, limits, command), command.stdin, limits.command_s)
-
-    def start(self, place: Place, limits: Limits, command: Command) -> Running:
-        process = self._begin(place, limits, command)
-        if command.stdin:
-            process.write(command.stdin)
-        return process
-
-    def close(self, place: Place) -> None:
-        self._running.end(str(place.workspace))
-
-    def _begin(self, place: Place, limits: Limits, command: Command) -> popen.Process:
-        commands.check(command)
-        if command.hosts:
-            raise unavailable("a job object cannot hold a command to hosts", "Use `http.request`.")
-        self._on_spawn(Spawn(str(place.workspace), command.argv, command.label, self._clock.now_us(), self.name))
+    def _launch(self, place: Place, limits: Limits, command: Command) -> popen.Launch:
         job = _Job(limits)
-        launch = popen.Launch(
+        return popen.Launch(
             argv=command.argv,
             env=variables(place, command),
             cwd=folder(place, command),
@@ -86,8 +61,6 @@ class JobObject:
             ended=job.close,
             flags=CREATE_SUSPENDED | CREATE_NO_WINDOW,
         )
-        process = popen.Process(launch, limits.output_bytes, self._level, self._clock)
-        return self._running.add(str(place.workspace), process)
 
 
 class _Job:

@@ -115,9 +115,7 @@ def show(session: Session, agent: str) -> int:
 @with_session
 def grant(session: Session, agent: str, scopes: tuple[str, ...]) -> int:
     """Give AGENT more scopes. Tokens that are out already keep what they have."""
-    from cohort.surfaces.cli.api import Api, part
-
-    return _answer(session, Api(session).post(f"/agents/{part(agent)}/scopes/grant", {"scopes": list(scopes)}))
+    return _turn(session, agent, "scopes/grant", {"scopes": list(scopes)})
 
 
 @command.command(
@@ -132,12 +130,10 @@ def grant(session: Session, agent: str, scopes: tuple[str, ...]) -> int:
 @with_session
 def revoke(session: Session, agent: str, scopes: tuple[str, ...], confirm: str | None, reason: str) -> int:
     """Take SCOPES from AGENT; without scopes revoke the agent itself, for ever: its keys, sessions and delegations."""
-    from cohort.surfaces.cli.api import Api, part
-
     if scopes:
-        return _answer(session, Api(session).post(f"/agents/{part(agent)}/scopes/revoke", {"scopes": list(scopes)}))
+        return _turn(session, agent, "scopes/revoke", {"scopes": list(scopes)})
     check_confirmed(agent, confirm, f"{agent} can never act again")
-    return _answer(session, Api(session).post(f"/agents/{part(agent)}/revoke", {"reason": reason}))
+    return _turn(session, agent, "revoke", {"reason": reason})
 
 
 @command.command("suspend", epilog=examples('cohort agent suspend scribe --reason "looks odd"'))
@@ -147,9 +143,7 @@ def revoke(session: Session, agent: str, scopes: tuple[str, ...], confirm: str |
 @with_session
 def suspend(session: Session, agent: str, reason: str) -> int:
     """Do nothing AGENT asks for, from its next action on, until it is resumed."""
-    from cohort.surfaces.cli.api import Api, part
-
-    return _answer(session, Api(session).post(f"/agents/{part(agent)}/suspend", {"reason": reason}))
+    return _turn(session, agent, "suspend", {"reason": reason})
 
 
 @command.command("resume", epilog=examples("cohort agent resume scribe"))
@@ -159,9 +153,7 @@ def suspend(session: Session, agent: str, reason: str) -> int:
 @with_session
 def resume(session: Session, agent: str, reason: str) -> int:
     """Let a suspended agent act again."""
-    from cohort.surfaces.cli.api import Api, part
-
-    return _answer(session, Api(session).post(f"/agents/{part(agent)}/resume", {"reason": reason}))
+    return _turn(session, agent, "resume", {"reason": reason})
 
 
 @command.command("trust", epilog=examples('cohort agent trust scribe --reason "looked at the diff, restored the rest"'))
@@ -171,9 +163,7 @@ def resume(session: Session, agent: str, reason: str) -> int:
 @with_session
 def trust(session: Session, agent: str, reason: str) -> int:
     """Say that the workspace of a suspended AGENT holds nothing of strangers any more; recorded, with the reason."""
-    from cohort.surfaces.cli.api import Api, part
-
-    return _answer(session, Api(session).post(f"/agents/{part(agent)}/trust", {"reason": reason}))
+    return _turn(session, agent, "trust", {"reason": reason})
 
 
 @command.command("key", epilog=examples("cohort agent key scribe"))
@@ -262,6 +252,13 @@ def _limits(pairs: tuple[str, ...]) -> dict[str, float]:
         if not equals:
             raise CohortError("FIELD_INVALID", f"--limit: {pair!r}", field="limit", hint="Write it like memory_bytes=1000000000.")
     return limits
+
+
+def _turn(session: Session, agent: str, verb: str, body: dict[str, Any]) -> int:
+    """One change of an agent; the agent afterwards."""
+    from cohort.surfaces.cli.api import Api, part
+
+    return _answer(session, Api(session).post(f"/agents/{part(agent)}/{verb}", body))
 
 
 def _answer(session: Session, agent: dict[str, Any]) -> int:
