@@ -122,6 +122,7 @@ class Kernel:
         return list(reversed(self.audit.desk.search(AuditQuery(limit=1000))))
 
     def close(self) -> None:
+        self.gate.close()
         self.quotas.close()
         self.journal.close()
         self.workspaces.stop()

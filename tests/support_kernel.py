@@ -586,6 +586,7 @@ class MemoryActions:
         self._numbers = itertools.count(1)
         self.requests: list[Request] = []
         self.results: dict[str, ActionResult] = {}
+        self.done_by: set[tuple[str, str]] = set()
 
     def perform(self, token: str, request: Request, *, bound_to: str | None = None) -> ActionResult:
         assert isinstance(request, Request)
@@ -603,6 +604,7 @@ class MemoryActions:
         )
         result = self._decided(caller, action, request)
         self.results[action.id] = result
+        self.done_by.add((caller.agent.id, action.id))
         return result
 
     def caller(self, token: str, *, bound_to: str | None = None) -> Caller:
@@ -614,6 +616,12 @@ class MemoryActions:
 
     def result(self, action: ActionId) -> ActionResult:
         if action not in self.results:
+            raise CohortError("NOT_FOUND", f"there is no action {action!r}", hint="Look into the audit log.")
+        return self.results[action]
+
+    def own_result(self, token: str, action: ActionId, *, bound_to: str | None = None) -> ActionResult:
+        caller = self.caller(token, bound_to=bound_to)
+        if (caller.agent.id, action) not in self.done_by:
             raise CohortError("NOT_FOUND", f"there is no action {action!r}", hint="Look into the audit log.")
         return self.results[action]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
@@ -95,6 +96,17 @@ async def tools(exchange: Exchange) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     exchange.whole(json.dumps({**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode())
+
+
+EMBEDDING = {"dimension": 8}
+"""How long the vectors of `embed` are; a test may change it, as a vendor may."""
+
+
+async def embed(exchange: Exchange) -> None:
+    """Texts about money point one way, all others the other."""
+    vector = [0.01] * EMBEDDING["dimension"]
+    vector[0 if re.search("money|refund|dinero", exchange.seen.fields["input"]) else 1] = 1.0
+    exchange.whole(json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": vector}]}).encode())
 
 
 async def cut_off(exchange: Exchange) -> None:
@@ -213,7 +225,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     name: globals()[name]
     for name in (
         *("well", "tools", "cut_stream", "stall_stream", "stall", "fail", "limited", "unauthorised", "short_length", "garbage"),
-        *("numbered", "cut_off", "refusing", "silent_close", "once", "huge", "flood", "error_event", "until_closed"),
+        *("numbered", "embed", "cut_off", "refusing", "silent_close", "once", "huge", "flood", "error_event", "until_closed"),
     )
 }
 

@@ -19,6 +19,7 @@ from typing import Any
 GIGABYTE = 1 << 30
 PIECE_BYTES = 1 << 16
 SLOW_S = 5.0
+SLOW_STREAM_S = 0.5
 HEAD_BYTES_MAX = 1 << 16
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 ANSWER = {
@@ -130,6 +131,18 @@ async def slow_first_byte(exchange: Exchange) -> None:
     await exchange.well()
 
 
+async def slow_stream(exchange: Exchange) -> None:
+    """No fault: a stream that takes half a second."""
+    if not exchange.stream:
+        await exchange.well()
+        return
+    exchange.begin()
+    for _ in range(10):
+        await exchange.pieces(event("Hello. "))
+        await asyncio.sleep(SLOW_STREAM_S / 10)
+    await exchange.pieces(DONE, b"")
+
+
 async def malformed_event(exchange: Exchange) -> None:
     exchange.begin()
     await exchange.pieces(event("Hel"), b"data: {not json\n\n", event("lo."), DONE, b"")
@@ -223,7 +236,18 @@ async def well(exchange: Exchange) -> None:
 FAULTS: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     fault.__name__.replace("_", "-"): fault
     for fault in (
-        *(well, cut, stall, stall_stream, slow_first_byte, malformed_event, malformed_first_event, error_event, first_error_event),
+        *(
+            well,
+            cut,
+            stall,
+            stall_stream,
+            slow_first_byte,
+            slow_stream,
+            malformed_event,
+            malformed_first_event,
+            error_event,
+            first_error_event,
+        ),
         *(rate_limited, rate_limited_once, overloaded, server_error, key_refused, request_refused, half_open),
         *(length_too_long, length_too_short, gigabyte, not_http, closed),
     )

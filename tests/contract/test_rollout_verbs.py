@@ -306,11 +306,11 @@ def test_promote_waives_floor_and_certificate_with_a_reason_and_goes_one_stage_o
 def test_promote_does_not_waive_an_alarm(house):
     rollout = house.start(plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100}"))
     house.traffic(range(120), bad=[Arm.CANDIDATE])
-    batch = house.gateway.pull(house.controller._cursor, records_max=4000, wait_ms=0)
+    batch = house.gateway.pull(house.controller._taps[0].cursor, records_max=4000, wait_ms=0)
     with house.controller.transaction() as connection:  # the outcomes are in, and nobody has decided yet
-        house.controller._intake.take(connection, batch, house.clock.now_us())
+        house.controller._intake.take(connection, [batch], house.clock.now_us())
         house.store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, house.clock.now_us())
-    house.controller._cursor = batch.next
+    house.controller._taps[0].cursor = batch.next
     view = house.rollouts.promote(rollout.id, OPERATOR)
     assert view.state is State.ROLLED_BACK
     assert "failures" in str(view.reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select, update
 
@@ -150,7 +152,8 @@ def test_a_gateway_that_comes_back_with_an_older_table_is_given_the_newer(house)
     house.start(HALF)
     older = house.gateway.tables[0]
     house.gateway.restart()
-    house.gateway.snapshot = type(house.gateway.snapshot)(older, {}, {}, {name: route.stable for name, route in older.services.items()})
+    stable = {name: route.stable for name, route in older.services.items()}
+    house.gateway.snapshot = replace(house.gateway.snapshot, table=older, services={}, splits={}, stable=stable)
     house.clock.advance(3)
     house.tick(2)
     assert splits(house) == {"support": house.rollouts.show("support").id}

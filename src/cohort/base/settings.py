@@ -22,6 +22,7 @@ CONTROL_PORT = 8710
 PORT_MAX = 65535
 PREFIX = "COHORT_"
 ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?/?")
+WORKERS_MAX = 64
 LOOPBACK_ONLY = ("127.0.0.0/8", "::1/128")
 
 
@@ -29,17 +30,19 @@ LOOPBACK_ONLY = ("127.0.0.0/8", "::1/128")
 class GatewaySettings:
     """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach.
 
-    `private_upstreams`: networks that releases may have upstreams in though they are not public.
-    `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `workers`: processes that serve side by side. `private_upstreams`: networks that releases may have upstreams in though they are not public.
+    `access_log`: a line for every call. `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
     host: str = "127.0.0.1"
     port: int = GATEWAY_PORT
     expose: bool = False
+    access_log: bool = False
     cache_redis: str | None = None
     cache_redis_password_file: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
+    workers: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "private_upstreams", tuple(self.private_upstreams))
@@ -120,6 +123,10 @@ class DataDir:
     def gateway(self) -> Path:
         """The gateway's own: routing table and spool."""
         return self.root / "gateway"
+
+    def worker_socket(self, number: int) -> Path:
+        """Where control reaches one of several workers of the gateway."""
+        return self.run / f"gateway-{number}.sock"
 
     @property
     def logs(self) -> Path:
@@ -287,6 +294,8 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_HOST": ("gateway", "host", _text),
     f"{PREFIX}GATEWAY_PORT": ("gateway", "port", _port),
     f"{PREFIX}GATEWAY_EXPOSE": ("gateway", "expose", _flag),
+    f"{PREFIX}GATEWAY_ACCESS_LOG": ("gateway", "access_log", _flag),
+    f"{PREFIX}GATEWAY_WORKERS": ("gateway", "workers", whole_number(1, WORKERS_MAX)),
     f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from cohort.base.documents import dotted, load_document, parse_document
-from cohort.base.settings import PORT_MAX, Written
+from cohort.base.settings import PORT_MAX, WORKERS_MAX, Written
 from cohort.base.settings_kernel import LEVEL_MAX, TOKEN_LIFE_S_MAX
 
 Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
@@ -23,9 +23,11 @@ class GatewayFile(Strict):
     host: Text = "127.0.0.1"
     port: Port = 1
     expose: bool = False
+    access_log: bool = False
     cache_redis: Text | None = None
     cache_redis_password_file: Text | None = None
     limits: dict[str, Limit] = {}
+    workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery import lifecycle
+from cohort.delivery.accounts import Recent
 from cohort.delivery.intake import Intake
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State
@@ -32,15 +33,45 @@ PAUSE_AFTER_FAILURE_S = 0.25
 RECONCILE_EVERY_S = 0.5
 OBSERVE_EVERY_S = 2.0
 SETTLE_LIMIT_S = 900.0
+SETTLE_US = 100_000
+"""How much later than its assignment a record may be in a worker's spool: what a turn of its event loop may take."""
 """After this long without the last calls of an ended rollout its figures are final anyway."""
 
 log = logging.getLogger("cohort.delivery")
 
 
+class Tap:
+    """One worker's spool, as far as it was taken.
+
+    `cursor`: everything before it is stored; None: the database knows. `complete_us`: every record of an earlier assignment has been pulled.
+    """
+
+    def __init__(self, plane: DataPlane) -> None:
+        self.plane = plane
+        self.gateway: str | None = None
+        self.epoch = 0
+        self.cursor: Cursor | None = None
+        self.complete_us = 0
+        self._acknowledged: Cursor | None = None
+
+    def pull(self, wait_ms: int, now_us: int) -> Batch:
+        batch = self.plane.pull(self.cursor or Cursor(), records_max=RECORDS_MAX, wait_ms=wait_ms)
+        if batch.behind == 0:
+            self.complete_us = max(self.complete_us, now_us - SETTLE_US)
+        elif batch.records:
+            self.complete_us = max(self.complete_us, batch.records[-1].at_us)
+        return batch
+
+    def acknowledge(self) -> None:
+        if self.cursor is not None and self._acknowledged != self.cursor:
+            self.plane.acknowledge(self.cursor)
+            self._acknowledged = self.cursor
+
+
 class Controller:
     """One gateway's outcomes, all rollouts. `damaged` names a damaged object of a release (digest given), or None.
 
-    `on_change` is told after every tick that changed something shown.
+    `on_change` is told after every tick that changed something shown. `others`: further workers of the gateway.
     """
 
     def __init__(
@@ -51,18 +82,16 @@ class Controller:
         clock: Clock,
         damaged: Callable[[str], str | None],
         on_change: Callable[[], None],
+        others: Sequence[DataPlane] = (),
     ) -> None:
         self._store = store
-        self._plane = plane
+        self._taps = [Tap(each) for each in (plane, *others)]
         self._reconciler = reconciler
         self._clock = clock
         self._damaged = damaged
         self._on_change = on_change
         self._intake = Intake(store)
-        self._cursor: Cursor | None = None  # everything before it is stored; None: the database knows
-        self._acknowledged: Cursor | None = None
-        self._gateway: str | None = None
-        self._epoch = 0
+        self.recent = Recent()
         self._observed_s = self._reconciled_s = -math.inf
         self._moved = True  # something that is served may have changed since the last reconciliation
         self._unsettled = True  # there may be ended rollouts whose figures are not final
@@ -95,17 +124,18 @@ class Controller:
 
     def tick(self, wait_ms: int = PULL_WAIT_MS) -> bool:
         """One round; True when more records wait. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
-        batch = self._pull(wait_ms)
-        changed = self._commit(batch)
+        pulled = self._pull(wait_ms)
+        changed = self._commit(pulled)
+        for _, batch in pulled:
+            self.recent.take(batch.records)
         changed = self._reconcile() or changed
-        if self._acknowledged != self._cursor:
-            self._plane.acknowledge(batch.next)
-            self._acknowledged = self._cursor
+        for tap, _ in pulled:
+            tap.acknowledge()
         changed = self.verify_ended() or changed
         self.ticked_us = self._clock.now_us()
         if changed:
             self._on_change()
-        return batch.behind > 0
+        return self.behind_bytes > 0
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -181,37 +211,58 @@ class Controller:
 
     # --- parts of a tick ---
 
-    def _pull(self, wait_ms: int) -> Batch:
-        if self._cursor is None or self._gateway is None:
-            state = self._reconciler.observe()
-            self._adopt(state)
+    def _pull(self, wait_ms: int) -> list[tuple[Tap, Batch]]:
+        """What each worker has; one that does not answer is passed over as long as another does."""
+        if any(tap.gateway is None or tap.cursor is None for tap in self._taps):
+            self._adopt(self._reconciler.observe())
             self._reconciler.lead()
+        pulled: list[tuple[Tap, Batch]] = []
+        failure: CohortError | None = None
+        for tap in self._taps:
+            try:
+                pulled.append((tap, self._pull_one(tap, wait_ms if tap is self._taps[-1] else 0)))
+            except CohortError as error:
+                failure = error
+        if failure is not None and not pulled:
+            raise failure
+        self.behind_bytes = sum(batch.behind for _, batch in pulled)
+        return pulled
+
+    def _pull_one(self, tap: Tap, wait_ms: int) -> Batch:
+        if tap.gateway is None:
+            tap.gateway = tap.plane.state().gateway
+        if tap.cursor is None:
             with self._store.database.read() as connection:
-                self._cursor = self._store.cursor(connection, state.gateway)
-            self._gateway = state.gateway
-        batch = self._plane.pull(self._cursor, records_max=RECORDS_MAX, wait_ms=wait_ms)
-        if batch.epoch != self._epoch:
-            self._epoch = batch.epoch
+                tap.cursor = self._store.cursor(connection, tap.gateway)
+        batch = tap.pull(wait_ms, self._clock.now_us())
+        if batch.epoch != tap.epoch:
+            tap.epoch = batch.epoch
             self._reconciler.recheck()  # another process of the gateway: it may have an older table
-        self.behind_bytes = batch.behind
         return batch
 
-    def _commit(self, batch: Batch) -> bool:
-        asked_from, self._cursor = self._cursor, None  # until it is certain that the commit happened, the database knows
+    def _commit(self, pulled: Sequence[tuple[Tap, Batch]]) -> bool:
+        asked_from = [tap.cursor for tap, _ in pulled]
+        for tap, _ in pulled:
+            tap.cursor = None  # until it is certain that the commit happened, the database knows
         with self._alone() as connection:
-            self._take(connection, batch, asked_from)
+            self._take(connection, [batch for _, batch in pulled], asked_from)
             for rollout in self._store.active(connection):
                 self.decide_now(connection, rollout, lifecycle.CONTROL)
             settled = self._unsettled and self._settle_ended(connection)
-        self._cursor = batch.next
+        for tap, batch in pulled:
+            tap.cursor = batch.next
+            self._say_damaged(batch)
+        self._say_passed_over()
+        records = [call for _, batch in pulled for call in batch.records]
+        if records:
+            self.records_taken += len(records)
+            self.newest_us = records[-1].at_us
+        return bool(settled or records)
+
+    def _say_damaged(self, batch: Batch) -> None:
         for damage in batch.damaged:
             log.error("outcomes could not be read: %s", damage)
             self.damages, self.damage = self.damages + 1, damage
-        self._say_passed_over()
-        if batch.records:
-            self.records_taken += len(batch.records)
-            self.newest_us = batch.records[-1].at_us
-        return bool(settled or batch.records)
 
     @property
     def passed_over(self) -> tuple[int, int]:
@@ -223,17 +274,19 @@ class Controller:
             log.warning("records in no evidence so far: %d of unknown rollouts, %d too late", *self.passed_over)
             self._said_passed_over = self.passed_over
 
-    def _take(self, connection: Connection, batch: Batch, asked_from: Cursor | None) -> None:
-        stored = self._store.cursor(connection, batch.gateway)
-        if asked_from != stored:
+    def _take(self, connection: Connection, batches: Sequence[Batch], asked_from: Sequence[Cursor | None]) -> None:
+        stored = [self._store.cursor(connection, batch.gateway) for batch in batches]
+        if list(asked_from) != stored:
             raise CohortError(
                 "DATABASE_UNAVAILABLE",
                 "another control process has taken outcomes of this gateway",
                 hint="Run one control process per gateway.",
             )
-        self._intake.take(connection, batch, self._clock.now_us())
-        if batch.next != stored:
-            self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
+        complete_us = min(tap.complete_us for tap in self._taps) if len(self._taps) > 1 else None
+        self._intake.take(connection, batches, self._clock.now_us(), complete_us)
+        for batch, cursor in zip(batches, stored, strict=True):
+            if batch.next != cursor:
+                self._store.set_cursor(connection, batch.gateway, batch.epoch, batch.next, self._clock.now_us())
 
     def _reconcile(self) -> bool:
         """Push what has changed; True when the gateway took a new table."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
+import orjson
 
 from cohort.base.errors import CohortError, Retry
+from cohort.delivery.accounts import Balance
 from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable, decode_batch, decode_state, encode
 
 CONNECT_S = 1.0
@@ -14,12 +16,13 @@ ANSWER_S = 5.0
 
 
 class HttpDataPlane:
-    """A gateway at `base_url`; `token` is the link's bearer token. Safe to use from several threads."""
+    """A gateway at `base_url`, or at a `socket` of the file system; `token` is the link's bearer token. Safe to use from several threads."""
 
-    def __init__(self, base_url: str, token: str) -> None:
+    def __init__(self, base_url: str, token: str, socket: str | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"}
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
-        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False)
+        transport = httpx2.HTTPTransport(uds=socket) if socket is not None else None
+        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False, transport=transport)
 
     def push(self, table: RoutingTable) -> GatewayState:
         return decode_state(self._call("PUT", "/-/routing", content=encode(table)))
@@ -33,6 +36,10 @@ class HttpDataPlane:
 
     def acknowledge(self, upto: Cursor) -> None:
         self._call("POST", "/-/outcomes/ack", content=encode(upto))
+
+    def balances(self) -> list[Balance]:
+        """What the budgets in force have left."""
+        return [Balance(**entry) for entry in orjson.loads(self._call("GET", "/-/spending"))["items"]]
 
     def close(self) -> None:
         self._client.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from cohort.delivery.accounts import add_up
 from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
 from cohort.delivery.routing_store import RoutingStore
@@ -93,10 +94,13 @@ class Live:
         for place in [place for place, call in self.open.items() if now_us - call.at_us > OPEN_S_MAX * 1e6]:
             yield dataclasses.replace(self.open[place], kind="call", result=Result.TIMEOUT)
 
-    def ready(self) -> list[list[Call]]:
-        """What may be taken now: groups of one key, in order, none of which has an open call at or before it."""
+    def ready(self, complete_us: int | None = None) -> list[list[Call]]:
+        """What may be taken now: groups of one key, in order, none of which has an open call at or before it.
+
+        `complete_us`: the moment up to which every worker's records are here; None where there is one worker, whose records come in order.
+        """
         mark = min((key_of(call) for call in self.open.values()), default=None)
-        keys = sorted(key for key in self.waiting if mark is None or key[0] < mark)
+        keys = sorted(key for key in self.waiting if (mark is None or key[0] < mark) and (complete_us is None or key[0][0] < complete_us))
         calls = [self.waiting.pop(key) for key in keys]
         return [list(group) for _, group in groupby(calls, key_of)]
 
@@ -148,31 +152,35 @@ class Intake:
     def drop(self, rollout_id: str) -> None:
         self._lives.pop(rollout_id, None)
 
-    def take(self, connection: Connection, batch: Batch, now_us: int) -> None:
-        """Every record of the batch, whose cursor moves in the same transaction."""
+    def take(self, connection: Connection, batches: Sequence[Batch], now_us: int, complete_us: int | None = None) -> None:
+        """Every record of the batches, whose cursors move in the same transaction. `complete_us`: see `Live.ready`."""
+        records = [call for batch in batches for call in batch.records]
         by_rollout: dict[str, list[Call]] = {}
-        for call in batch.records:
+        for call in records:
             if call.kind == "call" and call.arm is not Arm.SHADOW:
                 self._count(call)
             if call.rollout_id is not None:
                 by_rollout.setdefault(call.rollout_id, []).append(call)
         self._store.put_traffic(connection, self._minutes(connection))
-        self._routing.take(connection, batch.records)
+        add_up(self._store.database, connection, records)
+        self._routing.take(connection, records)
         for rollout_id in {**by_rollout, **self._lives}:
-            self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batch, now_us)
+            self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batches, now_us, complete_us)
 
-    def _take_rollout(self, connection: Connection, rollout_id: str, calls: Sequence[Call], batch: Batch, now_us: int) -> None:
+    def _take_rollout(
+        self, connection: Connection, rollout_id: str, calls: Sequence[Call], batches: Sequence[Batch], now_us: int, complete_us: int | None
+    ) -> None:
         rollout = self._store.get(connection, rollout_id)
         if rollout is None:
             self.orphaned += len(calls)
             return
         live = self.live(connection, rollout)
         before = set(live.open)
-        rows = [row for row in self._received(live, calls, batch, now_us) if row is not None]
+        rows = [row for row in self._received(live, calls, batches, now_us) if row is not None]
         self.late += sum(row["kind"] == "late" for row in rows)
         opened = [call_row(call) for place, call in live.open.items() if place not in before]
         self._store.put_calls(connection, [*opened, *rows])
-        groups = live.ready()
+        groups = live.ready(complete_us)
         if not groups:
             return
         units = self._store.units(connection, rollout_id, {group[0].unit for group in groups})
@@ -184,15 +192,18 @@ class Intake:
         if rollout.summary.get("settled"):
             self.drop(rollout_id)
 
-    def _received(self, live: Live, calls: Sequence[Call], batch: Batch, now_us: int) -> Iterator[dict[str, Any] | None]:
+    def _received(self, live: Live, calls: Sequence[Call], batches: Sequence[Batch], now_us: int) -> Iterator[dict[str, Any] | None]:
         for call in calls:
             for lost in list(live.lose(call.gateway, call.epoch)):
                 yield live.receive(lost)
             yield live.receive(call)
-        if batch.behind > 0:
-            return  # what ended them may be in what is still to be read
-        for ended in [*live.lose(batch.gateway, batch.epoch), *live.overdue(now_us)]:
-            yield live.receive(ended)
+        for batch in batches:
+            if batch.behind == 0:  # else what ended them may be in what is still to be read
+                for lost in list(live.lose(batch.gateway, batch.epoch)):
+                    yield live.receive(lost)
+        if all(batch.behind == 0 for batch in batches):
+            for ended in list(live.overdue(now_us)):
+                yield live.receive(ended)
 
     def _count(self, call: Call) -> None:
         self._touched.setdefault((call.service, call.release, call.at_us // MINUTE_US * MINUTE_US), []).append(call)

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from cohort.base.documents import HIDDEN_INPUT
 from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DEFAULT, THRESHOLD_DEFAULT, TTL_S_DEFAULT, TTL_S_MAX
+from cohort.gateway.contract_personal import KINDS as PERSONAL_KINDS
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 from cohort.gateway.contract_routing import WEIGHTS
@@ -182,6 +183,21 @@ class CacheEntry(_Entry):
     semantic: SemanticEntry | None = None
 
 
+def _kinds(value: list[str]) -> list[str]:
+    wrong = next((kind for kind in value if kind not in PERSONAL_KINDS), None)
+    if wrong is not None:
+        raise _wrong(f"`{wrong}` cannot be looked for", f"Use: {', '.join(PERSONAL_KINDS)}.")
+    return _unique(value)
+
+
+class PersonalEntry(_Entry):
+    """What happens to personal data and secrets in requests."""
+
+    upstream: Literal["pass", "redact", "refuse"] = "pass"
+    shadow: Literal["pass", "redact"] = "redact"
+    kinds: Annotated[list[str], Field(min_length=1), AfterValidator(_kinds)] = list(PERSONAL_KINDS)
+
+
 class AutonomyEntry(_Entry):
     risk_max_auto: Annotated[float, Field(ge=0, le=1)]
 
@@ -227,6 +243,7 @@ class ReliabilityEntry(_Entry):
     retry_wait_s_max: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.retry_wait_s_max
     first_byte_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     idle_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.idle_s
+    hedge_after_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = RELIABILITY.breaker_failures
     breaker_open_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.breaker_open_s
 
@@ -257,3 +274,4 @@ class ModelManifest(_Manifest):
     routing: RoutingEntry | None = None
     cache: CacheEntry | None = None
     reliability: ReliabilityEntry | None = None
+    personal_data: PersonalEntry | None = None

@@ -7,14 +7,18 @@ from typing import Protocol
 from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable
 
 
-class DataPlane(Protocol):
-    """One gateway, as control sees it. Every method may raise CohortError DATA_PLANE_UNAVAILABLE (nothing happened, or it is safe to repeat)."""
+class Serving(Protocol):
+    """What serves clients, as control sees it. Every method may raise CohortError DATA_PLANE_UNAVAILABLE (nothing happened, or it is safe to repeat)."""
 
     def push(self, table: RoutingTable) -> GatewayState:
         """Give it a table; returns its state with the table in force. A table no newer than its own changes nothing."""
         ...
 
     def state(self) -> GatewayState: ...
+
+
+class DataPlane(Serving, Protocol):
+    """One gateway, or one of its workers: it has a spool."""
 
     def pull(self, after: Cursor, *, records_max: int, wait_ms: int) -> Batch:
         """Records behind `after`; waits up to `wait_ms` when there are none yet."""

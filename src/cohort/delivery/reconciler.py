@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.model import Rollout
-from cohort.delivery.ports import DataPlane
+from cohort.delivery.ports import Serving
 from cohort.delivery.routing import Spending, build_table, without
 from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore
@@ -21,7 +21,7 @@ from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, Se
 VERSION_FACT = "routing_version"
 TABLE_FACT = "routing_table"
 """The last table that was pushed, or was about to be."""
-Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...], Spending]
+Content = tuple[dict[str, ServiceRoute], tuple[ReleaseRoute, ...], tuple[str, ...], Spending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Reconciler:
     def __init__(
         self,
         store: RolloutStore,
-        plane: DataPlane,
+        plane: Serving,
         routes_of: Callable[[str], ReleaseRoute | None],
         clock: Clock,
         spending_of: Callable[[Connection], Spending] = lambda _connection: Spending(),
@@ -192,4 +192,4 @@ def _digests(wanted: Wanted) -> list[str]:
 
 
 def _content(table: RoutingTable) -> Content:
-    return dict(table.services), tuple(table.releases), table.killed, Spending(table.keys, table.keys_required, table.budgets)
+    return dict(table.services), tuple(table.releases.values()), table.killed, Spending(table.keys, table.keys_required, table.budgets)

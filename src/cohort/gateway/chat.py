@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
 from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.answering import Answering
-from cohort.gateway.assignment import is_shadowed, raw_unit
+from cohort.gateway.assignment import raw_unit
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.steps import CachedCalls
-from cohort.gateway.contract import Arm, Result, pseudonym
+from cohort.gateway.contract import Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
@@ -22,13 +20,14 @@ from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
+from cohort.gateway.personal.guard import PersonalGuard
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.responses_door import owner_of
 from cohort.gateway.settings import Limits
+from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.rules import Withheld
-from cohort.gateway.strands import Strand
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
@@ -71,8 +70,7 @@ class ChatDoor:
         self._router = router
         self._aimed: object = None  # the table whose wanted shares the router has
         self._gateway = gateway.encode()
-        self._shadows: set[Strand] = set()
-        self._last_shadow: asyncio.Future[None] | None = None
+        self._shadows = Shadows(table, recorder, answering, metrics, limits, log, self._choose)
         self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
@@ -95,6 +93,8 @@ class ChatDoor:
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
+            if self._recorder.access is not None:
+                self._recorder.access.refused(refused.status, refused.code, operation.name)
             reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
@@ -102,8 +102,27 @@ class ChatDoor:
         chat.unit, chat.at_us = unit, ongoing.at_us
         self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
-            self._maybe_copy(ongoing, chat, request)
-        if ongoing.target.cache is not None or b"cache-control" in headers:
+            self._shadows.maybe_copy(ongoing, chat, request, self.in_flight)
+        if ongoing.form.target.guard is not None:
+            return self._guarded(ongoing.form.target.guard, ongoing, chat, request, reply)
+        return self._answered(ongoing, chat, request, reply)
+
+    def _guarded(
+        self, guard: PersonalGuard, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply
+    ) -> Coroutine[Any, None, None] | None:
+        """A call of a release that does not pass personal data on."""
+        try:
+            chat = guard.apply(chat, self._metrics.personal_found)
+        except Refused as refused:
+            ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
+            self._recorder.end(ongoing)
+            reply.send(refused.status, _said(refused, chat.operation))
+            return None
+        return self._answered(ongoing, chat, request, reply)
+
+    def _answered(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
+        if ongoing.target.cache is not None or b"cache-control" in request.headers:
+            caller = ongoing.caller
             return self._cached.handle(ongoing, chat, request, reply, caller.key.tenant if caller is not None else "")
         return self._answer(ongoing, chat, request, reply)
 
@@ -125,15 +144,11 @@ class ChatDoor:
 
     async def close(self) -> None:
         """End the copies still running."""
-        for strand in list(self._shadows):
-            strand.cancel()
-        if self._shadows:
-            self._last_shadow = asyncio.get_running_loop().create_future()
-            await self._last_shadow
+        await self._shadows.close()
 
     @property
     def shadows(self) -> int:
-        return len(self._shadows)
+        return self._shadows.count
 
     def _unit(self, request: Request, chat: Chat) -> str:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
@@ -164,38 +179,6 @@ class ChatDoor:
             for service in services
             if service.stable.routing is not None and snapshot is not None
         }
-
-    # --- shadow ----------------------------------------------------------------------------------------------------------------
-
-    def _maybe_copy(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
-        split, salt = ongoing.service.split, ongoing.service.salts
-        if split is None or salt is None or ongoing.arm is not Arm.STABLE or not is_shadowed(split, salt, ongoing.unit):
-            return
-        snapshot = self._table.snapshot
-        if snapshot is None or "shadow" in snapshot.killed:
-            return
-        busy = len(self._shadows) >= self._limits.shadow_in_flight_max or self.in_flight >= self._limits.shadow_shed_in_flight
-        if busy or not self._answering.has_room(ongoing.service.target(Arm.SHADOW)):
-            self._metrics.shadow_dropped += 1
-            return
-        shadow = self._recorder.copy(ongoing)
-        self._choose(shadow, chat)
-        strand = Strand(self._shadow(shadow, chat, request), self._shadow_done)
-        self._shadows.add(strand)
-        strand.step()
-
-    async def _shadow(self, shadow: Ongoing, chat: Chat, request: Request) -> None:
-        try:
-            await self._answering.rehearse(shadow, replace(chat, shadow=True), request)
-        finally:
-            self._recorder.end(shadow)
-
-    def _shadow_done(self, strand: Strand, error: BaseException | None) -> None:
-        self._shadows.discard(strand)
-        if isinstance(error, Exception):
-            self._log.write("shadow_failed", error=type(error).__name__)
-        if self._last_shadow is not None and not self._shadows:
-            self._last_shadow.set_result(None)
 
 
 def _said(refused: Refused, operation: Operation) -> bytes:

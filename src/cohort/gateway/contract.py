@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from cohort.gateway.contract_cache import CachePolicy, decode_cache
+from cohort.gateway.contract_personal import PersonalPolicy, decode_personal
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
@@ -94,6 +95,7 @@ class ReleaseRoute:
     routing: RoutingPolicy | None = None
     cache: CachePolicy | None = None
     reliability: Reliability | None = None
+    personal: PersonalPolicy | None = None
     budget_usd_micro_per_day: int | None = None
 
 
@@ -282,7 +284,8 @@ def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
     routing = routing_of(entry["routing"]) if entry.get("routing") else None
     cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
-    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "cache": cache, "reliability": reliability})
+    personal = decode_personal(entry.get("personal"))
+    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "cache": cache, "reliability": reliability, "personal": personal})
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}

@@ -280,8 +280,8 @@ class Connection(asyncio.Protocol):
             self._refuse(*self._refusal)
         elif self._paused:
             self._pause(False)
-        if self.draining and self._reading is _IDLE:
-            self.close_idle()
+        if self.draining:
+            self.close_soon()
 
     # --- limits ----------------------------------------------------------------------------------------------------------------
 
@@ -297,9 +297,10 @@ class Connection(asyncio.Protocol):
         elif not self._busy:
             self._close(self._transport)
 
-    def close_idle(self) -> None:
-        if not self._busy and self._reading is _IDLE and self._transport is not None:
-            self._close(self._transport)
+    def close_soon(self) -> None:
+        """The process drains: a connection without a request is closed by a later `sweep`, one with a request when that is answered."""
+        if not self._busy and self._reading is _IDLE:
+            self._deadline_s = min(self._deadline_s, self._loop.time() + self._limits.drain_idle_s)
 
     def cancel(self) -> None:
         """End the request in flight, as at the end of a drain."""

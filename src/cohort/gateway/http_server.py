@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from cohort.gateway.http_connection import Connection
 from cohort.gateway.http_messages import Handler
@@ -12,6 +14,7 @@ from cohort.gateway.settings import Limits
 from cohort.gateway.turns import Turn
 
 SWEEP_S = 0.25
+BACKLOG = 1024
 
 
 class Server:
@@ -28,26 +31,40 @@ class Server:
         self.refused = refused
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
     async def listen(self, host: str, port: int) -> int:
         """Accept on `host` and `port` (0: any); returns the port. Raises OSError when it cannot be had."""
-        self._listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        return self._begun(await self.loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG))
+
+    async def listen_on(self, inherited: socket.socket) -> int:
+        """Accept on a socket that another process bound and may share with more of us; returns its port."""
+        return self._begun(await self.loop.create_server(lambda: Connection(self), sock=inherited, backlog=BACKLOG))
+
+    async def listen_beside(self, path: Path) -> None:
+        """Accept on a socket of the file system as well; one that a former process left is replaced. Raises OSError when it cannot be had."""
+        self._listeners.append(await self.loop.create_unix_server(lambda: Connection(self), str(path)))
+
+    def _begun(self, listener: asyncio.Server) -> int:
+        self._listeners.append(listener)
         self._timer = self.loop.call_later(SWEEP_S, self._sweep)
-        return int(self._listener.sockets[0].getsockname()[1])
+        return int(listener.sockets[0].getsockname()[1])
 
     @property
     def connections(self) -> int:
         return len(self._connections)
 
     async def drain(self) -> None:
-        """Accept no more, let requests in flight end for `drain_s`, then end them."""
+        """Accept no more, let requests in flight end for `drain_s`, then end them.
+
+        A connection without a request is kept for `drain_idle_s`: a request that is on its way is answered, and told to come back elsewhere.
+        """
         self.draining = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._connections):
-            connection.close_idle()
+            connection.close_soon()
         if not await self._emptied(self.limits.drain_s):
             for connection in list(self._connections):
                 connection.cancel()

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from cohort.base.clock import SystemClock
@@ -15,18 +16,14 @@ from cohort.base.errors import CohortError
 from cohort.gateway.adaptive.router import AdaptiveRouter
 from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.answering import Answering
+from cohort.gateway.cache.assembly import assemble
 from cohort.gateway.cache.caches import Caches
-from cohort.gateway.cache.disk import Disk
 from cohort.gateway.cache.door import CacheDoor
-from cohort.gateway.cache.erasing import Erased
-from cohort.gateway.cache.memory import Memory
-from cohort.gateway.cache.outside import Outside
-from cohort.gateway.cache.packing import Packing
-from cohort.gateway.cache.shared import Shared, redis_address
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.http_server import Server
+from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.keys import Keys
 from cohort.gateway.link import Link
@@ -37,20 +34,20 @@ from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
-from cohort.gateway.settings import Limits, Settings, read_secret, read_unit_key
+from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
+from cohort.gateway.telemetry.access import AccessLog
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
 ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
 """0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -84,15 +81,17 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
+    if settings.access_log:
+        recorder.access = AccessLog(settings.data_dir / "access.ndjson", settings.gateway_id, clock)
     upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
-    outside = _outside(settings, clock, erased := Erased(clock), log)
-    caches = _caches(limits, outside, erased, clock, metrics, table)
     entropy = Randomness(os.urandom)
+    caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    allowances = Allowances(table.rules, lambda: Ledger(settings.data_dir / "spend", clock), clock, log)
+    ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
+    allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
@@ -111,8 +110,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(spool, allowances, limits.spool_sync_s, log))
-        keeping = group.create_task(outside.run())
+        syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
+        keeping = group.create_task(caches.run())
         sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
@@ -123,40 +122,13 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
         syncing.cancel()
         sweeping.cancel()
     upstreams.close()
-    outside.close()
+    caches.close()
     deadlines.close()
     await asyncio.get_running_loop().shutdown_default_executor()
     allowances.close()
+    _last_lines(recorder.access, log)
     spool.close()
     log.write("stopped")
-
-
-def _outside(settings: Settings, clock: SystemClock, erased: Erased, log: Log) -> Outside:
-    limits, packing = settings.limits, Packing(clock, _boot())
-    disk = Disk(settings.data_dir / "answers", limits.cache_disk_bytes_max, limits.cache_disk_entries_max, clock, packing)
-    if settings.cache_redis is None:
-        return Outside(disk, None, erased, log)
-    password = settings.cache_redis_password_file
-    secret = read_secret(password, "cache_redis_password_file") if password is not None else ""
-    return Outside(disk, Shared(redis_address(settings.cache_redis, secret), limits.cache_shared_wait_s, clock, packing), erased, log)
-
-
-def _boot() -> str:
-    """What names this boot of the machine, where it says: Linux does."""
-    try:
-        return BOOT_ID.read_text(encoding="ascii").replace("-", "")[:16]
-    except OSError:
-        return ""
-
-
-def _caches(limits: Limits, outside: Outside, erased: Erased, clock: SystemClock, metrics: Metrics, table: Table) -> Caches:
-    off = os.environ.get("COHORT_CACHE") == "0"
-
-    def killed(flag: str) -> bool:
-        return off or table.snapshot is None or flag in table.snapshot.killed
-
-    memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
-    return Caches(memory, outside, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
 
 
 def _lock(data_dir: Path) -> int:
@@ -184,7 +156,10 @@ def _lock(data_dir: Path) -> int:
 async def _listen(server: Server, settings: Settings) -> int:
     where = f"{settings.host}:{settings.port}"
     try:
-        return await server.listen(settings.host, settings.port)
+        if settings.link_socket is not None:
+            await server.listen_beside(settings.link_socket)
+        inherited = inherited_socket(os.environ, os.getpid())
+        return await (server.listen_on(inherited) if inherited is not None else server.listen(settings.host, settings.port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CohortError(
@@ -204,18 +179,29 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-async def _sync(spool: Spool, allowances: Allowances, every_s: float, log: Log) -> None:
+def _kept(spool: Spool, allowances: Allowances, access: AccessLog | None) -> dict[str, Callable[[], None]]:
+    """What is brought to disk now and then, by the name of the event that says it could not be."""
+    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync}
+    return kept if access is None else {**kept, "access_not_written": access.flush}
+
+
+def _last_lines(access: AccessLog | None, log: Log) -> None:
+    try:
+        if access is not None:
+            access.flush()
+    except OSError as error:
+        log.write("access_not_written", reason=os.strerror(error.errno or 0))
+
+
+async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(every_s)
-        try:
-            await loop.run_in_executor(None, spool.sync)
-        except OSError as error:
-            log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
-        try:
-            await loop.run_in_executor(None, allowances.sync)
-        except OSError as error:
-            log.seldom("ledger_not_synced", reason=os.strerror(error.errno or 0))
+        for event, keep in kept.items():
+            try:
+                await loop.run_in_executor(None, keep)
+            except OSError as error:
+                log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
 async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:

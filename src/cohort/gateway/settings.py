@@ -35,6 +35,7 @@ class Limits:
     write_high_bytes: int = 256 << 10
     linger_s: float = 2.0
     drain_s: float = 30.0
+    drain_idle_s: float = 0.5
     # upstreams
     connect_s: float = 5.0
     connect_retry_wait_s: float = 0.05
@@ -62,6 +63,9 @@ class Limits:
     cache_disk_bytes_max: int = 1 << 30
     cache_disk_entries_max: int = 50_000
     cache_shared_wait_s: float = 0.05
+    cache_semantic_bytes_max: int = 64 << 20
+    cache_semantic_entries_max: int = 10_000
+    cache_embeddings_wait_s: float = 0.5
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30
@@ -77,6 +81,7 @@ class Limits:
 class Settings:
     """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
 
+    `access_log`: write one. `ledger_dir`: where the workers of this machine share what is spent; None: in `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
@@ -87,10 +92,13 @@ class Settings:
     unit_key_file: Path
     link_token_file: Path
     expose: bool = False
+    access_log: bool = False
+    ledger_dir: Path | None = None
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
+    link_socket: Path | None = None
 
 
 def load_settings(path: Path) -> Settings:
@@ -114,9 +122,12 @@ def load_settings(path: Path) -> Settings:
         unit_key_file=Path(_text(body, "unit_key_file")),
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
+        access_log=bool(body.get("access_log", False)),
+        ledger_dir=Path(_text(body, "ledger_dir")) if body.get("ledger_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
+        link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
     )
     if settings.host not in LOOPBACK and not settings.expose:

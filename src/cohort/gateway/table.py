@@ -29,9 +29,11 @@ from cohort.gateway.contract import (
     is_killed,
 )
 from cohort.gateway.contract_cache import CachePolicy
+from cohort.gateway.contract_personal import PersonalPolicy
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.gateway.log import Log
+from cohort.gateway.personal.guard import PersonalGuard, guard_of
 from cohort.gateway.providers import header_lines, paths, provider_of
 from cohort.gateway.reliability.breakers import Breaker, Breakers
 from cohort.gateway.rewriting import Rewriting, rewriting
@@ -84,6 +86,7 @@ class Target:
     breaker: Breaker
     others: tuple[Target, ...] = ()
     routing: RoutingPolicy | None = None
+    guard: PersonalGuard | None = None  # what happens to personal data in what this release is asked
     by_strength: tuple[Target, ...] = ()  # with `routing`: the weak route first, the strong route first
 
 
@@ -96,6 +99,7 @@ class Service:
     candidate: Target | None = None
     split: Split | None = None
     salts: Salts | None = None
+    shadow_guard: PersonalGuard | None = None  # of copies for the candidate
 
     def target(self, arm: Arm) -> Target:
         """The release that answers for an arm."""
@@ -242,7 +246,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     """
     known = breakers or Breakers()
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
-    services = {name: _service(name, route, targets) for name, route in table.services.items()}
+    services = {name: _service(name, route, targets, table.releases) for name, route in table.services.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
@@ -262,7 +266,7 @@ def _other_contract(data: bytes) -> bool:
     return isinstance(body, dict) and isinstance(body.get("contract"), int) and body["contract"] != CONTRACT_VERSION
 
 
-def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> Service:
+def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], releases: Mapping[str, ReleaseRoute]) -> Service:
     for digest in (route.stable, route.split.candidate if route.split else route.stable):
         if digest not in targets:
             raise ValueError(f"services.{name}: release {digest} is not in the table")
@@ -272,7 +276,9 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target]) -> S
     _number(route.split.shadow_share, f"services.{name}.split.shadow_share")
     if not (0 <= route.split.share <= 1 and 0 <= route.split.shadow_share <= 1):
         raise ValueError(f"services.{name}.split: shares must be from 0 to 1")
-    return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split))
+    policy = releases[route.split.candidate].personal or PersonalPolicy()
+    guard = guard_of(policy.shadow, policy.kinds) if route.split.shadow_share > 0 else None
+    return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split), guard)
 
 
 def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:
@@ -284,6 +290,7 @@ def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Ta
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
     routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
     first, *others = routes.values()
+    first = replace(first, guard=guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None)
     if release.routing is None:
         return replace(first, others=tuple(others))
     by_strength = tuple(_led_by(name, release.routing, routes) for name in (release.routing.weak, release.routing.strong))
@@ -314,7 +321,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: st
         provider=provider.protocol,
         key_line=provider.key_line,
         origin=origin,
-        heads={end: _request_head(origin, whole, gateway) + own for end, whole in paths(route, provider, path).items()},
+        heads={end: request_head(origin, whole, gateway) + own for end, whole in paths(route, provider, path).items()},
         api_key=route.api_key,
         rewriting=rewriting(route.model, release.prompt, release.parameters),
         price=route.price,
@@ -377,7 +384,7 @@ def parse_base_url(text: str, place: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
 
 
-def _request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
+def request_head(origin: Origin, path: bytes, gateway: str) -> bytes:
     """`cdn-loop` (RFC 8586) names this gateway: one that meets its own name again has been made its own upstream."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = 443 if origin.scheme == "https" else 80

@@ -206,6 +206,10 @@ class Actions(Protocol):
         """How a former action ended, from the audit log. Errors: NOT_FOUND."""
         ...
 
+    def own_result(self, token: str, action: ActionId, *, bound_to: str | None = None) -> ActionResult:
+        """The same, for the agent whose action it was. Errors: those of a token; NOT_FOUND, also for another's."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sign:

@@ -12,7 +12,7 @@ import orjson
 from cohort.base.settings import Settings
 from cohort.ops.house import Running, left_behind, running
 from cohort.ops.ports import fetch
-from cohort.ops.supervisor import Phase
+from cohort.ops.supervisor import Phase, ProcessState
 
 
 class Health(StrEnum):
@@ -75,7 +75,14 @@ def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
         else {"control": settings.control_url, "gateway": settings.gateway_url}
     )
     states = {state.name: state for state in now.processes} if now else {}
-    return tuple(_part(name, url, states) for name, url in urls.items())
+    workers = [_worker(url, state) for state in states.values() if state.name not in urls for url in [urls["gateway"]]]
+    return (*(_part(name, url, states) for name, url in urls.items()), *workers)
+
+
+def _worker(url: str, state: ProcessState) -> Part:
+    """A further worker of the gateway: the port leads to any of them, so the supervisor is asked."""
+    ready = 200 if state.phase == Phase.READY else None
+    return Part(state.name, url, str(state.phase), state.pid, state.deaths, ready, ready)
 
 
 def _part(name: str, url: str, states: Mapping[str, object]) -> Part:

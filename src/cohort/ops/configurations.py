@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from cohort.base.errors import CohortError
 from cohort.base.settings import LOOPBACK_ONLY, DataDir, Settings
 from cohort.ops.files import write_private
 from cohort.ops.installation import Installation, compact
-from cohort.ops.ports import answers
+from cohort.ops.listening import Listening
+from cohort.ops.ports import answers, answers_at
 from cohort.ops.supervisor import ProcessSpec
 
 CONTROL_STOP_S = 15.0
@@ -32,16 +34,30 @@ class Listener:
     setting: str
 
 
-def listeners(settings: Settings, installation: Installation) -> tuple[Listener, Listener]:
-    """Control and the gateway, in the order in which they are stopped. Writes the configuration each reads at start."""
-    data = settings.data
-    gateway = _config_file(data, "gateway", gateway_config(settings, installation))
-    _check_limits(settings, gateway)
+def listeners(settings: Settings, installation: Installation) -> tuple[Listener, ...]:
+    """Control and the gateway's workers, in the order in which they are stopped. Writes the configuration each reads at start."""
+    data, where = settings.data, settings.gateway
     control = _config_file(data, "control", control_config(settings, installation))
-    return (
-        _listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S),
-        _listener("gateway", "cohort.gateway", gateway, settings.gateway, data, _gateway_stop_s(settings)),
-    )
+    listening = Listening(where.host, where.port)
+    workers = []
+    for number in range(1, where.workers + 1):
+        config = _config_file(data, worker_name(number), gateway_config(settings, installation, number))
+        _check_limits(settings, config)
+        found = _listener("gateway", "cohort.gateway", config, where, data, _gateway_stop_s(settings))
+        spec = replace(found.spec, name=worker_name(number), log=data.log(worker_name(number)), listening=listening)
+        if where.workers > 1:
+            spec = replace(spec, ready=partial(answers_at, data.worker_socket(number), "/ready"))
+        workers.append(replace(found, spec=spec))
+    return (_listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S), *workers)
+
+
+def worker_name(number: int) -> str:
+    """Of a process that serves clients; the first is what it was when there was one."""
+    return "gateway" if number == 1 else f"gateway-{number}"
+
+
+def _worker_id(installation: Installation, number: int) -> str:
+    return installation.gateway if number == 1 else f"{installation.gateway}-{number}"
 
 
 def _check_limits(settings: Settings, written: Path) -> None:
@@ -60,17 +76,23 @@ def _check_limits(settings: Settings, written: Path) -> None:
             raise CohortError("CONFIG_INVALID", f"{settings.source}: gateway: {error.message}", field=field, hint=error.hint) from error
 
 
-def gateway_config(settings: Settings, installation: Installation) -> dict[str, Any]:
-    """What `python -m cohort.gateway --config FILE` reads."""
+def gateway_config(settings: Settings, installation: Installation, number: int = 1) -> dict[str, Any]:
+    """What `python -m cohort.gateway --config FILE` reads. Each worker has a name, a routing table and a spool of its own.
+
+    Where there are several, control reaches each by a socket in the file system, as the port leads to any of them.
+    """
     data = settings.data
     return {
-        "gateway_id": installation.gateway,
+        **({"link_socket": str(data.worker_socket(number))} if settings.gateway.workers > 1 else {}),
+        "gateway_id": _worker_id(installation, number),
         "host": settings.gateway.host,
         "port": settings.gateway.port,
         "expose": settings.gateway.expose,
-        "data_dir": str(data.gateway),
+        "data_dir": str(data.gateway if number == 1 else data.gateway / str(number)),
         "unit_key_file": str(data.unit_key),
         "link_token_file": str(data.link_token),
+        "ledger_dir": str(data.gateway / "spend"),
+        "access_log": settings.gateway.access_log,
         "cache_redis": settings.gateway.cache_redis,
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),
@@ -91,6 +113,9 @@ def control_config(settings: Settings, installation: Installation) -> dict[str, 
         "database_url": _database_reference(settings),
         "gateway_id": installation.gateway,
         "gateway_url": settings.gateway_url,
+        "gateway_sockets": [str(data.worker_socket(n)) for n in range(1, settings.gateway.workers + 1)]
+        if settings.gateway.workers > 1
+        else [],
         "link_token_file": str(data.link_token),
         "unit_key_file": str(data.unit_key),
         "operator_key_file": str(data.operator_key),

@@ -75,8 +75,9 @@ def prepare(settings: Settings, clock: Clock, entropy: Entropy, talk: Talk) -> t
     installation = ensure_installation(settings.data, clock, entropy)
     chosen = listeners(settings, installation)
     orphaned = orphans([listener.spec for listener in chosen])
-    for listener in chosen:
-        if listener.spec.name not in orphaned:
+    served = any(listener.spec.name in orphaned for listener in chosen if listener.spec.listening is not None)
+    for listener in {(listener.host, listener.port): listener for listener in chosen}.values():
+        if not (served if listener.spec.listening is not None else listener.spec.name in orphaned):
             check_free(listener.host, listener.port, listener.setting)
     ensure_admin_key(settings.data, entropy, talk.show_key)
     return chosen
@@ -105,6 +106,9 @@ def supervise(settings: Settings, chosen: Sequence[Listener], clock: Clock, talk
             talk.say(f"stopping ({wakeup.stopped.name if wakeup.stopped else 'asked'})")
         finally:
             supervisor.stop()
+            for listener in chosen:
+                if listener.spec.listening is not None:
+                    listener.spec.listening.close()
             _forget(data)
 
 
@@ -206,7 +210,7 @@ def down(data: DataDir, within_s: float) -> int | None:
 
 def left_behind(data: DataDir) -> list[Found]:
     """Processes of this data directory without a supervisor, control first."""
-    folders = {str(data.run / name): name for name in ("control", "gateway")}
+    folders = {str(folder) for folder in (data.run / "control", *data.run.glob("gateway*"))}
     found = [process for process in own_processes() if len(process.argv) > 2 and process.argv[-2] == "--config"]
     mine = [process for process in found if str(Path(process.argv[-1]).parent) in folders]
     return sorted(mine, key=lambda process: process.argv[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import socket
+from pathlib import Path
 
 from cohort.base.errors import CohortError, Retry
 from cohort.ops.processes import command_line
@@ -53,6 +54,21 @@ def _listener(port: int) -> int | None:
 def answers(url_host: str, port: int, path: str, timeout_s: float = PROBE_S) -> bool:
     """Whether a GET is answered with 200 in time."""
     return fetch(url_host, port, path, timeout_s)[0] == 200
+
+
+def answers_at(path: Path, target: str, timeout_s: float = PROBE_S) -> bool:
+    """Whether a GET is answered with 200 in time at a socket of the file system."""
+    connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
+    try:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(timeout_s)
+        connection.sock.connect(str(path))
+        connection.request("GET", target, headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def fetch(url_host: str, port: int, path: str, timeout_s: float = PROBE_S) -> tuple[int | None, bytes]:

@@ -45,9 +45,15 @@ class Handle(Protocol):
 class Child:
     """A process started here, in a session and group of its own."""
 
-    def __init__(self, argv: Sequence[str], log: BinaryIO, environment: Mapping[str, str] | None) -> None:
+    def __init__(self, argv: Sequence[str], log: BinaryIO, environment: Mapping[str, str] | None, inherits: Sequence[int] = ()) -> None:
         self._popen = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=inherits,
         )
 
     @property
@@ -80,10 +86,10 @@ class Adopted:
             _signal_group(self.pid, number)
 
 
-def start(argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
-    """Run `argv` with everything it prints appended to `log`."""
+def start(argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, inherits: Sequence[int] = ()) -> Child:
+    """Run `argv` with everything it prints appended to `log`. `inherits`: open files it keeps, under the same numbers."""
     with log.open("ab") as file:
-        return Child(argv, file, environment)
+        return Child(argv, file, environment, inherits)
 
 
 def end(handle: Handle, within_s: float) -> bool:

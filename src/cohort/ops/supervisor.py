@@ -12,10 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from cohort.base.errors import CohortError, Retry
+from cohort.ops.listening import Listening
 from cohort.ops.logs import cap_log, last_lines, size
 from cohort.ops.processes import Adopted, Found, Handle, end, start
-from cohort.ops.restarts import QUICK_DEATHS_MAX, QUICK_S, after_death
+from cohort.ops.restarts import QUICK_DEATHS_MAX, QUICK_S, Restart, after_death
 
+LISTEN_FD = "COHORT_LISTEN_FD"
 TICK_S = 0.05
 """How often a starting process is asked whether it is ready, and an adopted one whether it lives."""
 IDLE_TICK_S = 0.5
@@ -39,6 +41,7 @@ class ProcessSpec:
     """One process to keep running.
 
     `ready` answers without waiting long (under 1 s) and never raises; `stop_s` is what it gets between SIGTERM and SIGKILL.
+    `listening`: a socket that it is handed to accept on, named by COHORT_LISTEN_FD.
     Processes whose `argv` agree but for the last argument's file name are the same process in another configuration.
     """
 
@@ -47,6 +50,7 @@ class ProcessSpec:
     log: Path
     ready: Callable[[], bool]
     stop_s: float = 10.0
+    listening: Listening | None = None
 
     def kin(self, found: Found) -> bool:
         """Whether `found` is this process, in this or another configuration."""
@@ -78,6 +82,7 @@ class _Member:
     started_s: float = 0.0
     due_s: float = 0.0
     log_from: int = 0  # where in its log this start began
+    told: bool = False  # that everything stops
 
     def state(self) -> ProcessState:
         pid = self.handle.pid if self.handle else None
@@ -152,12 +157,20 @@ class Supervisor:
             self.step()
 
     def stop(self) -> None:
-        """End every process, in order, each within its `stop_s`."""
+        """End every process, in order, each within its `stop_s`; those that share a socket at once."""
         for member in self._members:
+            if member.spec.listening is not None:
+                self._tell_all(member.spec.listening)
             if member.handle and member.handle.poll() is None and not end(member.handle, member.spec.stop_s):
                 self._say(f"{member.spec.name}: did not stop within {member.spec.stop_s:g} s and was killed")
             member.handle, member.phase = None, Phase.STOPPED
         self._show()
+
+    def _tell_all(self, listening: Listening) -> None:
+        for member in self._members:
+            if member.spec.listening is listening and member.handle is not None and not member.told:
+                member.told = True
+                member.handle.send(signal.SIGTERM)
 
     def _step(self, member: _Member, now_s: float) -> None:
         if member.handle is not None:
@@ -177,16 +190,19 @@ class Supervisor:
         try:
             cap_log(member.spec.log)
             member.log_from = size(member.spec.log)
-            member.handle = start(member.spec.argv, member.spec.log)
+            member.handle = _started(member.spec)
         except OSError as error:
             self._died(member, f"could not be started: {error}", now_s)
 
     def _ended(self, member: _Member, status: int, now_s: float) -> None:
         how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        self._died(member, "ended" if member.adopted else how, now_s)
+        self._died(
+            member, "ended" if member.adopted else how, now_s, asked=status == 0 and member.phase is Phase.READY and not member.adopted
+        )
 
-    def _died(self, member: _Member, how: str, now_s: float) -> None:
-        restart = after_death(now_s - member.started_s, member.quick_deaths)
+    def _died(self, member: _Member, how: str, now_s: float, *, asked: bool = False) -> None:
+        """`asked`: somebody told a working process to stop, so that it is started afresh; that is no sign of anything wrong with it."""
+        restart = Restart(0.0, 0, given_up=False) if asked else after_death(now_s - member.started_s, member.quick_deaths)
         member.handle, member.due_s = None, now_s + restart.delay_s
         member.deaths += 1
         member.quick_deaths = restart.quick_deaths
@@ -215,6 +231,14 @@ class Supervisor:
         if states != self._shown:
             self._shown = states
             self._changed(states)
+
+
+def _started(spec: ProcessSpec) -> Handle:
+    """Raises OSError when it cannot be started, or its address cannot be had."""
+    if spec.listening is None:
+        return start(spec.argv, spec.log)
+    fd = spec.listening.fileno()
+    return start(spec.argv, spec.log, {**os.environ, LISTEN_FD: str(fd)}, (fd,))
 
 
 class Wakeup:

@@ -181,6 +181,19 @@ def test_an_action_is_done_waits_or_is_refused(client: TestClient, home: House) 
     assert get(client, f"/actions/{former}").json() == done.json()
 
 
+def test_an_agent_reads_its_own_actions_and_no_others(client: TestClient, home: House) -> None:
+    home.kernel.agents.resume("crawler", "first-key", "for the test")
+    agent, other = token(home), token(home, "crawler")
+    done = client.post("/api/v1/actions", json=READ, headers=agent).json()
+    path = f"/api/v1/actions/{done['action_id']}"
+    assert client.get(path, headers=agent).json() == done
+    for headers in (other, agent):
+        missing = client.get(path if headers is other else "/api/v1/actions/act_nothing", headers=headers)
+        assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+    assert client.get(path, headers={"Authorization": "Bearer forged"}).status_code == 401
+    assert client.get(path).status_code == 401
+
+
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer ", f"Bearer {ADMIN_KEY}", "Basic abc", "Bearer forged", "Bearer " + "x" * 9000])
 def test_whoever_is_no_agent_gets_401_and_nothing_is_executed(client: TestClient, home: House, header: str | None) -> None:
     answer = client.post("/api/v1/actions", json=READ, headers={"Authorization": header} if header else {})

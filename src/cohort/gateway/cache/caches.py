@@ -15,19 +15,23 @@ from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside, Writing
 from cohort.gateway.cache.packing import Found
+from cohort.gateway.cache.semantic.asking import Question, question
+from cohort.gateway.cache.semantic.semantic import Match, Semantic
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
-from cohort.gateway.dialects.operations import CHAT
+from cohort.gateway.dialects.operations import CHAT, MESSAGES, RESPONSES_NAME
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing
 from cohort.gateway.table import Target
 
 EXACT_FLAG = "cache.exact"
 """The kill switch of L1 to L3, read on every request; `COHORT_CACHE=0` in the environment is the same for every tier."""
-KEPT = frozenset({CHAT.name})
+KEPT = frozenset({CHAT.name, MESSAGES.name, RESPONSES_NAME})
 """Operations whose answers are kept."""
+SEMANTIC_FLAG = "cache.semantic"
+NO_POLICY = CachePolicy(exact=False)
 MISS, BYPASS = b"x-cohort-cache: miss\r\n", b"x-cohort-cache: bypass\r\n"
 
 
@@ -51,7 +55,7 @@ class Hit:
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """One call and the caches. `key`: None when they have no part in it (`bypass`). `target`: the route that the key is of."""
+    """One call and the caches. `key`: of L1 to L3, `question`: of L4, where these take part. `target`: the route they are of."""
 
     ongoing: Ongoing
     chat: Chat
@@ -59,9 +63,15 @@ class Lookup:
     policy: CachePolicy
     control: CacheControl
     key: bytes | None
+    question: Question | None
     usage: bool
     began_s: float
     tape: Tape | None = None
+    match: Match | None = None
+
+    @property
+    def takes_part(self) -> bool:
+        return self.key is not None or self.question is not None
 
 
 class Caches:
@@ -71,6 +81,7 @@ class Caches:
         self,
         memory: Memory,
         outside: Outside,
+        semantic: Semantic,
         erased: Erased,
         clock: Clock,
         metrics: Metrics,
@@ -79,6 +90,7 @@ class Caches:
     ) -> None:
         self._memory = memory
         self._outside = outside
+        self._semantic = semantic
         self._erased = erased
         self._clock = clock
         self._answer_bytes_max = answer_bytes_max
@@ -87,14 +99,16 @@ class Caches:
 
     def begin(self, ongoing: Ongoing, chat: Chat, header: bytes | None, tenant: str = "") -> Lookup:
         """What the caches can do for a call. Sets what its reply will say of them."""
-        target, control, key = ongoing.target, cache_control(header), None
-        policy = target.cache or CachePolicy(exact=False)
-        if self._takes_part(policy, control, chat, target):
-            key = exact_key(tenant, ongoing.service.name, target.digest, target.route, chat.operation.name, chat.native)
-        lookup = Lookup(ongoing, chat, target, policy, control, key, wants_usage(chat.fields), self._clock.monotonic_s())
-        if key is not None:
+        target, control = ongoing.target, cache_control(header)
+        policy, key, asked = target.cache or NO_POLICY, None, None
+        if not control.no_store and chat.operation.name in KEPT and may_keep(policy, chat.fields, target.parameters):
+            place = (tenant, ongoing.service.name, target.digest, target.route, chat.operation.name, chat.native)
+            key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
+            asked = question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
+        lookup = Lookup(ongoing, chat, target, policy, control, key, asked, wants_usage(chat.fields), self._clock.monotonic_s())
+        if lookup.takes_part:
             lookup.tape = ongoing.tape = Tape(self._answer_bytes_max)
-        ongoing.cache_line = BYPASS if key is None else MISS
+        ongoing.cache_line = MISS if lookup.takes_part else BYPASS
         return lookup
 
     def find(self, lookup: Lookup) -> Hit | None:
@@ -108,13 +122,31 @@ class Caches:
 
     def has_further(self, lookup: Lookup) -> bool:
         """There are tiers that have to be waited for."""
+        if lookup.question is not None:
+            return True
         return lookup.key is not None and not lookup.control.no_cache and self._outside.serves(lookup.policy)
 
     async def seek(self, lookup: Lookup) -> Hit | None:
-        """The answer in the tiers outside this process, which is then kept in memory as well."""
-        key = lookup.key
-        if key is None:
+        """The answer in the tiers that have to be waited for."""
+        hit = None
+        if lookup.key is not None and not lookup.control.no_cache:
+            hit = await self._seek_outside(lookup, lookup.key)
+        return hit if hit is not None or lookup.question is None else await self._seek_meaning(lookup, lookup.question)
+
+    async def _seek_meaning(self, lookup: Lookup, asked: Question) -> Hit | None:
+        """An answer to the same question in other words. What is found and may not serve is remembered for comparison."""
+        policy, control = lookup.policy.semantic, lookup.control
+        if policy is None:
             return None
+        match = lookup.match = await self._semantic.look(asked, lookup.ongoing.service.name, policy, control.max_age_s)
+        if match is None or match.kept is None or not match.serves or control.no_cache or self._killed(SEMANTIC_FLAG):
+            return None
+        if not match.kept.answer.serves(lookup.ongoing.stream, lookup.usage) or self._erased.since(match.kept.unit, lookup.began_s):
+            return None
+        return Hit(Tier.SEMANTIC, match.kept.answer, self._semantic.age_s(match.kept))
+
+    async def _seek_outside(self, lookup: Lookup, key: bytes) -> Hit | None:
+        """What is found is then kept in memory as well."""
         for tier, find in ((Tier.SHARED, self._outside.find_shared), (Tier.DISK, self._outside.find_on_disk)):
             found = await find(key, lookup.policy)
             if found is not None and self._serves(lookup, found):
@@ -123,23 +155,30 @@ class Caches:
         return None
 
     def count(self, lookup: Lookup, tier: Tier | None) -> None:
-        what = tier.value if tier is not None else "bypass" if lookup.key is None else "miss"
+        what = tier.value if tier is not None else "miss" if lookup.takes_part else "bypass"
         self._metrics.cached(lookup.ongoing.service.name, what)
 
     def keep(self, lookup: Lookup) -> None:
         """Keep the answer of a call that ended, if it is one to keep and nobody asked meanwhile to forget whose it is."""
         ongoing, tape = lookup.ongoing, lookup.tape
-        if lookup.key is None or tape is None or tape.over or ongoing.result is not Result.OK:
+        if tape is None or tape.over or ongoing.result is not Result.OK:
             return
         if ongoing.target is not lookup.target:
             return  # another route answered
-        if self._killed(EXACT_FLAG) or self._erased.since(ongoing.unit, lookup.began_s):
+        if self._erased.since(ongoing.unit, lookup.began_s):
             return
         answer = (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, ongoing.cost_usd_micro)
         if answer is not None:
-            self._memory.keep(lookup.key, answer, ongoing.unit, lookup.policy.ttl_s)
-            if self._outside.serves(lookup.policy):
-                self._outside.offer(Writing(lookup.key, answer, ongoing.unit, lookup.began_s, lookup.policy))
+            self._keep_exact(lookup, answer)
+            if lookup.match is not None and not self._killed(SEMANTIC_FLAG):
+                self._semantic.learn(lookup.match, answer, ongoing.unit, lookup.policy.ttl_s)
+
+    def _keep_exact(self, lookup: Lookup, answer: Answer) -> None:
+        if lookup.key is None or self._killed(EXACT_FLAG):
+            return
+        self._memory.keep(lookup.key, answer, lookup.ongoing.unit, lookup.policy.ttl_s)
+        if self._outside.serves(lookup.policy):
+            self._outside.offer(Writing(lookup.key, answer, lookup.ongoing.unit, lookup.began_s, lookup.policy))
 
     async def erase(self, unit: str) -> dict[str, int]:
         """Forget the answers to a unit's calls in every tier, those in flight included; how many each tier had.
@@ -148,10 +187,10 @@ class Caches:
             CohortError CACHE_NOT_ERASED: a tier did not answer; some may still be there.
         """
         self._erased.add(unit)
-        in_memory = self._memory.erase(unit)
+        in_memory, by_meaning = self._memory.erase(unit), self._semantic.erase(unit)
         outside = await self._outside.erase(unit)
         in_memory += self._memory.erase(unit)  # what was found outside meanwhile
-        return {Tier.MEMORY.value: in_memory, **outside}
+        return {Tier.MEMORY.value: in_memory, **outside, Tier.SEMANTIC.value: by_meaning}
 
     def state(self) -> dict[str, Any]:
         """What is held, and how calls were answered, by service."""
@@ -159,19 +198,22 @@ class Caches:
         for (service, what), count in self._metrics.cache.items():
             answered.setdefault(service, {})[what] = count
         memory = {"entries": len(self._memory), "bytes": self._memory.used_bytes, "evicted": self._memory.evicted}
-        return {"services": answered, "l1": memory, **self._outside.state()}
+        return {"services": answered, "l1": memory, **self._outside.state(), "l4": self._semantic.state()}
+
+    async def run(self) -> None:
+        """Write behind the answers, until cancelled."""
+        await self._outside.run()
+
+    def close(self) -> None:
+        self._outside.close()
 
     def sweep(self) -> None:
         """Drop what is over its time."""
         self._memory.sweep()
+        self._semantic.sweep()
 
     def _serves(self, lookup: Lookup, found: Found) -> bool:
         age_max_s = lookup.control.max_age_s
         if found.age_s >= lookup.policy.ttl_s or (age_max_s is not None and found.age_s > age_max_s):
             return False
         return found.answer.serves(lookup.ongoing.stream, lookup.usage) and not self._erased.since(found.unit, lookup.began_s)
-
-    def _takes_part(self, policy: CachePolicy, control: CacheControl, chat: Chat, target: Target) -> bool:
-        if not policy.exact or control.no_store or chat.operation.name not in KEPT or self._killed(EXACT_FLAG):
-            return False
-        return may_keep(policy, chat.fields, target.parameters)

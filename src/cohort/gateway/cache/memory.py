@@ -7,7 +7,7 @@ Where all entries are worth the same this is least recently used.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cohort.base.clock import Clock
@@ -31,15 +31,20 @@ class Kept:
     size: int
     worth: float = 0.0
     place: int = 0
+    found: int = 0
 
 
 class Memory:
-    """The answers. `used_bytes` never exceeds `bytes_max`, `len()` never `entries_max`, and nothing is found after its time."""
+    """The answers. `dropped` hears of every key that leaves.
 
-    def __init__(self, bytes_max: int, entries_max: int, clock: Clock) -> None:
+    `used_bytes` never exceeds `bytes_max`, `len()` never `entries_max`, and nothing is found after its time.
+    """
+
+    def __init__(self, bytes_max: int, entries_max: int, clock: Clock, dropped: Callable[[bytes], object] | None = None) -> None:
         self._bytes_max = bytes_max
         self._entries_max = entries_max
         self._clock = clock
+        self._dropped = dropped
         self._entries: dict[bytes, Kept] = {}
         self._order: list[tuple[float, int, bytes]] = []
         self._level = 0.0
@@ -64,18 +69,22 @@ class Memory:
             return None
         if age_max_s is not None and now_s - kept.made_s > age_max_s:
             return None
+        kept.found += 1
         self._value(kept)
         return kept
 
     def age_s(self, kept: Kept) -> float:
         return max(self._clock.monotonic_s() - kept.made_s, 0.0)
 
-    def keep(self, key: bytes, answer: Answer, unit: str, ttl_s: float, age_s: float = 0.0) -> bool:
-        """Keep an answer that is `age_s` old until it is `ttl_s` old. False when it has no time left, or is larger than all the room."""
+    def keep(self, key: bytes, answer: Answer, unit: str, ttl_s: float, age_s: float = 0.0, extra_bytes: int = 0) -> bool:
+        """Keep an answer that is `age_s` old until it is `ttl_s` old. False when it has no time left, or is larger than all the room.
+
+        `extra_bytes`: what is held elsewhere for as long as the answer.
+        """
         known = self._entries.get(key)
         if known is not None:
             self._drop(known)
-        size = len(answer.body) + ENTRY_BYTES
+        size = len(answer.body) + ENTRY_BYTES + extra_bytes
         if age_s >= ttl_s or size > self._bytes_max or self._entries_max < 1:
             return False
         self._make_room(size)
@@ -127,3 +136,5 @@ class Memory:
     def _drop(self, kept: Kept) -> None:
         del self._entries[kept.key]
         self.used_bytes -= kept.size
+        if self._dropped is not None:
+            self._dropped(kept.key)

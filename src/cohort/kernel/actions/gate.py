@@ -20,8 +20,9 @@ from cohort.kernel.actions.deciding import Deciding
 from cohort.kernel.actions.parsing import Parsed
 from cohort.kernel.actions.policy import Policy
 from cohort.kernel.actions.quotas import Reservation
+from cohort.kernel.actions.unrecorded import Unrecorded
 from cohort.kernel.face import Operation, Request
-from cohort.kernel.model import Action, ActionResult, Caller, Outcome
+from cohort.kernel.model import Action, ActionResult, Caller, Outcome, Position
 
 STEPS = ("parsed", "authenticated", "decided", "approved", "reserved", "marked", "claimed", "recorded", "executed", "ended")
 __all__ = ["STEPS", "Gate", "GateSettings", "Rooms"]
@@ -47,6 +48,7 @@ class Gate:
         self._clock = clock
         self._entropy = entropy
         self._at = at or _nowhere
+        self.unrecorded = Unrecorded(rooms.audit, rooms.entries, clock)
         self._deciding = Deciding(rooms, settings, self._executors.__contains__, lambda: self._at("decided"))
         for operation, executor in executors.items():
             self.register(operation, executor)
@@ -90,6 +92,17 @@ class Gate:
     def result(self, action: ActionId) -> ActionResult:
         """As the audit log has it: without payloads."""
         return results.from_entries(action, self._rooms.entries(action))
+
+    def own_result(self, token: str, action: ActionId, *, bound_to: str | None = None) -> ActionResult:
+        """The same, for the agent whose action it was; that of another does not exist for it. Errors: those of a token; NOT_FOUND."""
+        caller = self._rooms.identities.authenticate(token, self._settings.audience, bound_to)
+        entries = self._rooms.entries(action)
+        agents = {entry.body.get("agent") for entry in entries} - {None}
+        return results.from_entries(action, entries if agents == {caller.agent.id} else [])
+
+    def close(self) -> None:
+        """Offer the log what it could not take before, once more. Nothing is to be asked afterwards."""
+        self.unrecorded.stop()
 
     def perform(self, token: str, request: Request, *, bound_to: str | None = None) -> ActionResult:
         """Decide, record, execute, record; see `face.Actions`. A refusal, a question and a failure are answers."""
@@ -231,13 +244,20 @@ class Gate:
         """Step 10."""
         duration_us = round((self._clock.monotonic_s() - attempt.started_s) * 1e6)
         result = results.ended(cleared, attempt.digest, executed, outcome, duration_us)
+        record = results.outcome_record(cleared, executed, outcome, duration_us, keep=self._settings.keep_payloads)
         try:
-            record = results.outcome_record(cleared, executed, outcome, duration_us, keep=self._settings.keep_payloads)
             position = self._rooms.audit.append(record)
         except CohortError as error:
-            _log.error("%s was executed and its outcome could not be recorded: %s", attempt.action.id, error)
+            waits = error.retry is not Retry.NEVER and self.unrecorded.add(
+                attempt.action.id, record, lambda position: self._recorded(attempt, result, executed, position)
+            )
+            later = "it is offered again" if waits else "it is not offered again"
+            _log.error("%s was executed and its outcome could not be recorded, %s: %s", attempt.action.id, later, error)
             return results.unrecorded(result, error)
         self._at("ended")
+        return self._recorded(attempt, result, executed, position)
+
+    def _recorded(self, attempt: Attempt, result: ActionResult, executed: Executed, position: Position) -> ActionResult:
         result = replace(result, outcome_index=position.index)
         self._keep(attempt, result, executed)
         return result

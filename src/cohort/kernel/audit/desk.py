@@ -13,6 +13,7 @@ from cohort.base.errors import CohortError
 from cohort.kernel.audit import search, tiles, verify
 from cohort.kernel.audit.anchors import Anchors
 from cohort.kernel.audit.log import SqlAuditLog
+from cohort.kernel.audit.marks import Mark, Marks
 from cohort.kernel.audit.payloads import Payloads
 from cohort.kernel.audit.proofs import TlogProof
 from cohort.kernel.audit.recheck import Recheck
@@ -38,6 +39,7 @@ class Parts:
     anchors: Anchors
     log: SqlAuditLog | None
     rotation: Rotation | None = None
+    marks: Marks | None = None
 
 
 class AuditDesk:
@@ -46,9 +48,10 @@ class AuditDesk:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._database = parts.database
-        self._recheck = Recheck(parts.database, parts.ring)
+        self._recheck = Recheck(parts.database, parts.ring, parts.marks.read if parts.marks else lambda: None)
         self._verifying = threading.Lock()
         self._done: tuple[int, int] | None = None
+        self._marked: Mark | None = None
         self._sealed: CohortError | None = None  # what the log was sealed with when a verification did it
         self.payloads = Payloads(parts.database, parts.clock)
 
@@ -116,8 +119,17 @@ class AuditDesk:
                     raise
                 answer = _damaged(error)
             self._judge(answer, full)
+            if answer["integrity"] == VERIFIED:
+                self._mark()
         duration_us = int((self._parts.clock.monotonic_s() - start_s) * 1e6)
         return Verification(**answer, duration_us=duration_us)
+
+    def _mark(self) -> None:
+        """Leave word for the next process, when there is something new to say."""
+        mark = self._recheck.found_whole
+        if self._parts.marks is not None and mark is not None and mark != self._marked:
+            self._parts.marks.write(mark)
+            self._marked = mark
 
     def _judge(self, answer: Mapping[str, Any], full: bool) -> None:
         """Seal a log that this verification found broken; open one that only a verification had sealed."""

@@ -1,29 +1,36 @@
-"""The quick verification: what was recorded since the last one in this process, under the newest checkpoint.
+"""The quick verification: what was recorded since the last one, under the newest checkpoint.
 
-The first one has nothing to begin from. It takes the stored hashes up to the last full tile as they are, and says so.
+The first one in a process begins at the mark that a former process has left, whose stored hashes have to lead to it. Without one it has nothing
+to begin from: it takes the stored hashes up to the last full tile as they are, and says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
 from cohort.base.errors import CohortError
 from cohort.kernel.audit import diagnosis
 from cohort.kernel.audit.diagnosis import Finding
+from cohort.kernel.audit.marks import Mark
 from cohort.kernel.audit.merkle import TILE_WIDTH, Frontier
 from cohort.kernel.audit.ring import RingNow, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.storage.database import Database
 
 ROWS_AT_ONCE = 64 * TILE_WIDTH
+_CUT_OFF = "it was rolled back or cut off"
 
 
 class Recheck:
     """Not safe to use from two threads at once."""
 
-    def __init__(self, database: Database, ring: RingNow) -> None:
+    def __init__(self, database: Database, ring: RingNow, mark: Callable[[], Mark | None] = lambda: None) -> None:
+        """`mark`: how far a former process has found the log whole."""
         self._database = database
+        self._read_mark = mark
+        self._marked = False  # whether `_known` rests on the mark of a former process
         self._ring = ring
         self._known: Frontier | None = None
         self._open: frozenset[str] = frozenset()
@@ -32,6 +39,12 @@ class Recheck:
         """What a full verification has found whole; the next quick one begins there."""
         self._known = frontier.copy()
         self._open = frozenset(open_intents)
+        self._marked = False
+
+    @property
+    def found_whole(self) -> Mark | None:
+        """How far the log is known to be whole: by a full verification, and quick ones behind it, in this or a former process."""
+        return None if self._known is None or not self._known.size else Mark(self._known.size, self._known.root())
 
     def run(self) -> dict[str, Any]:
         """The fields of a `Verification`, without its duration."""
@@ -45,13 +58,25 @@ class Recheck:
             if head is None:
                 empty = self._known is None or self._known.size == 0
                 return self._answer(None, None if empty else Finding(0, f"the log is empty, and held {self._size()} records"), 0)
-            begin = self._begin(rows, head)
-            finding = self._untrusted(head) or self._grow(rows, begin, head)
+            finding = self._untrusted(head) or self._begin_at_mark(rows, head) or self._grow(rows, self._begin(rows, head), head)
             anchored = rows.one("SELECT coalesce(max(size), 0) FROM audit_anchors WHERE size <= ?", [head.size])
         return self._answer(head, finding, int(anchored[0]) if anchored else 0)
 
     def _size(self) -> int:
         return self._known.size if self._known else 0
+
+    def _begin_at_mark(self, rows: Rows, head: Head) -> Finding | None:
+        """Know what the mark says, if nothing is known yet; what is wrong when the stored hashes do not lead to it."""
+        mark = self._read_mark() if self._known is None else None
+        if mark is None:
+            return None
+        if head.size < mark.size:
+            return Finding(head.size, f"{mark.size} records were found whole before, and the log ends after {head.size}: {_CUT_OFF}")
+        frontier = rows.frontier(mark.size)
+        if frontier is None or frontier.root() != mark.root:
+            return Finding(None, f"the hashes of the first {mark.size} records are not those that were found whole before")
+        self._known, self._marked = frontier, True
+        return None
 
     def _begin(self, rows: Rows, head: Head) -> Frontier | None:
         if self._known is not None:
@@ -73,7 +98,7 @@ class Recheck:
         if begin is None:
             return Finding(None, "inner hashes are missing; a full verification says which")
         if head.size < begin.size:
-            return Finding(head.size, f"the log held {begin.size} records and now ends after {head.size}: it was rolled back or cut off")
+            return Finding(head.size, f"the log held {begin.size} records and now ends after {head.size}: {_CUT_OFF}")
         first, intents, outcomes = begin.size, set[str](), set[str]()
         for low in range(first, head.size, ROWS_AT_ONCE):
             if (wrong := self._stretch(rows, begin, low, min(head.size, low + ROWS_AT_ONCE))) is not None:
@@ -85,7 +110,7 @@ class Recheck:
                 None, f"records from {first} on, or the hashes before them, are not those of the checkpoint of {head.size} records"
             )
         if self._known is not None:
-            self.remember(begin, tuple((self._open | intents) - outcomes))
+            self._known, self._open = begin.copy(), frozenset((self._open | intents) - outcomes)
         else:
             self._open = frozenset(intents - outcomes)
         return None
@@ -105,6 +130,7 @@ class Recheck:
     def _answer(self, head: Head | None, finding: Finding | None, anchored: int) -> dict[str, Any]:
         whole = finding is None and head is not None
         partly = "" if self._known is not None else "quick: the stored hashes of earlier records were taken as they are"
+        partly = "quick: records that a former process has found whole were not read again" if self._marked else partly
         return {
             "integrity": "broken" if finding else "verified" if head else "no data",
             "size": head.size if head else 0,

@@ -16,6 +16,7 @@ from cohort.kernel.audit.anchors import EVERY_S, Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
 from cohort.kernel.audit.keys import Keys, create_key, drop_unfinished, read_keys, write_keys
 from cohort.kernel.audit.log import SqlAuditLog
+from cohort.kernel.audit.marks import NAME, Marks
 from cohort.kernel.audit.recovery import State
 from cohort.kernel.audit.rotation import Rotation, settled
 from cohort.kernel.audit.store import Rows
@@ -38,10 +39,12 @@ class AuditRoom:
     _clock: Clock
 
     def start(self, every_s: float = EVERY_S) -> int:
-        """Close the actions that the last process left open, then anchor in the background; how many were closed.
+        """Verify what was recorded since the log was last found whole, close the actions that the last process left open, then anchor in the
+        background; how many were closed.
 
         Call it before any action is taken. A broken log is left as it is, and one that cannot be written just now is closed at the next start.
         """
+        self._verify()
         self.anchors.start(every_s)
         if self.log.trouble is not None:
             return 0
@@ -50,6 +53,17 @@ class AuditRoom:
         except CohortError as error:
             _logger.warning("actions that the last process left open stay open: %s", error.message)
             return 0
+
+    def _verify(self) -> None:
+        if self.log.trouble is not None:
+            return
+        try:
+            found = self.desk.verify(full=False)
+        except CohortError as error:
+            _logger.warning("the newest records of the audit log could not be verified: %s", error.message)
+            return
+        if found.integrity == "broken":
+            _logger.error("the audit log is broken: %s; no action of an agent runs", found.why)
 
     def stop(self) -> None:
         """End the anchoring and take no more records."""
@@ -78,7 +92,8 @@ def open_audit(
     places = [parse_anchor(text, keys.ring.name if keys else origin, clock, host, database) for text in anchors]
     heard = Anchors(database, clock, log.ring, places, log)
     rotation = Rotation(log, lambda: desk.size(), key_file, entropy)
-    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation))
+    marks = Marks(key_file.with_name(NAME), lambda: log.keys)
+    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation, marks))
     return AuditRoom(log, desk, heard, database, clock)
 
 

@@ -186,5 +186,9 @@ def suspended(name: str) -> CohortError:
     return CohortError("AGENT_SUSPENDED", f"the agent {name} is suspended", hint=f"Ask a person to run `cohort agent resume {name}`.")
 
 
+def ended(name: str) -> CohortError:
+    return CohortError("AGENT_REVOKED", f"the agent {name} was revoked, for ever", hint="Register another one.")
+
+
 def _expired(what: str) -> CohortError:
     return CohortError("TOKEN_EXPIRED", f"the {what} has expired", hint="Refresh the token, or sign in again with the agent's key.")

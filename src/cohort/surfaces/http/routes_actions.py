@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from cohort.base.errors import ERRORS, CohortError, Retry
 from cohort.base.ids import ActionId
+from cohort.kernel.access import Right
 from cohort.kernel.face import Request as Asked
 from cohort.kernel.model import ActionResult, Outcome
 from cohort.surfaces.http.bodies_kernel import ActionBody, Operations, PolicyInForce
-from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, KeyKeeper, Reader
+from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, KeyKeeper, Reader, check_right, reader
 from cohort.surfaces.http.encoding import json_response, to_json
 from cohort.surfaces.http.hands import Hands
 from cohort.surfaces.http.repeats import once
@@ -88,9 +89,20 @@ def reload_policy(request: Request, kernel: Kernel, caller: KeyKeeper, key: Idem
     return once(request, caller, key, None, lambda: json_response(PolicyInForce(again(caller.name))))
 
 
+def token_or_reader(request: Request) -> str | None:
+    """An agent's token; None for a person who may look. Errors: as `agent_token` and `Reader`."""
+    text = request.headers.get("authorization", "").partition(" ")[2].strip()
+    if text and not text.startswith("ck_"):
+        return agent_token(request)
+    check_right(reader(request), Right.VIEW)
+    return None
+
+
 @router.get("/actions/{action}", responses={200: {"model": ActionResult}}, summary="How a former action ended, from the audit log")
-def action(action: str, kernel: Kernel, _: Reader) -> Response:
-    return json_response(kernel.actions.result(ActionId(action)))
+def action(action: str, kernel: Kernel, token: Annotated[str | None, Depends(token_or_reader)]) -> Response:
+    """For people, and for an agent with its token: its own actions only; another's does not exist for it."""
+    found, actions = ActionId(action), kernel.actions
+    return json_response(actions.result(found) if token is None else actions.own_result(token, found))
 
 
 def asked(body: ActionBody, key: str | None) -> Asked:

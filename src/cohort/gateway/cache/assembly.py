@@ -1,0 +1,80 @@
+"""Puts the caches of a gateway process together. Nothing is loaded or opened before a release needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cohort.base.clock import Clock
+from cohort.base.ids import Entropy
+from cohort.gateway.cache.caches import Caches
+from cohort.gateway.cache.disk import Disk
+from cohort.gateway.cache.erasing import Erased
+from cohort.gateway.cache.memory import Memory
+from cohort.gateway.cache.outside import Outside
+from cohort.gateway.cache.packing import Packing
+from cohort.gateway.cache.semantic.embedder import Embedder
+from cohort.gateway.cache.semantic.semantic import Semantic
+from cohort.gateway.cache.semantic.store import Store
+from cohort.gateway.cache.shared import Shared, redis_address
+from cohort.gateway.deadlines import Deadlines
+from cohort.gateway.keys import Keys
+from cohort.gateway.log import Log
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.settings import Settings, read_secret
+from cohort.gateway.table import Table
+from cohort.gateway.upstreams import Upstreams
+
+SWITCH = "COHORT_CACHE"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def assemble(
+    settings: Settings,
+    table: Table,
+    upstreams: Upstreams,
+    keys: Keys,
+    deadlines: Deadlines,
+    metrics: Metrics,
+    entropy: Entropy,
+    environment: Mapping[str, str],
+    clock: Clock,
+    log: Log,
+) -> Caches:
+    """The caches of one process.
+
+    Raises:
+        CohortError CONFIG_INVALID: the address of Redis, or the file with its password.
+    """
+    limits, erased = settings.limits, Erased(clock)
+    off = environment.get(SWITCH) == "0"
+
+    def killed(flag: str) -> bool:
+        return off or table.snapshot is None or flag in table.snapshot.killed
+
+    def chance() -> float:
+        return int.from_bytes(entropy(4), "big") / (1 << 32)
+
+    embedder = Embedder(upstreams, keys, deadlines, limits.cache_embeddings_wait_s, settings.gateway_id)
+    store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
+    memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
+    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, chance, log)
+    return Caches(memory, outside, semantic, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
+
+
+def _outside(settings: Settings, clock: Clock, erased: Erased, log: Log) -> Outside:
+    limits, packing = settings.limits, Packing(clock, _boot())
+    disk = Disk(settings.data_dir / "answers", limits.cache_disk_bytes_max, limits.cache_disk_entries_max, clock, packing)
+    if settings.cache_redis is None:
+        return Outside(disk, None, erased, log)
+    password = settings.cache_redis_password_file
+    secret = read_secret(password, "cache_redis_password_file") if password is not None else ""
+    return Outside(disk, Shared(redis_address(settings.cache_redis, secret), limits.cache_shared_wait_s, clock, packing), erased, log)
+
+
+def _boot() -> str:
+    """What names this boot of the machine, where it says: Linux does."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").replace("-", "")[:16]
+    except OSError:
+        return ""

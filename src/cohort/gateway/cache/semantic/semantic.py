@@ -1,0 +1,168 @@
+"""L4 as a call meets it: find the nearest question that no guard objects to, let it answer where it has earned that, and learn from every
+answer of the model.
+
+What is found and does not answer (not accepted yet, or drawn for the sample) costs the client nothing: the model answers, and its answer
+is compared with the kept one. So acceptance is learned before it is used, and the sample keeps measuring what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cohort.gateway.cache.answers import Answer, content_of
+from cohort.gateway.cache.memory import Kept
+from cohort.gateway.cache.semantic.acceptance import Grade, Labels, accepts, band
+from cohort.gateway.cache.semantic.asking import Question
+from cohort.gateway.cache.semantic.embedder import Embedder, source
+from cohort.gateway.cache.semantic.embedding import NoVector
+from cohort.gateway.cache.semantic.grading import grade
+from cohort.gateway.cache.semantic.guards import first_objection
+from cohort.gateway.cache.semantic.proportion import clopper_pearson
+from cohort.gateway.cache.semantic.store import Entry, Store
+from cohort.gateway.cache.semantic.text import features
+from cohort.gateway.contract_cache import SemanticPolicy
+from cohort.gateway.log import Log
+
+if TYPE_CHECKING:
+    from cohort.gateway.cache.semantic.embedding import Vector
+
+SERVICES_MAX = 4096
+ALPHA = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Match:
+    """A question with its vector, and the entry found for it, if any. `serves`: its answer may be given; `sampled`: it could, but was drawn."""
+
+    question: Question
+    service: str
+    source: str
+    vector: Vector
+    entry: Entry | None = None
+    kept: Kept | None = None
+    cosine: float = 0.0
+    serves: bool = False
+    sampled: bool = False
+
+
+class Tally:
+    """What happened at one service. `sample`: comparisons of answers that would have been served, drawn by chance."""
+
+    def __init__(self) -> None:
+        self.looked = self.served = self.unproven = self.without_vector = 0
+        self.objections: dict[str, int] = {}
+        self.sample = dict.fromkeys(Grade, 0)
+        self.learned = dict.fromkeys(Grade, 0)
+
+    def state(self) -> dict[str, Any]:
+        """Hit rate and false-hit rate side by side, each with its interval of 95 %. What is unclear counts as false in the upper bound only."""
+        drawn = sum(self.sample.values())
+        false, doubtful = self.sample[Grade.OTHER], self.sample[Grade.OTHER] + self.sample[Grade.UNCLEAR]
+        return {
+            "looked": self.looked,
+            "served": self.served,
+            "unproven": self.unproven,
+            "without_vector": self.without_vector,
+            "hit_rate": self.served / self.looked if self.looked else None,
+            "hit_rate_95": clopper_pearson(self.served, self.looked, ALPHA),
+            "sampled": drawn,
+            "false_hit_rate": false / drawn if drawn else None,
+            "false_hit_rate_95": (clopper_pearson(false, drawn, ALPHA)[0], clopper_pearson(doubtful, drawn, ALPHA)[1]),
+            "objections": self.objections,
+            "sample": {grade.value: count for grade, count in self.sample.items()},
+            "learned": {grade.value: count for grade, count in self.learned.items()},
+        }
+
+
+class Semantic:
+    """Everything that calls share. `chance`: a number from 0 to 1, another each time."""
+
+    def __init__(self, store: Store, embedder: Embedder, chance: Callable[[], float], log: Log) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._chance = chance
+        self._log = log
+        self._pools: dict[tuple[str, str, int], Labels] = {}
+        self._tallies: dict[str, Tally] = {}
+
+    async def look(self, question: Question, service: str, policy: SemanticPolicy, age_max_s: float | None) -> Match | None:
+        """What is known of a question; None when it has no vector now, which is a miss."""
+        try:
+            vector = await self._embedder.vector(question.text, policy.embeddings)
+        except NoVector as error:
+            self._tally(service).without_vector += 1
+            self._log.seldom("cache_embedding_failed", service=service, reason=str(error))
+            return None
+        return self.match(question, service, source(policy.embeddings), vector, policy, age_max_s, policy.embeddings is None)
+
+    def match(
+        self, question: Question, service: str, source: str, vector: Vector, policy: SemanticPolicy, age_max_s: float | None, lexical: bool
+    ) -> Match:
+        """The nearest entry that no guard objects to, and whether it may answer. `source`: names the embedding; labels are pooled by it."""
+        tally = self._tally(service)
+        tally.looked += 1
+        match = Match(question, service, source, vector)
+        asked = features(question.text)
+        for entry, cosine in list(self._store.nearest(question.partition, vector, policy.threshold)):
+            objection = first_objection(asked, entry.features, lexical)
+            if objection is not None:
+                tally.objections[objection] = tally.objections.get(objection, 0) + 1
+                continue
+            kept = self._store.kept(entry, age_max_s)
+            if kept is not None:
+                self._decide(match, entry, kept, cosine, policy, tally)
+                return match
+        return match
+
+    def _decide(self, match: Match, entry: Entry, kept: Kept, cosine: float, policy: SemanticPolicy, tally: Tally) -> None:
+        match.entry, match.kept, match.cosine = entry, kept, cosine
+        if not accepts(entry.labels, self._pool(match), policy.false_hit_max):
+            tally.unproven += 1
+        elif self._chance() < policy.sample_share:
+            match.sampled = True
+        else:
+            match.serves = True
+            tally.served += 1
+
+    def learn(self, match: Match, answer: Answer, unit: str, ttl_s: float) -> None:
+        """The model answered: compare, label, and keep the new answer. Only answers that are one text take part."""
+        fresh = content_of(answer.body)
+        if fresh is None or answer.calls_tools:
+            return
+        if match.entry is not None and match.kept is not None:
+            self._label(match, match.entry, grade(content_of(match.kept.answer.body) or "", fresh))
+        self._store.keep(match.question, match.vector, answer, unit, ttl_s)
+
+    def _label(self, match: Match, entry: Entry, verdict: Grade) -> None:
+        tally = self._tally(match.service)
+        (tally.sample if match.sampled else tally.learned)[verdict] += 1
+        self._pool(match).add(verdict)
+        entry.labels.add(verdict)
+        self._store.judge(entry, against=verdict is not Grade.SAME)
+
+    def age_s(self, kept: Kept) -> float:
+        return self._store.age_s(kept)
+
+    def erase(self, unit: str) -> int:
+        return self._store.erase(unit)
+
+    def sweep(self) -> None:
+        self._store.sweep()
+
+    def state(self) -> dict[str, Any]:
+        store = self._store
+        held = {"entries": len(store), "bytes": store.used_bytes, "partitions": store.partitions, "evicted": store.evicted}
+        return {**held, "restarted": store.restarted, "services": {name: tally.state() for name, tally in self._tallies.items()}}
+
+    def _pool(self, match: Match) -> Labels:
+        place = (match.service, match.source, band(match.cosine))
+        if place not in self._pools and len(self._pools) >= SERVICES_MAX:
+            self._pools.clear()
+        return self._pools.setdefault(place, Labels())
+
+    def _tally(self, service: str) -> Tally:
+        if service not in self._tallies and len(self._tallies) >= SERVICES_MAX:
+            self._tallies.clear()
+        return self._tallies.setdefault(service, Tally())

@@ -1,0 +1,55 @@
+"""What a release wants done with personal data in a call: nothing, taken out, or the call refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import orjson
+
+from cohort.gateway.contract_personal import PASS, REFUSE
+from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.personal.detector import Detector
+
+DETECTORS_MAX = 128
+Counted = Callable[[str, str, int], object]
+"""way, kind, how many."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonalGuard:
+    """`way`: redact or refuse."""
+
+    way: str
+    detector: Detector
+
+    def apply(self, chat: Chat, counted: Counted) -> Chat:
+        """The call without personal data; the very same where there is none.
+
+        Raises:
+            Refused 400: there is some, and the release refuses it. The message names the kinds and repeats nothing.
+        """
+        if not self.detector.may_hold(chat.body):
+            return chat
+        native, found = self.detector.redact_value(chat.native)
+        fields, more = (native, {}) if chat.fields is chat.native else self.detector.redact_value(chat.fields)
+        kinds = {**more, **found}
+        if not kinds:
+            return chat
+        for kind, count in kinds.items():
+            counted(self.way, kind, count)
+        if self.way == REFUSE:
+            words = f"the request holds what this service does not take: {', '.join(sorted(kinds))}"
+            raise Refused(400, words, "personal_data_refused")
+        return replace(chat, body=orjson.dumps(native), native=native, fields=fields)
+
+
+def guard_of(way: str, kinds: tuple[str, ...]) -> PersonalGuard | None:
+    """None where everything may pass."""
+    return None if way == PASS else PersonalGuard(way, _detector(kinds))
+
+
+@lru_cache(DETECTORS_MAX)
+def _detector(kinds: tuple[str, ...]) -> Detector:
+    return Detector(kinds)
