@@ -35,6 +35,7 @@ bench:
 compat:
 	@scripts/venv dev
 	@PYTHONPATH=tests $(PYTHON) tests/compat/matrix.py $(ARGS)
+
 #: make peers                         install LiteLLM and Portkey beside (under .peers), for bench/gateway.py
 peers:
 	@scripts/peers

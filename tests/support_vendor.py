@@ -19,7 +19,8 @@ TEXT = "Hello, world."
 REASON = "A greeting is in order."
 USAGE = {"prompt_tokens": 21, "completion_tokens": 9, "total_tokens": 30, "prompt_tokens_details": {"cached_tokens": 4}}
 ANTHROPIC_USAGE = {"input_tokens": 17, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 4, "output_tokens": 9}
-ARGUMENTS = {"city": "Bern"}
+PADDING = b": nothing\n" * 100_000
+"""More than a gateway reads at once: what comes behind it comes when the answer has begun."""
 
 
 class Wrong(Exception):
@@ -117,6 +118,22 @@ async def _troubled(exchange: Exchange, words: str, begun: bytes) -> bool:
             raise Wrong(status, f"asked to fail with {status}", "7" if status == 429 else None)
     if "stall" in words:
         await exchange.until_gone()
+        return True
+    if "wrong event" in words:
+        await _sent(exchange, begun + PADDING + b"data: {broken\n\n", 64 << 10)
+        return True
+    if "no end" in words:
+        await _sent(exchange, begun, 37)
+        return True
+    if "endless event" in words:
+        exchange.stream()
+        exchange.chunk(begun + b"data: ")
+        for _ in range(9):
+            exchange.chunk(b"x" * (1 << 20))
+            await exchange.writer.drain()
+        return True
+    if "no answer" in words:
+        exchange.whole(b"<h1>hello</h1>")
         return True
     if "cut" in words:
         exchange.stream()

@@ -154,3 +154,21 @@ def test_a_session_that_has_ended_is_not_refreshed(offices):
         offices.room.tokens.refresh(pair.refresh)
     assert (caught.value.code, caught.value.message) == ("TOKEN_EXPIRED", "the session has expired")
     assert offices.audit.events()[-1] == "sign_in"
+
+
+@pytest.mark.parametrize("audience", ["", " ", "a b", "https://\u0430.example/mcp", "a\nb", "x" * 201])
+def test_a_token_is_for_a_place_that_can_be_written_in_a_header(offices, audience):
+    key = offices.register().key
+    assert offices.code(offices.room.tokens.sign_in, key, None, audience) == "FIELD_INVALID"
+    assert "sign_in" not in offices.audit.events()
+
+
+@pytest.mark.parametrize(("change", "code"), [("suspend", "AGENT_SUSPENDED"), ("revoke", "AGENT_REVOKED")])
+def test_nothing_is_handed_on_to_an_agent_that_may_not_act(offices, change, code):
+    pair = offices.room.tokens.sign_in(offices.register("lead", "agents.delegate", "files.read").key, None, AUDIENCE)
+    offices.register("second", "files.read")
+    getattr(offices.room.agents, change)("second", "maria", "odd")
+    before = len(offices.audit.records)
+    assert offices.code(offices.room.tokens.exchange, pair.token, "second", [], AUDIENCE) == code
+    assert len(offices.audit.records) == before
+    assert offices.room.agents.sessions("second") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -282,3 +283,63 @@ def test_what_each_call_used_is_recorded(claude: anthropic.Anthropic, chat: open
     calls = gateway.all_records()[-8:]
     assert len({call.unit for call in calls}) == 2
     assert [(c.tokens_in, c.tokens_out, c.cost_usd_micro, c.result.value) for c in calls] == [(21, 9, 111, "ok")] * 8
+
+
+CALLS = (
+    ("over-openai", "/v1/messages", {"max_tokens": 5}),
+    ("over-anthropic", "/v1/chat/completions", {}),
+    ("over-openai", "/v1/responses", {}),
+    ("over-anthropic", "/v1/responses", {}),
+)
+
+
+def said_to(gateway: GatewayProcess, call: tuple[str, str, dict[str, Any]], words: str, **fields: Any) -> tuple[int, bytes]:
+    service, path, extra = call
+    asked = {"input": words} if path == "/v1/responses" else {"messages": user(words)}
+    body = json.dumps({"model": service, **asked, **extra, **fields}).encode()
+    status, _, answer = gateway.request("POST", path, body, Content_Type="application/json")
+    return status, answer
+
+
+@pytest.mark.parametrize("words", ["wrong event", "no end", "endless event"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_translated_stream_that_cannot_go_on_ends_as_an_interrupted_one(gateway: GatewayProcess, call: Any, words: str) -> None:
+    status, answer = said_to(gateway, call, words, stream=True)
+    assert status == 200
+    last = answer.rstrip().rsplit(b"\n\n", 1)[-1]
+    error = json.loads(last[last.index(b"data: ") + 6 :])
+    assert error["error"]["code"] == "upstream_stream_interrupted"
+    assert last.startswith(b"event: error\n") == (call[1] != "/v1/chat/completions")
+    assert not any(mark in answer for mark in (b"[DONE]", b"message_stop", b"response.completed"))
+    assert gateway.all_records()[-1].result.value == "interrupted"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_that_is_not_of_the_upstream_s_dialect_is_not_passed_on(gateway: GatewayProcess, call: Any) -> None:
+    status, answer = said_to(gateway, call, "no answer")
+    error = json.loads(answer)["error"]
+    assert (status, error["code"]) == (502, "upstream_invalid_response")
+    assert error["type"] == ("api_error" if call[1] == "/v1/messages" else "upstream_error")
+
+
+def test_a_kept_answer_is_said_in_the_dialect_of_who_asks(gateway: GatewayProcess, upstream: Upstream, tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path / "gw", environment={"VENDOR_KEY": KEY})
+    routes = {provider: {"provider": provider, "api_key": "env:VENDOR_KEY"} for provider in ("openai", "anthropic")}
+    cache = {"exact": True, "sampled": True}
+    releases = [release("big", upstream.base_url, f"rel_{name}", route=route, cache=cache) for name, route in routes.items()]
+    process.push(table(1, releases, {f"over-{name}": f"rel_{name}" for name in routes}))
+    for call in CALLS[:3]:  # the last has no chat completion at either end, which is what is kept
+        first, asked = said_to(process, call, "think"), len(upstream.seen)
+        again = said_to(process, call, "think")
+        streamed = said_to(process, call, "think", stream=True)
+        assert len(upstream.seen) == asked
+        assert (first[0], again[0], streamed[0]) == (200, 200, 200)
+        assert _without_ids(json.loads(again[1])) == _without_ids(json.loads(first[1]))
+        assert any(mark in streamed[1] for mark in (b"[DONE]", b"message_stop", b"response.completed"))
+    process.close()
+
+
+def _without_ids(answer: dict[str, Any]) -> dict[str, Any]:
+    for item in answer.get("output", ()):
+        item.pop("id")
+    return {name: value for name, value in answer.items() if name not in ("id", "created", "created_at", "completed_at")}

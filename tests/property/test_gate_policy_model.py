@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
 from cohort.base.ids import ActionId
-from cohort.kernel.actions import facts, parsing, policy_text
+from cohort.kernel.actions import facts, parsing, policy_text, rules
 from cohort.kernel.actions.facts import Facts
 from cohort.kernel.actions.policy import Policy
 from cohort.kernel.face import Request
@@ -120,3 +120,12 @@ def test_cedar_and_the_plain_model_agree(rules: list[Rule], actions: list[Facts]
         assert verdict.answer is modelled(rules, found), (found.action, verdict)
         if verdict.answer is Answer.ALLOW:
             assert verdict.waives is waived(rules, found)
+
+
+@settings(max_examples=100)
+@given(known_facts(), st.sampled_from([Answer.DENY, Answer.ASK]), st.booleans())
+def test_an_answer_that_names_no_rule_counts_all_the_same(found: Facts, answer: Answer, waives: bool) -> None:
+    """A refusal is a refusal by what it says, and not by how many rules it is made of."""
+    decision = rules.combine(found, (), rules.Verdict(answer, (), waives=waives), "hash", approval_required=False)
+    assert decision.answer is (Answer.DENY if rules.scope_finding(found) else answer)
+    assert decision.rules

@@ -71,6 +71,9 @@ def test_the_same_request_written_differently_is_the_same_action(gates: GateHous
         ("http.request", {"url": "https://a.example/\r\nx"}, "ARGUMENT_INVALID", "parse"),
         ("http.request", {"url": "https://0x7f.1/"}, "ARGUMENT_INVALID", "parse"),
         ("http.request", {"url": "https://a.example", "headers": {"Host": "b"}}, "ARGUMENT_INVALID", "parse"),
+        ("http.request", {"url": "https://a.example", "headers": {"X-A": "b\r\nX-B: c"}}, "ARGUMENT_INVALID", "parse"),
+        ("http.request", {"url": "https://a.example", "headers": {"X-A\r\nX-B": "c"}}, "ARGUMENT_INVALID", "parse"),
+        ("http.request", {"url": "https://a.example", "headers": {"X-A": "\u010a"}}, "ARGUMENT_INVALID", "parse"),
         ("http.request", {"url": "https://a.example", "body": "x"}, "ARGUMENT_INVALID", "parse"),
     ],
 )

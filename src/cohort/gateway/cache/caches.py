@@ -21,14 +21,14 @@ from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
-from cohort.gateway.dialects.operations import CHAT
+from cohort.gateway.dialects.operations import CHAT, MESSAGES, RESPONSES_NAME
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing
 from cohort.gateway.table import Target
 
 EXACT_FLAG = "cache.exact"
 """The kill switch of L1 to L3, read on every request; `COHORT_CACHE=0` in the environment is the same for every tier."""
-KEPT = frozenset({CHAT.name})
+KEPT = frozenset({CHAT.name, MESSAGES.name, RESPONSES_NAME})
 """Operations whose answers are kept."""
 SEMANTIC_FLAG = "cache.semantic"
 NO_POLICY = CachePolicy(exact=False)

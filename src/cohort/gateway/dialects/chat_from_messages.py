@@ -103,7 +103,9 @@ class ChunksFlow(Translated):
             case "error":
                 self.failed = True
                 return b"data: " + openai_error(fields) + b"\n\n"
-            case _:  # `ping`, and what may be added
+            case "ping":
+                return b": ping\n\n"  # a comment: what is between keeps the connection for it
+            case _:  # what may be added
                 pass
         return b""
 

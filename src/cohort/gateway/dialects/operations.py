@@ -20,6 +20,8 @@ UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
 }
 """What may be asked of each kind of upstream, behind its base URL."""
 
+RESPONSES_NAME = "responses"
+
 
 def _ways(openai: Passage, anthropic: Passage | None, responses: Passage | None = None) -> dict[str, Passage]:
     """`responses`: the way through an upstream that has OpenAI's Responses, where it is another than OpenAI's."""
@@ -44,7 +46,7 @@ def operations(memory: Memory, make_response_id: Callable[[], str]) -> dict[byte
     ways = _ways(ResponsesOverChat(voice), ResponsesOverMessages(voice), ResponsesThrough())
     return {
         b"/v1/chat/completions": CHAT,
-        b"/v1/responses": Operation("responses", voice, parser(memory, make_response_id), ways),
+        b"/v1/responses": Operation(RESPONSES_NAME, voice, parser(memory, make_response_id), ways),
         b"/v1/messages": MESSAGES,
         b"/v1/messages/count_tokens": COUNT_TOKENS,
         **{b"/v1/" + name: _plain(name) for name in (b"completions", b"embeddings", b"moderations")},

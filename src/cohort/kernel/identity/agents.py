@@ -14,7 +14,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import AgentId, AgentSessionId, Entropy, KeyId, WorkspaceId, new_id
 from cohort.kernel.access import fingerprint
 from cohort.kernel.face import NewAgent, Registered, SessionView, TokenPair
-from cohort.kernel.identity.identities import suspended
+from cohort.kernel.identity.identities import ended, suspended
 from cohort.kernel.identity.issuing import KEY_PREFIX, Issue, Issuer, chosen
 from cohort.kernel.identity.journal import Journal
 from cohort.kernel.identity.minting import life_of, session_by_hand
@@ -154,7 +154,9 @@ class SqlAgents:
         with self._database.read() as connection:
             row = connection.execute(select(agent_sessions.c.agent).where(agent_sessions.c.id == session)).one_or_none()
         if row is None:
-            raise CohortError("NOT_FOUND", f"there is no session {session[:100]!r}", hint="See `cohort agent show` for those there are.")
+            raise CohortError(
+                "NOT_FOUND", f"there is no session {session[:100]!r}", hint="`cohort agent sessions AGENT` lists those there are."
+            )
         body = {"event": "revoke_session", "actor": check_actor(actor), "reason": check_text("reason", reason)}
         with self._journal.change(RecordKind.TOKEN, body, AgentId(row.agent), session), self._database.write() as connection:
             revoke_subtree(self._database, connection, [session], self._time.now_us(), reason or f"by {actor}")
@@ -331,7 +333,7 @@ def _workspace(agent: Agent) -> WorkspaceId:
 
 def _refuse_revoked(agent: Agent) -> Agent:
     if agent.state is AgentState.REVOKED:
-        raise CohortError("AGENT_REVOKED", f"the agent {agent.name} was revoked, for ever", hint="Register another one.")
+        raise ended(agent.name)
     return agent
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cohort.base.errors import CohortError
-from cohort.kernel.identity.identities import suspended
+from cohort.kernel.identity.identities import ended, suspended
 from cohort.kernel.identity.issuing import chosen
 from cohort.kernel.model import Agent, AgentState, Caller, Scope
 from cohort.kernel.scopes import all_inside, permits
@@ -16,13 +16,15 @@ DELEGATE = "agents.delegate"
 
 
 def delegated(caller: Caller, child: Agent, texts: Sequence[str]) -> tuple[Scope, ...]:
-    """What `caller` may give `child` of the scopes it names, written from the caller's workspace. Errors: SCOPE_REFUSED, AGENT_SUSPENDED."""
+    """What `caller` may give `child` of the scopes it names, written from the caller's workspace. Errors: SCOPE_REFUSED, AGENT_SUSPENDED, AGENT_REVOKED."""
     if not permits(caller.scopes, DELEGATE, child.name):
         raise CohortError(
             "SCOPE_REFUSED", f"the token does not permit to delegate to {child.name}", hint=f"Grant {DELEGATE} to the one who asks."
         )
     if len(caller.actors) >= DELEGATIONS_MAX:
         raise CohortError("SCOPE_REFUSED", f"{len(caller.actors)} agents are in this chain already", hint="Delegate from nearer the start.")
+    if child.state is AgentState.REVOKED:
+        raise ended(child.name)
     if child.state is not AgentState.ACTIVE:
         raise suspended(child.name)
     scopes = chosen(caller.agent, texts, caller.scopes)

@@ -78,7 +78,7 @@ def register(
 @api_options
 @with_session
 def list_(session: Session) -> int:
-    """Agents, oldest first."""
+    """Agents, by name."""
     from cohort.surfaces.cli.api import Api
     from cohort.surfaces.cli.render import moment, table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from fastapi import Body as FromBody
 from pydantic import Field
 
 from cohort.kernel.face import AuditKey, Entry, Operation, SessionView, Sign, WorkspaceView
@@ -67,6 +68,14 @@ class ScopesBody(Body):
 
 class ReasonBody(Body):
     reason: Reason = ""
+
+
+MaybeReason = Annotated[ReasonBody | None, FromBody()]
+"""For changes that are complete without a body."""
+
+
+def reason_of(body: ReasonBody | None) -> str:
+    return body.reason if body is not None else ""
 
 
 class TokenBody(Body):

@@ -19,12 +19,13 @@ from cohort.surfaces.http.bodies_kernel import (
     AgentView,
     AgentWithKey,
     Holdings,
-    ReasonBody,
+    MaybeReason,
     ScopesBody,
     Sessions,
     Token,
     TokenBody,
     agent_view,
+    reason_of,
 )
 from cohort.surfaces.http.callers import Executor, Idempotency, Kernel, Reader, Registrar
 from cohort.surfaces.http.encoding import json_response
@@ -62,7 +63,7 @@ def register(request: Request, body: Annotated[AgentBody, Body()], kernel: Kerne
     return once(request, caller, key, body, change)
 
 
-@router.get("/agents", responses={200: {"model": Agents}}, summary="Agents, oldest first")
+@router.get("/agents", responses={200: {"model": Agents}}, summary="Agents, by name")
 def agents(kernel: Kernel, _: Reader, limit: Rows = 50, cursor: Cursor = None) -> Response:
     rows, following = paged(kernel.agents.list(), limit, cursor)
     return json_response(Agents(tuple(map(agent_view, rows)), following))
@@ -113,13 +114,13 @@ def revoke_session(
     session: str,
     kernel: Kernel,
     caller: Registrar,
-    body: Annotated[ReasonBody | None, Body()] = None,
+    body: MaybeReason = None,
     key: Idempotency = None,
 ) -> Response:
     """Answers with the agent's sessions afterwards."""
 
     def change() -> Response:
-        kernel.agents.revoke_session(AgentSessionId(session), caller.name, body.reason if body else "")
+        kernel.agents.revoke_session(AgentSessionId(session), caller.name, reason_of(body))
         return json_response(Sessions(tuple(kernel.agents.sessions(agent))))
 
     return once(request, caller, key, body, change)
@@ -151,12 +152,13 @@ def turn(
     verb: AgentVerb,
     kernel: Kernel,
     caller: Registrar,
-    body: Annotated[ReasonBody | None, Body()] = None,
+    body: MaybeReason = None,
     key: Idempotency = None,
 ) -> Response:
     """From the next action on. `revoke` ends keys, sessions and delegations, and cannot be undone."""
-    reason = body.reason if body else ""
-    return once(request, caller, key, body, lambda: json_response(agent_view(agent_verb(kernel.agents, verb)(agent, caller.name, reason))))
+    return once(
+        request, caller, key, body, lambda: json_response(agent_view(agent_verb(kernel.agents, verb)(agent, caller.name, reason_of(body))))
+    )
 
 
 def _with_key(made: Registered) -> AgentWithKey:

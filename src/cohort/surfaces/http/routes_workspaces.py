@@ -13,7 +13,15 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import SnapshotId
 from cohort.kernel.face import Containment, SafetyCounts, WorkspaceDesk, WorkspaceView
 from cohort.kernel.model import Snapshot
-from cohort.surfaces.http.bodies_kernel import Changes, ReasonBody, RestoreBody, Snapshots, TextDiff, Workspaces
+from cohort.surfaces.http.bodies_kernel import (
+    Changes,
+    MaybeReason,
+    RestoreBody,
+    Snapshots,
+    TextDiff,
+    Workspaces,
+    reason_of,
+)
 from cohort.surfaces.http.callers import Idempotency, Kernel, Reader, Registrar
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.paging import Cursor, Rows, paged
@@ -79,11 +87,11 @@ def remove(
     workspace: str,
     kernel: Kernel,
     caller: Registrar,
-    body: Annotated[ReasonBody | None, Body()] = None,
+    body: MaybeReason = None,
     key: Idempotency = None,
 ) -> Response:
     def change() -> Response:
-        kernel.workspaces.remove(workspace, caller.name, body.reason if body else "")
+        kernel.workspaces.remove(workspace, caller.name, reason_of(body))
         return Response(status_code=204)
 
     return once(request, caller, key, body, change)
@@ -96,12 +104,13 @@ def turn(
     verb: WorkspaceVerb,
     kernel: Kernel,
     caller: Registrar,
-    body: Annotated[ReasonBody | None, Body()] = None,
+    body: MaybeReason = None,
     key: Idempotency = None,
 ) -> Response:
     """`discard` goes back to the last commit; what is lost by it is kept in the snapshot that is the answer."""
-    reason = body.reason if body else ""
-    return once(request, caller, key, body, lambda: json_response(workspace_verb(kernel.workspaces, verb)(workspace, caller.name, reason)))
+    return once(
+        request, caller, key, body, lambda: json_response(workspace_verb(kernel.workspaces, verb)(workspace, caller.name, reason_of(body)))
+    )
 
 
 @router.get("/containment", responses={200: {"model": Containment}}, summary="What this machine can hold, as probed by attack")
