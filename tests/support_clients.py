@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cohort.base.clock import Clock
+from cohort.base.errors import CohortError
+from cohort.delivery.accounts import Accounts, Balance, Recent
 from cohort.delivery.clients import Clients
 from cohort.storage.database import Database, open_database
 from cohort.storage.schema import metadata
@@ -33,8 +36,15 @@ class _Late:
     def write(self) -> Any:
         return self._database.write()
 
+    def upsert(self, table: Any) -> Any:
+        return self._database.upsert(table)
 
-def late_clients(clock: Clock) -> Clients:
-    """Clients without an audit log and without gateways."""
+
+def late_rooms(clock: Clock) -> tuple[Clients, Accounts]:
+    """Clients and their accounts, without an audit log; the gateway does not answer."""
     database: Any = _Late()
-    return Clients(database, clock)
+
+    def unreached() -> Sequence[Balance]:
+        raise CohortError("DATA_PLANE_UNAVAILABLE", "there is no gateway")
+
+    return Clients(database, clock), Accounts(database, Recent(), unreached)

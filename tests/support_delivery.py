@@ -33,7 +33,7 @@ from cohort.delivery.routing_views import BucketView, RoutingReplay, RoutingView
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
-from support_clients import late_clients
+from support_clients import late_rooms
 from support_kernel import Kernel
 
 ADMIN_KEY = "ck_admin_0123456789"
@@ -442,6 +442,6 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     clock = ManualClock(views.NOW_US)
     kernel = Kernel().populated()
     flags, routing = MemoryFlags(), MemoryRouting()
-    rooms = (kernel.face, flags, late_clients(clock), routing)
+    rooms = (kernel.face, flags, *late_rooms(clock), routing)
     control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), *rooms)
     return House(registry, memory, access, parts, kernel, flags, routing, control)

@@ -206,3 +206,24 @@ def test_without_room_for_the_ledger_calls_with_a_budget_are_refused_and_told(up
         assert ask(process, "free")[0] == 200
     finally:
         process.close()
+
+
+def test_two_workers_share_one_budget_and_the_death_of_one_gives_back_what_it_held(upstream: Upstream, tmp_path: Path) -> None:
+    workers = [GatewayProcess(tmp_path / name, ledger_dir=str(tmp_path / "spend")) for name in ("one", "two")]
+    try:
+        for worker in workers:
+            worker.push(limited(upstream, 1))
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda number: ask(workers[number % 2], "poor")[0], range(24)))
+        assert set(statuses) == {200, 402}
+        for worker in workers:
+            assert balances(worker)[("key", "poor")] == (statuses.count(200) * COST_USD_MICRO, 0)
+        sockets = [begin(workers[0]) for _ in range(10)]
+        until(lambda: balances(workers[1])[("service", "stall")][1] > 0, "the other worker sees the reservations")
+        workers[0].kill()
+        until(lambda: balances(workers[1])[("service", "stall")] == (0, 0), "what the dead worker held is given back")
+        for sock in sockets:
+            sock.close()
+    finally:
+        for worker in workers:
+            worker.close()

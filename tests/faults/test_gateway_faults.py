@@ -167,6 +167,39 @@ def test_without_another_route_an_upstream_that_stalls_is_refused_at_once_and_on
     assert until(lambda: second.chat("stall")[0] == 504, "a probe")
 
 
+HEDGED = {"timeout_s": 3, "reliability": {"hedge_after_s": 0.15, "retries": 0, "idle_s": 1}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_slow_route_is_hedged_and_the_first_answer_is_the_clients(second: GatewayProcess, faulty: str, stream: bool) -> None:
+    faults = ("slow-first-byte", "server-error", "well", "cut")
+    second.push(table(1, [two_routes(f, faulty, faulty, **HEDGED) for f in faults], {f: f"rel_{f}_2" for f in faults}))
+    unit = {"X_Cohort_Unit": "hedged"}
+    status, headers, body = second.chat("slow-first-byte", stream=stream, headers=unit)
+    assert (status, headers["x-cohort-route"], headers["x-cohort-degraded"]) == (200, "backup", "main")
+    assert body.endswith(b"data: [DONE]\n\n") is stream
+    call = second.records(1)[0]
+    assert (call.route, call.attempts, call.degraded, call.result) == ("backup", 2, True, Result.OK)
+    assert call.total_us < 3_000_000
+    assert second.chat("server-error", stream=stream)[1]["x-cohort-route"] == "backup"
+    assert counter(second, "cohort_gateway_hedges_total") == 1
+    assert "x-cohort-degraded" not in second.chat("well", stream=stream)[1]
+    assert counter(second, "cohort_gateway_hedges_total") == 1
+    assert json.loads(second.link("GET", "/-/state")[1])["in_flight"] == 0
+    until(lambda: "cohort_gateway_upstream_connections 2" in second.request("GET", "/metrics")[2].decode(), "the slow route was aborted")
+
+
+def test_a_hedged_call_that_nobody_answers_fails_as_its_last_route_did(second: GatewayProcess, faulty: str) -> None:
+    body = two_routes("stall", faulty, faulty, **{**HEDGED, "timeout_s": 0.5})
+    body["routes"][1]["model"] = "stall"
+    second.push(table(1, [body], {"s": body["digest"]}))
+    status, _, answer = second.chat("s")
+    assert (status, json.loads(answer)["error"]["code"]) == (504, "upstream_timeout")
+    call = second.records(1)[0]
+    assert (call.attempts, call.degraded, call.result) == (2, False, Result.TIMEOUT)
+    assert "cohort_gateway_upstream_connections 0" in second.request("GET", "/metrics")[2].decode()
+
+
 def test_two_routes_of_one_name_are_refused(second: GatewayProcess, faulty: str) -> None:
     body = two_routes("well", faulty, faulty)
     body["routes"][1]["name"] = "main"

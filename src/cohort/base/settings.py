@@ -31,12 +31,13 @@ class GatewaySettings:
     """Where the gateway listens. `limits` overrides the gateway's own limits by name; `expose` allows an address other machines can reach.
 
     `workers`: processes that serve side by side. `private_upstreams`: networks that releases may have upstreams in though they are not public.
-    `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `access_log`: a line for every call. `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
     host: str = "127.0.0.1"
     port: int = GATEWAY_PORT
     expose: bool = False
+    access_log: bool = False
     cache_redis: str | None = None
     cache_redis_password_file: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -293,6 +294,7 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_HOST": ("gateway", "host", _text),
     f"{PREFIX}GATEWAY_PORT": ("gateway", "port", _port),
     f"{PREFIX}GATEWAY_EXPOSE": ("gateway", "expose", _flag),
+    f"{PREFIX}GATEWAY_ACCESS_LOG": ("gateway", "access_log", _flag),
     f"{PREFIX}GATEWAY_WORKERS": ("gateway", "workers", whole_number(1, WORKERS_MAX)),
     f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),

@@ -23,6 +23,7 @@ class GatewayFile(Strict):
     host: Text = "127.0.0.1"
     port: Port = 1
     expose: bool = False
+    access_log: bool = False
     cache_redis: Text | None = None
     cache_redis_password_file: Text | None = None
     limits: dict[str, Limit] = {}

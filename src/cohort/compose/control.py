@@ -18,6 +18,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
+from cohort.delivery.accounts import Accounts, Recent
 from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
@@ -26,7 +27,9 @@ from cohort.delivery.dataplane_many import ManyPlanes
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
+from cohort.delivery.otlp import Exporter, export_from
 from cohort.delivery.ports import Serving
+from cohort.delivery.prices import day_of, priced
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
@@ -61,16 +64,20 @@ class Control:
     planes: list[HttpDataPlane]
     access: Access
     clients: Clients
+    accounts: Accounts
     kernel: Kernel
     clock: Clock
     _stop: threading.Event
     _loop: threading.Thread
     _adapting: threading.Thread
+    _spans: threading.Thread | None = None
 
     def start(self) -> None:
         self.kernel.start()
         self._loop.start()
         self._adapting.start()
+        if self._spans is not None:
+            self._spans.start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -78,6 +85,8 @@ class Control:
             self._loop.join(STOP_S)
         if self._adapting.is_alive():
             self._adapting.join(STOP_S)
+        if self._spans is not None and self._spans.is_alive():
+            self._spans.join(STOP_S)
         self.kernel.stop()
         for plane in self.planes:
             plane.close()
@@ -139,11 +148,12 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     planes = _planes(config)
     serving: Serving = planes[0] if len(planes) == 1 else ManyPlanes(planes)
     damaged = DamageWatch(registry, clock)
-    routes = _Routes(registry)
+    routes = _Routes(registry, clock)
     reconciler = Reconciler(store, serving, routes, clock, spending)
     controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
+    accounts = Accounts(database, controller.recent, planes[0].balances)
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
@@ -151,8 +161,18 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     stop = threading.Event()
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, planes, access, clients, kernel)
-    return Control(*rooms, clock, stop, loop, adapting)
+    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, planes, access, clients, accounts, kernel)
+    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop))
+
+
+def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event) -> threading.Thread | None:
+    """What posts calls as spans, where OpenTelemetry's variables say where to."""
+    export = export_from(environ)
+    if export is None:
+        return None
+    exporter = Exporter(export)
+    recent.told = exporter.offer
+    return threading.Thread(target=exporter.run, args=(stop,), name="spans", daemon=True)
 
 
 def _planes(config: Mapping[str, Any]) -> list[HttpDataPlane]:
@@ -162,17 +182,19 @@ def _planes(config: Mapping[str, Any]) -> list[HttpDataPlane]:
 
 
 class _Routes:
-    """A release as the gateway needs it, by digest; releases never change, so each is read once."""
+    """A release as the gateway needs it, by digest, at today's prices; releases never change, so each is read once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
+        self._clock = clock
         self._known: dict[str, ReleaseRoute | None] = {}
 
     def __call__(self, digest: str) -> ReleaseRoute | None:
         if digest not in self._known:
             release = self._registry.find(ReleaseDigest(digest))
             self._known[digest] = None if release.kind == "http" else release_routes(release)
-        return self._known[digest]
+        known = self._known[digest]
+        return None if known is None else priced(known, day_of(self._clock.now_us()))
 
     def policy(self, digest: str) -> RoutingPolicy | None:
         """How a release chooses between two of its routes; None when it does not, or cannot be read."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery import lifecycle
+from cohort.delivery.accounts import Recent
 from cohort.delivery.intake import Intake
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State
@@ -90,6 +91,7 @@ class Controller:
         self._damaged = damaged
         self._on_change = on_change
         self._intake = Intake(store)
+        self.recent = Recent()
         self._observed_s = self._reconciled_s = -math.inf
         self._moved = True  # something that is served may have changed since the last reconciliation
         self._unsettled = True  # there may be ended rollouts whose figures are not final
@@ -124,6 +126,8 @@ class Controller:
         """One round; True when more records wait. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
         pulled = self._pull(wait_ms)
         changed = self._commit(pulled)
+        for _, batch in pulled:
+            self.recent.take(batch.records)
         changed = self._reconcile() or changed
         for tap, _ in pulled:
             tap.acknowledge()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
+import orjson
 
 from cohort.base.errors import CohortError, Retry
+from cohort.delivery.accounts import Balance
 from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable, decode_batch, decode_state, encode
 
 CONNECT_S = 1.0
@@ -34,6 +36,10 @@ class HttpDataPlane:
 
     def acknowledge(self, upto: Cursor) -> None:
         self._call("POST", "/-/outcomes/ack", content=encode(upto))
+
+    def balances(self) -> list[Balance]:
+        """What the budgets in force have left."""
+        return [Balance(**entry) for entry in orjson.loads(self._call("GET", "/-/spending"))["items"]]
 
     def close(self) -> None:
         self._client.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from cohort.delivery.accounts import add_up
 from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
 from cohort.delivery.routing_store import RoutingStore
@@ -161,6 +162,7 @@ class Intake:
             if call.rollout_id is not None:
                 by_rollout.setdefault(call.rollout_id, []).append(call)
         self._store.put_traffic(connection, self._minutes(connection))
+        add_up(self._store.database, connection, records)
         self._routing.take(connection, records)
         for rollout_id in {**by_rollout, **self._lives}:
             self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batches, now_us, complete_us)

@@ -243,6 +243,7 @@ class ReliabilityEntry(_Entry):
     retry_wait_s_max: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.retry_wait_s_max
     first_byte_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     idle_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.idle_s
+    hedge_after_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = RELIABILITY.breaker_failures
     breaker_open_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = RELIABILITY.breaker_open_s
 

@@ -21,7 +21,7 @@ from cohort.gateway.contract import GatewayState, ReleaseRoute, RoutingTable, Se
 VERSION_FACT = "routing_version"
 TABLE_FACT = "routing_table"
 """The last table that was pushed, or was about to be."""
-Content = tuple[dict[str, ServiceRoute], tuple[str, ...], tuple[str, ...], Spending]
+Content = tuple[dict[str, ServiceRoute], tuple[ReleaseRoute, ...], tuple[str, ...], Spending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,4 +192,4 @@ def _digests(wanted: Wanted) -> list[str]:
 
 
 def _content(table: RoutingTable) -> Content:
-    return dict(table.services), tuple(table.releases), table.killed, Spending(table.keys, table.keys_required, table.budgets)
+    return dict(table.services), tuple(table.releases.values()), table.killed, Spending(table.keys, table.keys_required, table.budgets)

@@ -93,6 +93,8 @@ class ChatDoor:
             unit = self._unit(request, chat)
         except Refused as refused:
             self._metrics.refused(refused.code)
+            if self._recorder.access is not None:
+                self._recorder.access.refused(refused.status, refused.code, operation.name)
             reply.send(refused.status, _said(refused, operation), refused.headers)
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)

@@ -23,6 +23,7 @@ class Reliability:
     retry_wait_s_max: float = 2.0  # the longest wait; an upstream that asks for more is not waited for
     first_byte_s: float | None = None  # until an answer begins; None: half of the time left while another route remains
     idle_s: float = 60.0  # between two pieces of an answer
+    hedge_after_s: float | None = None  # ask the next route as well when nothing has begun by then; None: never
     breaker_failures: int = 5  # failures in a row that open a route's circuit
     breaker_open_s: float = 10.0  # how long before one call may try it again
 
@@ -31,7 +32,7 @@ class Reliability:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
                 raise ValueError(f"reliability.{name} must be a whole number from {minimum} to {maximum}, found {value!r}")
-        for name in ("backoff_s", "retry_wait_s_max", "first_byte_s", "idle_s", "breaker_open_s"):
+        for name in ("backoff_s", "retry_wait_s_max", "first_byte_s", "idle_s", "hedge_after_s", "breaker_open_s"):
             value = getattr(self, name)
             if value is not None and not (type(value) in (int, float) and math.isfinite(value) and value > 0):
                 raise ValueError(f"reliability.{name} must be a number above 0, found {value!r}")

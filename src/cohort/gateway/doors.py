@@ -221,6 +221,7 @@ class Doors:
             "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
             "cohort_gateway_retries_total": ("Tries of a route beyond its first in a call.", lambda: self._attempts.counts.retries),
             "cohort_gateway_fallbacks_total": ("Further routes that were asked.", lambda: self._attempts.counts.fallbacks),
+            "cohort_gateway_hedges_total": ("Routes asked beside one that had not answered yet.", lambda: self._attempts.counts.hedges),
             "cohort_gateway_degraded_total": ("Calls that another route than the first answered.", lambda: self._attempts.counts.degraded),
             "cohort_gateway_circuit_refused_total": (
                 "Calls refused as every circuit was open.",

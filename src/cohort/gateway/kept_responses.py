@@ -96,7 +96,7 @@ class KeptResponses:
         try:
             with os.scandir(self._directory) as entries:
                 found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
-        except FileNotFoundError:
+        except OSError:  # nothing is kept yet; that nothing can be is said when something is to be
             found = []
         files = sorted(((name, file) for name, file in found if file is not None), key=lambda pair: pair[1].at_s)
         self._files = OrderedDict(files)
@@ -115,7 +115,11 @@ class KeptResponses:
     def _drop(self, response_id: str) -> bool:
         file = self._files.pop(response_id)
         self._bytes -= file.bytes
-        (self._directory / file.name).unlink(missing_ok=True)
+        try:
+            (self._directory / file.name).unlink(missing_ok=True)
+        except OSError as error:  # it is found again by the next look at the directory
+            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
+            return False
         return True
 
     def _write(self, path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from cohort.base.clock import SystemClock
@@ -40,6 +41,7 @@ from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
+from cohort.gateway.telemetry.access import AccessLog
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
@@ -79,6 +81,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     metrics = Metrics()
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
+    if settings.access_log:
+        recorder.access = AccessLog(settings.data_dir / "access.ndjson", settings.gateway_id, clock)
     upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
     deadlines = Deadlines(limits.loop_late_s_max)
     entropy = Randomness(os.urandom)
@@ -86,7 +90,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    allowances = Allowances(table.rules, lambda: Ledger(settings.data_dir / "spend", clock), clock, log)
+    ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
+    allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
@@ -105,7 +110,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(spool, allowances, limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
         sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
         await _stop_signal()
@@ -121,6 +126,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     deadlines.close()
     await asyncio.get_running_loop().shutdown_default_executor()
     allowances.close()
+    _last_lines(recorder.access, log)
     spool.close()
     log.write("stopped")
 
@@ -173,18 +179,29 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-async def _sync(spool: Spool, allowances: Allowances, every_s: float, log: Log) -> None:
+def _kept(spool: Spool, allowances: Allowances, access: AccessLog | None) -> dict[str, Callable[[], None]]:
+    """What is brought to disk now and then, by the name of the event that says it could not be."""
+    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync}
+    return kept if access is None else {**kept, "access_not_written": access.flush}
+
+
+def _last_lines(access: AccessLog | None, log: Log) -> None:
+    try:
+        if access is not None:
+            access.flush()
+    except OSError as error:
+        log.write("access_not_written", reason=os.strerror(error.errno or 0))
+
+
+async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(every_s)
-        try:
-            await loop.run_in_executor(None, spool.sync)
-        except OSError as error:
-            log.seldom("spool_not_synced", reason=os.strerror(error.errno or 0))
-        try:
-            await loop.run_in_executor(None, allowances.sync)
-        except OSError as error:
-            log.seldom("ledger_not_synced", reason=os.strerror(error.errno or 0))
+        for event, keep in kept.items():
+            try:
+                await loop.run_in_executor(None, keep)
+            except OSError as error:
+                log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
 async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:

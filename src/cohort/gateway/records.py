@@ -20,6 +20,7 @@ from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
+from cohort.gateway.telemetry.access import AccessLog
 
 SERVICES_MAX = 4096
 _STABLE, _CANDIDATE, _OK = (
@@ -108,6 +109,7 @@ class Recorder:
         self._last_us = epoch
         self._forms: dict[str, tuple[Service, dict[Arm, _Form]]] = {}
         self.last_candidate_us: dict[str, int] = {}
+        self.access: AccessLog | None = None
 
     def assign(self, service: Service, unit: str, stream: bool) -> Ongoing:
         """Give the unit its arm. Under a rollout the assignment is on disk when this returns."""
@@ -152,6 +154,10 @@ class Recorder:
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
         self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
+        if ongoing.arm is not Arm.SHADOW:
+            self._metrics.used(ongoing.service.name, ongoing.usage)
+        if self.access is not None:
+            self.access.call(ongoing)
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
         """What a client says of a unit; False when it could not be kept."""

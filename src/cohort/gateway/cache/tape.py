@@ -36,6 +36,11 @@ class Tape:
         """Another attempt begins."""
         self._pieces, self._size, self.over, self.streamed = [], 0, False, False
 
+    def abandon(self) -> None:
+        """Two upstreams answer at once, and it is not known yet which is the client's: nothing is held from now on."""
+        self.clear()
+        self._bytes_max, self.over = -1, True
+
     @property
     def data(self) -> bytes:
         return b"".join(self._pieces)

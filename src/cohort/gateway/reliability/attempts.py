@@ -18,6 +18,7 @@ from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.records import Ongoing
 from cohort.gateway.reliability.breakers import Circuit
 from cohort.gateway.reliability.first_event import fault_of_first_event
+from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
@@ -51,10 +52,10 @@ class CircuitOpen(UpstreamError):
 class Counts:
     """What attempts did beyond one for each call."""
 
-    __slots__ = ("degraded", "fallbacks", "refused_open", "retries")
+    __slots__ = ("degraded", "fallbacks", "hedges", "refused_open", "retries")
 
     def __init__(self) -> None:
-        self.retries = self.fallbacks = self.degraded = self.refused_open = 0
+        self.retries = self.fallbacks = self.degraded = self.hedges = self.refused_open = 0
 
 
 class Asking:
@@ -97,7 +98,10 @@ class Attempts:
         first = ongoing.target
         if not (first.others or first.breaker.failures):
             return await self._ask_route(asking, first, more=False)
-        return await self._ask_chain(asking, first, self._admitted(chat, first))
+        chain = self._admitted(chat, first)
+        if first.reliability.hedge_after_s is not None and patient and len(chain) > 1:
+            return await self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
+        return await self._ask_chain(asking, first, chain)
 
     def failed(self, target: Target, *, slow: bool) -> None:
         """An answer of `target` that had begun broke off, or its time ran out."""
@@ -133,6 +137,25 @@ class Attempts:
             self.counts.fallbacks += 1
         ongoing.target = chain[-1]
         return self._noted(ongoing, first, await self._ask_route(asking, chain[-1], more=False))
+
+    async def _ask_hedged(self, asking: Asking, first: Target, chain: Sequence[Target], after_s: float) -> Answer:
+        """The routes side by side, each later than the one before it by `after_s`; the first good answer is the call's."""
+        ongoing, deadline = asking.ongoing, asking.deadline
+
+        async def ask(target: Target, own: Deadline) -> Answer:
+            return await self._ask_route(Asking(ongoing, asking.chat, asking.request, own, patient=True), target, more=False)
+
+        race = Race(chain, after_s, ask, lambda answer: self._upstreams.finish(answer.connection), self._deadlines, deadline)
+        if ongoing.tape is not None:
+            ongoing.tape.abandon()
+        winner = await race.run()
+        self.counts.hedges += race.hedges
+        ongoing.target = winner.target
+        if winner.answer is None:
+            raise winner.error or NoAnswer("there was no answer")
+        if winner.answer.flow is not None:
+            deadline.answering(self._loop.time(), winner.target.reliability.idle_s)
+        return self._noted(ongoing, first, winner.answer)
 
     def _noted(self, ongoing: Ongoing, first: Target, answer: Answer) -> Answer:
         if ongoing.target is not first and answer.connection.status < 300:

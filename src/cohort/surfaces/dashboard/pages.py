@@ -9,7 +9,11 @@ from starlette.responses import RedirectResponse, Response
 
 from cohort.base.errors import CohortError
 from cohort.delivery.model import RolloutView
+<<<<<<< HEAD
 from cohort.surfaces.dashboard import actions, actions_kernel, pages_kernel, pages_routing, signin, streams, streams_kernel
+=======
+from cohort.surfaces.dashboard import actions, actions_kernel, pages_gateway, pages_kernel, signin, streams, streams_kernel
+>>>>>>> main
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
@@ -31,6 +35,7 @@ def install_dashboard(app: FastAPI) -> None:
         actions.router,
         streams.router,
         pages_kernel.router,
+        pages_gateway.router,
         actions_kernel.router,
         streams_kernel.router,
         pages_routing.router,

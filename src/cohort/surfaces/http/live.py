@@ -112,8 +112,8 @@ class Feed:
 
 
 def version_of(control: ControlFace) -> int:
-    """One number that grows with every change of delivery, of an approval, or of the audit log, where all of the kernel's changes are."""
-    return control.rollouts.version() + control.kernel.approvals.version() + control.kernel.audit.size()
+    """One number that grows with every call, every change of delivery, of an approval, or of the audit log, where all of the kernel's changes are."""
+    return control.rollouts.version() + control.kernel.approvals.version() + control.kernel.audit.size() + control.accounts.recent.taken
 
 
 def stream_response(feed: Feed, events: AsyncIterator[bytes]) -> Response:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
+from cohort.delivery.accounts import Accounts
 from cohort.delivery.clients import Clients
 from cohort.delivery.face import Flags, Registry, Rollouts, Routing
 from cohort.kernel.access import Key, NewKey, Role
@@ -122,4 +123,5 @@ class ControlFace:
     kernel: KernelFace
     flags: Flags
     clients: Clients
+    accounts: Accounts
     routing: Routing

@@ -38,7 +38,7 @@ def face_of(control: Control) -> ControlFace:
         return Ingest(control.controller.records_taken, lag_s, control.controller.damages, control.controller.behind_bytes)
 
     rooms = (control.registry, control.rollouts, control.access, control.clock)
-    return ControlFace(*rooms, parts, ingest, control.kernel.face, control.flags, control.clients, control.routing)
+    return ControlFace(*rooms, parts, ingest, control.kernel.face, control.flags, control.clients, control.accounts, control.routing)
 
 
 def main() -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from cohort.delivery.accounts import HOUR_US, Balance, Cost, Wanted
 from cohort.delivery.clients import PER_MINUTE_MAX, SERVICES_PER_KEY_MAX, Client, SetBudget, Terms
+from cohort.gateway.contract import Call
 from cohort.gateway.contract_spend import Budget, Scope
 from cohort.surfaces.http.bodies import Body as Fields
 from cohort.surfaces.http.callers import Changer, Face, Idempotency, Reader
 from cohort.surfaces.http.encoding import json_response
-from cohort.surfaces.http.ports import NUMBER_MAX
+from cohort.surfaces.http.ports import NUMBER_MAX, PAGE_ROWS_MAX
 from cohort.surfaces.http.repeats import once
 
 router = APIRouter(prefix="/gateway")
@@ -22,6 +24,9 @@ router = APIRouter(prefix="/gateway")
 USD_MAX = 1e9
 Text = Annotated[str, Field(max_length=63)]
 Usd = Annotated[float, Field(ge=0, le=USD_MAX, allow_inf_nan=False)]
+Hours = Annotated[int, Query(ge=0, le=24 * 366)]
+Filter = Annotated[str, Query(max_length=200)]
+Number = Annotated[int, Path(ge=0, le=NUMBER_MAX)]
 PerMinute = Annotated[int, Field(ge=0, le=PER_MINUTE_MAX)]
 
 
@@ -68,6 +73,23 @@ class Clients:
 @dataclass(frozen=True, slots=True)
 class Budgets:
     items: tuple[SetBudget, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    items: tuple[Cost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    items: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balances:
+    """`items` is null while the gateway does not answer."""
+
+    items: tuple[Balance, ...] | None
 
 
 @router.post("/keys", status_code=201, responses={201: {"model": ClientWithText}}, summary="Make a key for a client of the gateway")
@@ -120,6 +142,38 @@ def remove_budget(
         return json_response(Budgets(tuple(control.clients.budgets())))
 
     return once(request, caller, key, body, change)
+
+
+@router.get("/costs", responses={200: {"model": Costs}}, summary="What calls cost, by service, release, route and client's key")
+def costs(control: Face, _: Reader, hours: Hours = 24) -> Response:
+    """Dearest first, of the last `hours` whole hours and the one under way."""
+    return json_response(Costs(tuple(control.accounts.costs(control.clock.now_us() - hours * HOUR_US))))
+
+
+@router.get("/balances", responses={200: {"model": Balances}}, summary="What the budgets in force have left")
+def balances(control: Face, _: Reader) -> Response:
+    found = control.accounts.balances()
+    return json_response(Balances(None if found is None else tuple(found)))
+
+
+@router.get("/requests", responses={200: {"model": Calls}}, summary="The newest calls, newest first")
+def requests(
+    control: Face,
+    _: Reader,
+    service: Filter = "",
+    key: Filter = "",
+    route: Filter = "",
+    cache: Filter = "",
+    trouble: bool = False,
+    limit: Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX)] = 50,
+) -> Response:
+    """Never their content. Those that control took since it started, at most the newest 2000."""
+    return json_response(Calls(tuple(control.accounts.recent.newest(Wanted(service, key, route, cache, trouble), limit))))
+
+
+@router.get("/requests/{gateway}/{epoch}/{seq}", responses={200: {"model": Calls}}, summary="One of the newest calls, and its shadow copy")
+def request_shown(gateway: str, epoch: Number, seq: Number, control: Face, _: Reader) -> Response:
+    return json_response(Calls(tuple(control.accounts.call(gateway, epoch, seq))))
 
 
 def micro(usd: float | None) -> int | None:

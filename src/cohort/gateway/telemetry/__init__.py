@@ -1,0 +1,1 @@
+"""What the gateway says of its calls: the access log."""

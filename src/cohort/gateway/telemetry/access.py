@@ -1,0 +1,104 @@
+"""The access log: one JSON object per line for every model call that ended and every one that was refused. Off unless asked for.
+
+It holds who, what, how long and how much: names from the routing table, numbers, and words of our own. Nothing that a client wrote is in
+it, so there is nothing to redact and no way to write lines into it. Lines are written together now and then, by a thread beside the loop;
+when the disk is full they are lost and counted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from cohort.base.clock import Clock
+
+if TYPE_CHECKING:
+    from cohort.gateway.records import Ongoing
+
+LINES_WAITING_MAX = 50_000
+FILE_BYTES_MAX = 64 << 20
+FILES_KEPT = 4
+
+
+class AccessLog:
+    """`call` and `refused` are for the loop; `flush` may be called from one other thread."""
+
+    def __init__(self, path: Path, gateway: str, clock: Clock) -> None:
+        self._path = path
+        self._gateway = gateway
+        self._clock = clock
+        self._waiting: list[bytes] = []
+        self.lost = 0
+
+    def call(self, ongoing: Ongoing) -> None:
+        """A call that ended."""
+        target, usage = ongoing.target, ongoing.usage
+        body: dict[str, Any] = {
+            "at_us": ongoing.at_us,
+            "gateway": self._gateway,
+            "seq": ongoing.seq,
+            "key": ongoing.caller.key.id if ongoing.caller is not None else None,
+            "service": ongoing.service.name,
+            "release": target.version,
+            "route": target.route,
+            "arm": ongoing.arm.value,
+            "unit": ongoing.unit,
+            "result": ongoing.result.value,
+            "status": ongoing.status,
+            "stream": ongoing.stream,
+            "cache": ongoing.cache or None,
+            "attempts": ongoing.attempts,
+            "degraded": ongoing.degraded,
+            "tokens_in": usage.tokens_in,
+            "tokens_out": usage.tokens_out,
+            "cost_usd_micro": ongoing.cost_usd_micro,
+            "estimated": ongoing.estimated,
+            "first_us": ongoing.first_us,
+            "total_us": ongoing.total_us,
+        }
+        self._add(body)
+
+    def refused(self, status: int, code: str, operation: str) -> None:
+        """A model call that was refused before it was given a release."""
+        self._add({"at_us": self._clock.now_us(), "gateway": self._gateway, "operation": operation, "status": status, "refused": code})
+
+    def flush(self) -> None:
+        """Write what waits. Raises OSError when it cannot; the lines are lost then, and counted."""
+        lines, self._waiting = self._waiting, []
+        if not lines:
+            return
+        try:
+            self._write(b"".join(lines))
+        except OSError:
+            self.lost += len(lines)
+            raise
+
+    def _add(self, body: dict[str, Any]) -> None:
+        if len(self._waiting) >= LINES_WAITING_MAX:
+            self.lost += 1
+            return
+        self._waiting.append(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _write(self, data: bytes) -> None:
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            os.write(fd, data)  # one write of whole lines: workers may share the file
+        finally:
+            os.close(fd)
+        if size + len(data) > FILE_BYTES_MAX:
+            self._roll()
+
+    def _roll(self) -> None:
+        for number in range(FILES_KEPT - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                older.replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+        self._numbered(FILES_KEPT + 1).unlink(missing_ok=True)
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")

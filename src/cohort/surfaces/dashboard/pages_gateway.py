@@ -1,0 +1,153 @@
+"""The pages about calls: what happens now, one call step by step, what calls cost, who holds which key and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from cohort.delivery.accounts import HOUR_US, SHADOW_KEY, Cost, Wanted
+from cohort.gateway.contract import Call
+from cohort.surfaces.dashboard.rendering import page, render
+from cohort.surfaces.dashboard.streams import stream
+from cohort.surfaces.http.callers import Caller, Face, Reader
+from cohort.surfaces.http.ports import NUMBER_MAX, ControlFace
+
+router = APIRouter(include_in_schema=False)
+
+CALLS_SHOWN = 60
+COSTS_SHOWN = 20
+SPANS_HOURS = {"hour": 1, "day": 24, "week": 168, "month": 720}
+Filter = Annotated[str, Query(max_length=200)]
+Number = Annotated[int, Path(ge=0, le=NUMBER_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Calls and cost of one service, model or key. `part`: of all cost shown, 0 to 1."""
+
+    name: str
+    calls: int
+    failed: int
+    unpriced: int
+    tokens: int
+    usd: float
+    part: float
+
+
+@router.get("/requests")
+def requests(
+    request: Request, control: Face, caller: Reader, service: Filter = "", key: Filter = "", cache: Filter = "", trouble: bool = False
+) -> Response:
+    wanted = Wanted(service, key, "", cache, trouble)
+    asked = {name: value for name, value in (("service", service), ("key", key), ("cache", cache), ("trouble", trouble)) if value}
+    services = [view.name for view in control.rollouts.services()]
+    shown = {**calls_shown(control, wanted), "services": services, "wanted": wanted, "live": urlencode(asked)}
+    return page(request, "requests.html", caller, **shown)
+
+
+@router.get("/requests/{gateway}/{epoch}/{seq}")
+def one_request(request: Request, gateway: str, epoch: Number, seq: Number, control: Face, caller: Reader) -> Response:
+    calls = control.accounts.call(gateway, epoch, seq)
+    versions = {release.digest: release.version for release in control.registry.list(calls[0].service)}
+    return page(request, "request.html", caller, calls=calls, versions=versions, names=key_names(control), steps=steps)
+
+
+@router.get("/live/requests")
+async def live_requests(
+    request: Request, control: Face, caller: Reader, service: Filter = "", key: Filter = "", cache: Filter = "", trouble: bool = False
+) -> Response:
+    wanted = Wanted(service, key, "", cache, trouble)
+    return stream(request, control, caller, lambda: (requests_fragments(control, caller, wanted), False))
+
+
+@router.get("/spending")
+def spending(request: Request, control: Face, caller: Reader, span: Filter = "day") -> Response:
+    chosen = span if span in SPANS_HOURS else "day"
+    now_us = control.clock.now_us()
+    found = control.accounts.costs(now_us - SPANS_HOURS[chosen] * HOUR_US)
+    names, models = key_names(control), models_of(control, found)
+    tables = (
+        ("Service", summed(found, lambda cost: cost.service)),
+        ("Model", summed(found, lambda cost: models.get((cost.release, cost.route), cost.route))),
+        ("Key", summed(found, lambda cost: names.get(cost.client_key, cost.client_key or "no key"))),
+    )
+    total = sum(cost.cost_usd_micro for cost in found) / 1e6
+    left = control.accounts.balances()
+    balances = {(entry.scope, entry.name): entry for entry in left or ()}
+    shown: dict[str, Any] = {
+        "keys": control.clients.list_keys(),
+        "budgets": control.clients.budgets(),
+        "balances": balances,
+        "reached": left is not None,
+    }
+    return page(request, "spending.html", caller, span=chosen, spans=SPANS_HOURS, tables=tables, total=total, **shown)
+
+
+def requests_fragments(control: ControlFace, caller: Caller, wanted: Wanted) -> dict[str, str]:
+    shown = {**calls_shown(control, wanted), "now_us": control.clock.now_us(), "visitor": caller}
+    return {"calls": render("fragments/calls.html", **shown)}
+
+
+def calls_shown(control: ControlFace, wanted: Wanted) -> dict[str, Any]:
+    return {"calls": control.accounts.recent.newest(wanted, CALLS_SHOWN), "names": key_names(control)}
+
+
+def key_names(control: ControlFace) -> dict[str, str]:
+    """What each client's key is called, by id."""
+    return {client.id: client.name for client in control.clients.list_keys()} | {SHADOW_KEY: "shadow copies"}
+
+
+def models_of(control: ControlFace, costs: Sequence[Cost]) -> dict[tuple[str, str], str]:
+    """The model behind each release's route."""
+    found = {}
+    for service in sorted({cost.service for cost in costs}):
+        for release in control.registry.list(service):
+            for name, route in release.manifest["routes"].items():
+                found[(str(release.digest), name)] = str(route.get("model", name))
+    return found
+
+
+def summed(costs: Sequence[Cost], of: Callable[[Cost], str]) -> list[Sum]:
+    """Costs by what `of` says, dearest first."""
+    groups: dict[str, list[Cost]] = {}
+    for cost in costs:
+        groups.setdefault(of(cost), []).append(cost)
+    whole = sum(cost.cost_usd_micro for cost in costs)
+    sums = [_sum(name, group, whole) for name, group in groups.items()]
+    return sorted(sums, key=lambda entry: (-entry.usd, -entry.calls, entry.name))[:COSTS_SHOWN]
+
+
+def _sum(name: str, group: Sequence[Cost], whole: int) -> Sum:
+    micro = sum(cost.cost_usd_micro for cost in group)
+    return Sum(
+        name,
+        sum(cost.calls for cost in group),
+        sum(cost.failed for cost in group),
+        sum(cost.unpriced for cost in group),
+        sum(cost.tokens_in + cost.tokens_out for cost in group),
+        micro / 1e6,
+        micro / whole if whole else 0.0,
+    )
+
+
+def steps(call: Call) -> list[tuple[str, str]]:
+    """What happened to a call, in order: the step and what came of it."""
+    return [
+        ("Key", (call.key and "admitted by its key") or "none needed"),
+        ("Assigned", f"{call.arm.value}, {call.share * 100:g} % on the candidate" if call.rollout_id else "the stable release"),
+        ("Cache", f"answered from {call.cache}" if call.cache else "not answered from a cache"),
+        ("Budget", _cost_words(call)),
+        ("Route", f"{call.route or 'none'}, {call.attempts} asked" + (", not the first: degraded" if call.degraded else "")),
+        ("Answer", f"{call.result.value.replace('_', ' ')}, status {call.status or 'none sent'}"),
+    ]
+
+
+def _cost_words(call: Call) -> str:
+    if call.cost_usd_micro is None:
+        return "cost not known"
+    return f"${call.cost_usd_micro / 1e6:.6f}" + (", estimated" if call.estimated else "")

@@ -1,0 +1,81 @@
+"""The access log of a real gateway: a line for every call and refusal, and nothing in it that a client wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohort.base.clock import ManualClock
+from cohort.gateway.telemetry import access
+from cohort.gateway.telemetry.access import AccessLog
+from support_gateway import GatewayProcess, release, table, until
+from support_upstream import Upstream
+
+EVIL = 'x\n{"at_us":1,"status":200}\r\n\x1b[31m'
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_every_call_and_refusal_is_a_line_without_content_or_keys(tmp_path: Path) -> None:
+    upstream = Upstream()
+    process = GatewayProcess(tmp_path, access_log=True)
+    try:
+        priced = {"price": {"input_usd_per_mtok": 1000, "output_usd_per_mtok": 1000}}
+        key = {"id": "cgk_1", "name": "shop", "sha256": hashlib.sha256(b"cgk_secret").hexdigest()}
+        process.push({**table(1, [release("well", upstream.base_url, route=priced)]), "keys": [key]})
+        bearer = {"Authorization": "Bearer cgk_secret"}
+        asked = {"messages": [{"role": "user", "content": "My number is 4711" + EVIL}], "user": EVIL}
+        assert process.chat("well", headers=bearer, **asked)[0] == 200
+        assert process.chat(EVIL, headers=bearer)[0] == 404
+        assert process.chat("well", headers={"Authorization": "Bearer cgk_wrong"})[0] == 401
+        path = process.data_dir / "access.ndjson"
+        found = until(lambda: written if len(written := lines(path)) == 3 else None, "three lines")
+        call, unknown, wrong = found
+        assert (call["key"], call["service"], call["route"], call["result"]) == ("cgk_1", "well", "main", "ok")
+        assert (call["tokens_in"], call["cost_usd_micro"], call["status"]) == (11, 18_000, 200)
+        assert [entry["refused"] for entry in (unknown, wrong)] == ["model_not_found", "invalid_api_key"]
+        text = path.read_text()
+        assert not any(secret in text for secret in ("4711", "31m", "cgk_secret", "cgk_wrong"))
+        assert path.stat().st_mode & 0o077 == 0
+    finally:
+        process.close()
+        upstream.close()
+
+
+def test_the_log_is_off_unless_asked_for(tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path)
+    try:
+        process.chat("nothing")
+        assert process.terminate() == 0
+        assert not (process.data_dir / "access.ndjson").exists()
+    finally:
+        process.close()
+
+
+def test_files_are_rolled_and_the_oldest_go(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "FILE_BYTES_MAX", 200)
+    log = AccessLog(tmp_path / "access.ndjson", "gw", clock)
+    for _ in range(20):
+        log.refused(404, "model_not_found", "chat completions")
+        log.refused(404, "model_not_found", "chat completions")
+        log.flush()
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["access.ndjson.1", "access.ndjson.2", "access.ndjson.3", "access.ndjson.4"]
+    assert log.lost == 0
+
+
+def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = AccessLog(tmp_path / "nowhere" / "access.ndjson", "gw", clock)
+    log.refused(404, "model_not_found", "chat completions")
+    with pytest.raises(FileNotFoundError):
+        log.flush()
+    monkeypatch.setattr(access, "LINES_WAITING_MAX", 1)
+    for _ in range(3):
+        log.refused(404, "model_not_found", "chat completions")
+    assert log.lost == 3

@@ -1,0 +1,77 @@
+"""The pages about calls, costs, keys and budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from starlette.testclient import TestClient
+
+from cohort.delivery.accounts import Wanted, add_up
+from cohort.delivery.clients import Terms
+from cohort.gateway.contract import Call, Result
+from cohort.gateway.contract_spend import Budget, Scope
+from cohort.surfaces.dashboard.pages_gateway import requests_fragments
+from cohort.surfaces.http.app import create_app
+from cohort.surfaces.http.callers import Caller
+from support_delivery import VIEWER_KEY, House, house
+from support_views import NOW_US
+
+BY = {"Authorization": f"Bearer {VIEWER_KEY}"}
+CALL = Call("call", "gw-1", 7, 1, NOW_US - 5_000_000, "support", "rel_x", "ab" * 16, total_us=900_000, first_us=200_000, route="main")
+PRICED = dataclasses.replace(CALL, tokens_in=11, tokens_out=7, cost_usd_micro=18_000, key="cgk_1")
+FAILED = dataclasses.replace(CALL, seq=2, result=Result.TIMEOUT, status=504, attempts=3, degraded=True, estimated=True, cost_usd_micro=5)
+
+
+@pytest.fixture
+def home() -> House:
+    made = house()
+    made.control.accounts.recent.take([PRICED, FAILED])
+    database = made.control.clients._database
+    with database.write() as connection:
+        add_up(database, connection, [PRICED, FAILED])
+    return made
+
+
+@pytest.fixture
+def client(home: House) -> TestClient:
+    return TestClient(create_app(home.control), base_url="http://localhost")
+
+
+def test_requests_show_calls_and_filter_them(client: TestClient) -> None:
+    page = client.get("/requests", headers=BY).text
+    assert "$0.018000" in page
+    assert "3 attempts" in page
+    assert "/requests/gw-1/7/1" in page
+    failed = client.get("/requests?trouble=true", headers=BY).text
+    assert "/requests/gw-1/7/2" in failed
+    assert "/requests/gw-1/7/1" not in failed
+    assert 'data-live="/live/requests?trouble=True"' in failed
+    assert "No call yet" in client.get("/requests?service=billing", headers=BY).text
+
+
+def test_one_request_is_shown_step_by_step(client: TestClient) -> None:
+    page = client.get("/requests/gw-1/7/2", headers=BY).text
+    for words in ("main, 3 asked, not the first: degraded", "timeout, status 504", "$0.000005, estimated", "until the first byte, "):
+        assert words in page
+    assert client.get("/requests/gw-1/7/9", headers=BY).status_code == 404
+    found = client.get("/api/v1/gateway/requests/gw-1/7/1", headers=BY).json()
+    assert found["items"][0]["cost_usd_micro"] == 18_000
+
+
+def test_spending_shows_costs_keys_and_budgets(client: TestClient, home: House) -> None:
+    home.control.clients.create("shop", Terms(("support",), budget_usd_micro_per_day=2_000_000), "anna")
+    home.control.clients.set_budget(Budget(Scope.TEAM, "web", 50_000_000), "anna")
+    page = client.get("/spending", headers=BY).text
+    for words in ("support", "cgk_1", "main", "shop", "team web", "The gateway does not answer"):
+        assert words in page
+    costs = client.get("/api/v1/gateway/costs", headers=BY).json()["items"]
+    assert sum(cost["cost_usd_micro"] for cost in costs) == 18_005
+    assert client.get("/api/v1/gateway/balances", headers=BY).json() == {"items": None}
+    assert client.get("/spending?span=hour", headers=BY).status_code == 200
+
+
+def test_what_a_client_put_in_a_name_is_text_on_the_page(home: House) -> None:
+    home.control.accounts.recent.take([dataclasses.replace(CALL, seq=3, route="<script>alert(1)</script>")])
+    html = requests_fragments(home.control, Caller("v", "viewer"), Wanted())["calls"]
+    assert "<script>" not in html
