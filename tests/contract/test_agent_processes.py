@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -266,11 +268,15 @@ with place() as here:
 def test_processes_die_with_a_control_that_is_killed_and_are_said_to_be_lost(spawner, database, url):
     marker = "cohort-lost-73"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", CHILD, url, "there", marker], env=environment(), **pipes) as control:
-        process = control.stdout.readline().strip()
-        until(lambda: alive(marker))
-        control.kill()
-        control.wait()
+    with tempfile.TemporaryDirectory(prefix="cohort-killed-") as folder:  # what a killed child leaves behind is in here
+        os.chmod(folder, 0o755)
+        variables = environment() | {"TMPDIR": folder}
+        with subprocess.Popen([sys.executable, "-c", CHILD, url, "there", marker], env=variables, **pipes) as control:
+            process = control.stdout.readline().strip()
+            until(lambda: alive(marker))
+            control.kill()
+            control.wait()
+        until(lambda: not alive(marker))
     until(lambda: not alive(marker))
     elsewhere = AgentProcesses(Bubblewrap(parts(spawner)), database, SystemClock(), Entropy(), "elsewhere")
     assert elsewhere.recover() == 0

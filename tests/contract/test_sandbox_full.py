@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cohort.compose.contained import tidy
 from cohort.kernel.model import Command, Level, Place, StoppedBy
 from cohort.kernel.ports import Sandbox
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap
-from cohort.kernel.sandbox.cgroups import CONTROLLERS, Group, Hierarchy, find
+from cohort.kernel.sandbox.cgroups import CONTROLLERS, Cgroups, Group, Hierarchy, find
 from cohort.kernel.sandbox.spawner import Spawner
 from support_processes import until
 from support_sandbox import LIMITS, cgroups, full, need_bubblewrap, parts, place, processes_with
@@ -43,6 +45,42 @@ def here(sandbox: Sandbox) -> Iterator[Place]:
     with place(hard_quota=True) as made:
         yield made
         sandbox.close(made)
+
+
+def test_what_a_killed_life_left_is_taken_away_and_what_runs_is_not() -> None:
+    with cgroups() as first:
+        first.enter("ws_dead", LIMITS)
+        group = first.enter("ws_alive", LIMITS)
+        parents = list(dict.fromkeys(first._hierarchy.folders.values()))
+        for parent in parents:
+            (parent / "ws_dead" / "share-1").mkdir()
+        with subprocess.Popen(["sleep", "60"]) as running:
+            for joins in group.joins:
+                Path(joins).write_text(str(running.pid))
+            Cgroups(first._hierarchy)
+            assert all([one.name for one in parent.iterdir() if one.is_dir()] == ["ws_alive"] for parent in parents)
+            running.kill()
+        until(lambda: not group.processes())
+        Cgroups(first._hierarchy).close()
+        assert not any(parent.exists() for parent in parents)
+
+
+def test_an_installation_that_was_killed_is_tidied_up_after() -> None:
+    installation = f"test-{uuid.uuid4().hex}"
+    found = find(parent=f"cohort-{installation}")
+    if found.hierarchy is None:
+        pytest.skip(found.reason)
+    Group(found.hierarchy, "ws_dead").open(LIMITS)
+    assert all(folder.exists() for folder in found.hierarchy.folders.values())
+    tidy(installation)
+    assert not any(folder.exists() for folder in found.hierarchy.folders.values())
+
+
+def test_looking_for_groups_leaves_none() -> None:
+    found = find(parent=f"cohort-test-{uuid.uuid4().hex}")
+    if found.hierarchy is None:
+        pytest.skip(found.reason)
+    assert not any(folder.exists() for folder in found.hierarchy.folders.values())
 
 
 def test_memory_over_the_limit_ends_the_command_at_once(sandbox: Sandbox, here: Place) -> None:

@@ -346,7 +346,7 @@ def test_unknown_ones_are_errors(room: Room, place: Place) -> None:
 def test_the_same_content_is_stored_once(room: Room, place: Place) -> None:
     from sqlalchemy import func, select
 
-    from cohort.storage.schema import blobs
+    from cohort.storage.schema import snapshot_blobs as blobs
 
     first = room.desk.snapshot("smoke-1", "ann", "")
     with room.database.read() as connection:

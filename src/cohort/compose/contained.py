@@ -57,6 +57,15 @@ def forget(installation: str) -> None:
         (MOUNTS / installation).rmdir()
 
 
+def tidy(installation: str) -> None:
+    """Take away what an installation that does not run, and may have been killed, left on the machine beside its data: control groups, and
+    the folder of mounts."""
+    hierarchy = cgroups.find(parent=f"cohort-{installation}").hierarchy
+    if hierarchy is not None:
+        cgroups.Cgroups(hierarchy).close()
+    forget(installation)
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """Who is told what runs. `on_egress`: the command's label, and the proxy's verdict. `fund`: pays for the bytes of a workspace."""

@@ -61,6 +61,7 @@ from cohort.storage.schema import agent_sessions, agents
 SPARES = 2
 """Workspaces made ahead, so that a registration does not wait for a file system."""
 SWEEP_S = 2.0
+COLLECT_S = 3600.0
 OVERCOMMIT = 16.0
 """How many times over cores and memory are promised to agents, which are seldom busy at the same time."""
 ENTRIES_OF_AN_ACTION_MAX = 100
@@ -204,7 +205,6 @@ class Kernel:
             safety=door.reconciler.counts,
             reply=webhook.reply if webhook is not None else None,
             limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
-            log_key=lambda: ground.audit.desk.vkey,
             reload_policy=door.gate.reload_policy,
         )
 
@@ -223,7 +223,12 @@ class Kernel:
             self._people.webhook.start()
         self._note_policy()
         self._door.comparing.start()
-        for name, work in (("containment probe", self._probe), ("approvals", self._sweep), ("audit verification", self._verify)):
+        for name, work in (
+            ("containment probe", self._probe),
+            ("approvals", self._sweep),
+            ("snapshots", self._collect),
+            ("audit verification", self._verify),
+        ):
             self._rounds.append(threading.Thread(target=work, name=name, daemon=True))
             self._rounds[-1].start()
 
@@ -304,6 +309,18 @@ class Kernel:
     def _unless_stopping(self, done: int, count: int) -> None:
         if self._stopping.is_set():
             raise CohortError("AUDIT_UNAVAILABLE", f"control ended after {done} of {count} records", retry=Retry.SAFE)
+
+    def _collect(self) -> None:
+        """At the start, since a former life may have been cut short, and from time to time."""
+        while True:
+            try:
+                self._machine.desk.collect()
+            except CohortError as error:
+                _log.warning("content that no snapshot needs could not be taken away: %s", error)
+            except Exception:  # the supervisor of this thread: the next round tries again
+                _log.exception("taking away what no snapshot needs failed")
+            if self._stopping.wait(COLLECT_S):
+                return
 
     def _sweep(self) -> None:
         while not self._stopping.wait(SWEEP_S):

@@ -71,6 +71,12 @@ def _refuse_foreign(data: DataDir) -> None:
         raise CohortError("CONFIG_INVALID", what, field="data_dir", hint="Choose an empty folder, or one that `cohort up` created.")
 
 
+def known_installation(data: DataDir) -> str | None:
+    """The id of the installation in this data directory; None when there is none."""
+    body = read_json(data.installation)
+    return None if body is None else str(body["id"])
+
+
 def ensure_installation(data: DataDir, clock: Clock, entropy: Entropy) -> Installation:
     """The installation in this data directory, created with its secrets at the first call."""
     secrets: dict[Path, Callable[[], str]] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import zstandard
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from cohort.base.errors import CohortError
 from cohort.storage.database import Database
@@ -42,8 +42,8 @@ class Stored:
     physical_bytes: int
 
 
-def put(database: Database, connection: Connection, data: bytes) -> str:
-    """Store `data` in the caller's transaction, unless it is there already; returns its digest.
+def put(database: Database, connection: Connection, data: bytes, table: Table = blobs) -> str:
+    """Store `data` in the caller's transaction, unless it is there already; returns its digest. `table`: `blobs`, or one like it.
 
     Raises:
         CohortError FILE_TOO_LARGE: more than `BLOB_BYTES_MAX`.
@@ -52,20 +52,20 @@ def put(database: Database, connection: Connection, data: bytes) -> str:
         raise CohortError("FILE_TOO_LARGE", f"an object of {len(data)} bytes; at most {BLOB_BYTES_MAX}", hint="Store it elsewhere.")
     digest = hashlib.sha256(data).hexdigest()
     row = {"digest": digest, "logical_bytes": len(data), "data": _pack(data)}
-    connection.execute(database.upsert(blobs).values(row).on_conflict_do_nothing(index_elements=["digest"]))
+    connection.execute(database.upsert(table).values(row).on_conflict_do_nothing(index_elements=["digest"]))
     return digest
 
 
-def get(connection: Connection, digest: str) -> bytes:
+def get(connection: Connection, digest: str, table: Table = blobs) -> bytes:
     """The bytes named `digest`.
 
     Raises:
         BlobDamaged: they are gone, or no longer those.
     """
-    return get_many(connection, [digest])[digest]
+    return get_many(connection, [digest], table)[digest]
 
 
-def get_many(connection: Connection, digests: Iterable[str]) -> Mapping[str, bytes]:
+def get_many(connection: Connection, digests: Iterable[str], table: Table = blobs) -> Mapping[str, bytes]:
     """As `get`, for several at once.
 
     Raises:
@@ -75,7 +75,7 @@ def get_many(connection: Connection, digests: Iterable[str]) -> Mapping[str, byt
     found: dict[str, bytes] = {}
     for start in range(0, len(wanted), DIGESTS_PER_QUERY_MAX):
         chunk = wanted[start : start + DIGESTS_PER_QUERY_MAX]
-        rows = connection.execute(select(blobs.c.digest, blobs.c.logical_bytes, blobs.c.data).where(blobs.c.digest.in_(chunk)))
+        rows = connection.execute(select(table.c.digest, table.c.logical_bytes, table.c.data).where(table.c.digest.in_(chunk)))
         found.update((digest, _unpack(digest, logical_bytes, data)) for digest, logical_bytes, data in rows)
     for digest in wanted:
         if digest not in found:

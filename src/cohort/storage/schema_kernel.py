@@ -109,6 +109,13 @@ def _workspaces(metadata: MetaData) -> None:
         Column("created_us", BigInteger, nullable=False),
     )
     Table(
+        "snapshot_blobs",  # as `blobs`, but what no snapshot names is deleted
+        metadata,
+        Column("digest", String(64), primary_key=True),
+        Column("logical_bytes", BigInteger, nullable=False),
+        Column("data", LargeBinary, nullable=False),  # zstandard
+    )
+    Table(
         "workspace_snapshots",
         metadata,
         _id(primary_key=True),

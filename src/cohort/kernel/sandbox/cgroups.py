@@ -121,6 +121,7 @@ def _refusal(hierarchy: Hierarchy) -> str | None:
         return f"cgroup version {hierarchy.version}: {error.strerror or error}"
     finally:
         group.remove()
+        _remove_parents(hierarchy)
     return None
 
 
@@ -232,12 +233,14 @@ class Group:
 
 
 class Cgroups:
-    """A group per workspace, made when first needed. Safe to use from many threads."""
+    """A group per workspace, made when first needed. Safe to use from many threads. All groups below the parent are its own: what a former
+    life that was killed left there, empty, is taken away."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._lock = threading.Lock()
         self._groups: dict[str, Group] = {}
+        _sweep(hierarchy)
 
     def enter(self, workspace: str, limits: Limits) -> Group:
         """The workspace's group, to be left again. Errors: OSError."""
@@ -266,9 +269,24 @@ class Cgroups:
             for group in self._groups.values():
                 group.remove()
             self._groups.clear()
-            for folder in dict.fromkeys(self._hierarchy.folders.values()):
+            _sweep(self._hierarchy)
+            _remove_parents(self._hierarchy)
+
+
+def _sweep(hierarchy: Hierarchy) -> None:
+    """Take empty groups below the parent away, those inside of them first; one that has processes stays."""
+    for parent in dict.fromkeys(hierarchy.folders.values()):
+        for group in _inside(parent):
+            for folder in (*_inside(group), group):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def _remove_parents(hierarchy: Hierarchy) -> None:
+    """Unless somebody has groups there."""
+    for folder in dict.fromkeys(hierarchy.folders.values()):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _pass_on(folder: Path) -> None:

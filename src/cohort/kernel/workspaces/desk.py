@@ -11,6 +11,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import SnapshotId
 from cohort.kernel.face import WorkspaceView
 from cohort.kernel.model import Change, Snapshot
+from cohort.kernel.workspaces.collecting import Collected
 from cohort.kernel.workspaces.manifests import Item, Manifest, difference, least_used
 from cohort.kernel.workspaces.paths import canonical, neutral, shown
 from cohort.kernel.workspaces.rows import Kept
@@ -39,6 +40,10 @@ class Desk:
                     self._apply(kept, self._wanted(kept, kept.restoring))
                 except CohortError as error:
                     _log.warning("the workspace %s is restored in part only: %s", kept.id, error)
+
+    def collect(self) -> Collected | None:
+        """Take away the content of snapshots that nobody can reach; None when one is being made, and it is to be asked again later."""
+        return self._snapshots.collect()
 
     def list(self) -> Sequence[WorkspaceView]:
         """Without the number of changes, which takes reading every file; `show` has it."""
@@ -110,12 +115,13 @@ class Desk:
             return self._keep_alone(kept, event, actor, reason, as_base=as_base)
 
     def _keep_alone(self, kept: Kept, event: str, actor: str, reason: str, *, as_base: bool) -> Snapshot:
-        prepared = self._snapshots.prepare(self._workspaces.place(kept.id), reason)
-        found = prepared.snapshot
-        facts = {"snapshot": found.id, "digest": found.digest, "files": found.files, "bytes": found.bytes}
-        self._workspaces.record(kept, event, actor, reason, **facts)
-        # Commit point. Before this line the snapshot exists for nobody; after it, for everybody.
-        self._snapshots.keep(prepared, actor, as_base=as_base)
+        with self._snapshots.under_way():
+            prepared = self._snapshots.prepare(self._workspaces.place(kept.id), reason)
+            found = prepared.snapshot
+            facts = {"snapshot": found.id, "digest": found.digest, "files": found.files, "bytes": found.bytes}
+            self._workspaces.record(kept, event, actor, reason, **facts)
+            # Commit point. Before this line the snapshot exists for nobody; after it, for everybody.
+            self._snapshots.keep(prepared, actor, as_base=as_base)
         return found
 
     def _go_back(self, kept: Kept, event: str, target: SnapshotId | None, actor: str, reason: str) -> Snapshot:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +15,14 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
 from cohort.base.ids import Entropy, SnapshotId, WorkspaceId, new_id
 from cohort.kernel.model import Place, Snapshot
-from cohort.kernel.workspaces import scanning
+from cohort.kernel.workspaces import collecting, scanning
 from cohort.kernel.workspaces.beneath import Opener, Tree, in_our_words
+from cohort.kernel.workspaces.collecting import Collected
 from cohort.kernel.workspaces.manifests import Manifest, decode, encode, total_bytes
 from cohort.kernel.workspaces.scanning import PART_BYTES, Scanner
 from cohort.storage import blobs
 from cohort.storage.database import Database
-from cohort.storage.schema import blobs as blob_rows
-from cohort.storage.schema import workspace_snapshots, workspaces
+from cohort.storage.schema import snapshot_blobs, workspace_snapshots, workspaces
 
 BYTES_MAX = 4 << 30
 """Of the files in one snapshot."""
@@ -46,6 +48,24 @@ class Snapshots:
         self._opener = opener
         self._entropy = entropy
         self._scanner = Scanner(opener)
+        self._lock = threading.Lock()
+        self._preparing = 0
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """From preparing a snapshot to keeping it nothing is collected."""
+        with self._lock:
+            self._preparing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._preparing -= 1
+
+    def collect(self) -> Collected | None:
+        """Take away what no snapshot needs; None while one is being made. Errors: as `collecting.collect`."""
+        with self._lock:
+            return collecting.collect(self._database, self._clock) if self._preparing == 0 else None
 
     def scan(self, place: Place) -> Manifest:
         """What is there now. Errors: those of `Scanner.scan`."""
@@ -67,18 +87,21 @@ class Snapshots:
         self._store_content(place, manifest)
         encoded = encode(manifest)
         with self._database.write() as connection:
-            blobs.put(self._database, connection, encoded)
+            blobs.put(self._database, connection, encoded, snapshot_blobs)
         id_ = SnapshotId(new_id("sn", self._entropy))
         files = sum(item.kind == "file" for item in manifest.values())
         now_us = self._clock.now_us()
         return Prepared(Snapshot(id_, place.workspace, sha256_hex(encoded), files, total_bytes(manifest), now_us, reason), manifest)
 
     def keep(self, prepared: Prepared, actor: str, *, as_base: bool) -> None:
-        """Make the snapshot exist; `as_base`: later differences are to it."""
+        """Make the snapshot exist; `as_base`: later differences are to it. Errors: WORKSPACE_BUSY (its content was collected meanwhile)."""
         snapshot = prepared.snapshot
         row = {"id": snapshot.id, "workspace": snapshot.workspace, "digest": snapshot.digest, "files": snapshot.files}
         row |= {"bytes": snapshot.bytes, "created_us": snapshot.created_us, "created_by": actor, "reason": snapshot.reason}
+        needed = (snapshot.digest, *(digest for item in prepared.manifest.values() for digest in item.parts))
         with self._database.write() as connection:
+            self._database.lock(connection, collecting.LOCK)
+            collecting.check_stored(connection, needed)
             connection.execute(workspace_snapshots.insert().values(row))
             if as_base:
                 connection.execute(update(workspaces).where(workspaces.c.id == snapshot.workspace).values(base=snapshot.id))
@@ -108,7 +131,7 @@ class Snapshots:
         """Errors: DATABASE_DAMAGED."""
         with self._database.read() as connection:
             try:
-                return blobs.get(connection, digest)
+                return blobs.get(connection, digest, snapshot_blobs)
             except blobs.BlobDamaged as error:
                 raise CohortError("DATABASE_DAMAGED", f"a snapshot cannot be read: {error}", hint="Restore the database.") from error
 
@@ -143,7 +166,7 @@ class Snapshots:
         if batch:
             with self._database.write() as connection:
                 for part in batch.values():
-                    blobs.put(self._database, connection, part)
+                    blobs.put(self._database, connection, part, snapshot_blobs)
 
     def _stored(self, digests: set[str]) -> set[str]:
         wanted = sorted(digests)
@@ -151,7 +174,7 @@ class Snapshots:
         with self._database.read() as connection:
             for start in range(0, len(wanted), DIGESTS_PER_QUERY):
                 chunk = wanted[start : start + DIGESTS_PER_QUERY]
-                found.update(connection.execute(select(blob_rows.c.digest).where(blob_rows.c.digest.in_(chunk))).scalars())
+                found.update(connection.execute(select(snapshot_blobs.c.digest).where(snapshot_blobs.c.digest.in_(chunk))).scalars())
         return found
 
 

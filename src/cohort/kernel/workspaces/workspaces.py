@@ -158,7 +158,7 @@ class SqlWorkspaces:
         return self.place(workspace).root
 
     def remove(self, workspace: WorkspaceId, actor: str, reason: str) -> None:
-        """Delete the workspace for ever; its snapshots stay.
+        """Delete the workspace for ever; its snapshots stay for `collecting.REMOVED_KEPT_US`.
 
         Raises:
             CohortError WORKSPACE_BUSY: something runs there; nothing is changed.

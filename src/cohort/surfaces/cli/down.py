@@ -18,12 +18,17 @@ def command(session: Session) -> int:
 
     Also stops what a killed `cohort up` left behind. Nothing running is not an error.
     """
+    from cohort.compose.contained import tidy
     from cohort.ops import house
     from cohort.ops.configurations import stop_bound_s
+    from cohort.ops.installation import known_installation
 
     settings = session.settings()
     data = settings.data
     pid = house.down(data, stop_bound_s(settings))
+    installation = known_installation(data)
+    if installation is not None:
+        tidy(installation)
     if session.json:
         session.data({"data_dir": str(data.root), "stopped": pid is not None, "pid": pid})
     elif pid is None:

@@ -281,6 +281,13 @@ def _tables() -> None:
     )
     op.create_index(op.f("ix_refresh_tokens_session"), "refresh_tokens", ["session"], unique=False)
     op.create_table(
+        "snapshot_blobs",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("logical_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_snapshot_blobs")),
+    )
+    op.create_table(
         "workspace_snapshots",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("workspace", sa.String(length=40), nullable=False),
