@@ -48,7 +48,7 @@ COMMANDS = {"true": ("/usr/bin/true",), "python": ("/usr/bin/python3", "-I", "-S
 TARGETS_MS = {("cold sandbox", "true"): 8.0, ("cold sandbox", "python"): 16.0, ("warm sandbox", "true"): 3.0}
 """spec/kernel.md, figures. The 3 ms of a warm command are for all of a governed one; the sandbox's part alone is measured here."""
 DOCKER = (
-    "Docker, published, not of this run: 568 ms from `docker run` of a small image to its end on an Azure machine of 2 cores with an SSD, 1,157 ms with an"
+    "Docker, published, not of this run: 568 ms to start a container on an Azure machine of 2 cores with an SSD, 1,157 ms with an"
     " HDD, of which 8 to 10 ms are namespaces (S. Khan, Decomposing Docker Container Startup Performance, arXiv:2602.15214, February 2026)"
 )
 Row = dict[str, Any]

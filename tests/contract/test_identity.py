@@ -201,6 +201,32 @@ def test_what_another_process_commits_holds_from_the_next_action_on(offices, url
     assert registered.agent.autonomy is Autonomy.STANDARD
 
 
+def test_what_another_process_marks_is_known_from_the_next_question_on(offices, url):
+    registered, pair = signed_in(offices)
+    identities, agent = offices.room.identities, registered.agent.id
+    assert (identities.taint(pair.session), identities.data_untrusted(agent)) == (Taint(), False)
+    elsewhere = open_database(url)
+    for untrusted_us in (7, None):
+        with elsewhere.write() as connection:
+            connection.execute(update(metadata.tables["agents"]).values(untrusted_us=untrusted_us))
+            connection.execute(update(metadata.tables["agent_sessions"]).values(untrusted=untrusted_us is not None))
+        marked = untrusted_us is not None
+        assert (identities.taint(pair.session), identities.data_untrusted(agent)) == (Taint(untrusted=marked), marked)
+    elsewhere.close()
+
+
+def test_data_that_is_marked_is_not_marked_again(offices):
+    registered, _ = signed_in(offices)
+    offices.room.identities.mark_data(registered.agent.id)
+    assert offices.room.identities.data_untrusted(registered.agent.id)
+    generation, since_us = offices.database.generation(), offices.room.agents.find("smoke-1").untrusted_us
+    offices.clock.advance(1)
+    offices.room.identities.mark_data(registered.agent.id)
+    assert (offices.database.generation(), offices.room.agents.find("smoke-1").untrusted_us) == (generation, since_us)
+    assert since_us is not None
+    assert offices.code(offices.room.identities.mark_data, "ag_nobody") == "NOT_FOUND"
+
+
 def test_a_session_that_ends_before_its_token_is_not_believed_from_memory(offices):
     _, pair = signed_in(offices)
     ends_us = offices.clock.now_us() + 10_000_000
@@ -214,7 +240,7 @@ def test_a_session_that_ends_before_its_token_is_not_believed_from_memory(office
 
 def test_callers_are_remembered_up_to_a_number(offices):
     pairs = [signed_in(offices, f"smoke-{number}")[1] for number in range(4)]
-    forgetful = SqlIdentities(offices.database, offices.room.identities._jwts, Steady(offices.clock), callers_max=2)
+    forgetful = SqlIdentities(offices.database, offices.room.identities._jwts, Steady(offices.clock), known_max=2)
     assert [forgetful.authenticate(pair.token, AUDIENCE).session for pair in pairs * 2] == [pair.session for pair in pairs * 2]
     assert len(forgetful._seen) == (2 if offices.database.dialect == "sqlite" else 0)
 

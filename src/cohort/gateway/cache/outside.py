@@ -84,17 +84,21 @@ class Outside:
         swept_s = self._loop.time()
         while True:
             self._more.clear()
-            while self._queue:
-                writing = self._queue.popleft()
-                self._queued_bytes -= len(writing.answer.body)
-                async with self._writing:
-                    await self._write(writing)
+            await self.write_all()
             if self._loop.time() - swept_s >= SWEEP_S:
                 swept_s = self._loop.time()
                 await self._sweep()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_S):
                     await self._more.wait()
+
+    async def write_all(self) -> None:
+        """Write what waits."""
+        while self._queue:
+            writing = self._queue.popleft()
+            self._queued_bytes -= len(writing.answer.body)
+            async with self._writing:
+                await self._write_safely(writing)
 
     async def erase(self, unit: str) -> dict[str, int]:
         """Remove the answers to a unit's calls from every tier there is; how many each had.
@@ -126,6 +130,12 @@ class Outside:
     def close(self) -> None:
         if self._shared is not None:
             self._shared.close()
+
+    async def _write_safely(self, writing: Writing) -> None:
+        try:
+            await self._write(writing)
+        except Exception as error:  # the supervisor of writes: what is wrong with one answer must not end the gateway
+            self._log.write("cache_write_failed", error=type(error).__name__)
 
     async def _write(self, writing: Writing) -> None:
         key, answer, unit, ttl_s = writing.key, writing.answer, writing.unit, writing.policy.ttl_s

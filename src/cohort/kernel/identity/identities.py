@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +17,16 @@ from cohort.kernel.identity.tokens import LEEWAY_S, Claims, Jwts
 from cohort.kernel.model import AgentState, Caller, Scope, Taint
 from cohort.kernel.scopes import narrowed
 from cohort.storage.database import Database
-from cohort.storage.onlooker import Generation
+from cohort.storage.remembered import Remembered
 
-CALLERS_KNOWN_MAX = 4096
-"""Tokens whose caller is remembered; the oldest is forgotten for the next."""
+KNOWN_MAX = 4096
+"""Tokens, sessions and agents of which something is remembered, each."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Who the database said is behind `claims`, as of `generation`, and when that session ends."""
+    """Who the database said is behind `claims`, and when that session ends."""
 
-    generation: Generation
     claims: Claims
     caller: Caller
     ends_us: int
@@ -37,13 +35,13 @@ class _Seen:
 class SqlIdentities:
     """The port `Identities`. Safe to use from many threads; every method may raise the errors of `Database`."""
 
-    def __init__(self, database: Database, jwts: Jwts, time: Steady, callers_max: int = CALLERS_KNOWN_MAX) -> None:
+    def __init__(self, database: Database, jwts: Jwts, time: Steady, known_max: int = KNOWN_MAX) -> None:
         self._database = database
         self._jwts = jwts
         self._time = time
-        self._callers_max = callers_max
-        self._lock = threading.Lock()
-        self._seen: dict[TokenId, _Seen] = {}
+        self._seen = Remembered[TokenId, _Seen](database, known_max)
+        self._taints = Remembered[AgentSessionId, Taint](database, known_max)
+        self._data = Remembered[AgentId, bool](database, known_max)
 
     def authenticate(self, token: str, audience: str, bound_to: str | None = None) -> Caller:
         """The caller behind `token`. Its scopes are what the token, the session, the agent and everyone it acts for still permit, together.
@@ -54,18 +52,14 @@ class SqlIdentities:
         claims = self._jwts.read(token)
         _check_place(claims, audience, bound_to)
         self._check_time(claims.issued_s, claims.expires_us)
-        generation = self._database.generation()  # before the rows: what is committed in between makes it another one
-        seen = self._seen.get(claims.token)
-        if seen is not None and seen.generation == generation and seen.claims == claims:
-            self._check_session_time(seen.ends_us)
-            return seen.caller
-        caller, ends_us = self._looked_up(claims)
-        if generation is not None:
-            self._remember(_Seen(generation, claims, caller, ends_us))
-        return caller
+        seen = self._seen.get(claims.token, lambda: self._looked_up(claims))
+        if seen.claims != claims:
+            seen = self._looked_up(claims)
+        self._check_session_time(seen.ends_us)
+        return seen.caller
 
-    def _looked_up(self, claims: Claims) -> tuple[Caller, int]:
-        """The caller as the database has it now, and when the session ends."""
+    def _looked_up(self, claims: Claims) -> _Seen:
+        """As the database has it now."""
         with self._database.read() as connection:
             row = self._in_force(connection, claims.session)
             if row.agent != claims.agent or tuple(row.actors) != claims.actors or row.bound_to != claims.bound_to:
@@ -74,14 +68,8 @@ class SqlIdentities:
             for held in _chain(connection, claims.actors):
                 scopes = narrowed(scopes, held)
         agent = agent_of(row, "agent_")
-        return Caller(agent, claims.session, claims.token, scopes, claims.expires_us, row.task, claims.actors), row.expires_us
-
-    def _remember(self, seen: _Seen) -> None:
-        with self._lock:
-            self._seen.pop(seen.claims.token, None)
-            while len(self._seen) >= self._callers_max:
-                del self._seen[next(iter(self._seen))]
-            self._seen[seen.claims.token] = seen
+        caller = Caller(agent, claims.session, claims.token, scopes, claims.expires_us, row.task, claims.actors)
+        return _Seen(claims, caller, row.expires_us)
 
     def again(self, caller: Caller) -> Caller:
         """`caller` as it is now. Errors: as `authenticate`."""
@@ -95,6 +83,9 @@ class SqlIdentities:
 
     def taint(self, session: AgentSessionId) -> Taint:
         """Errors: NOT_FOUND."""
+        return self._taints.get(session, lambda: self._read_taint(session))
+
+    def _read_taint(self, session: AgentSessionId) -> Taint:
         question = select(agent_sessions.c.untrusted, agent_sessions.c.private).where(agent_sessions.c.id == session)
         with self._database.read() as connection:
             row = connection.execute(question).one_or_none()
@@ -113,6 +104,9 @@ class SqlIdentities:
 
     def data_untrusted(self, agent: AgentId) -> bool:
         """Errors: NOT_FOUND."""
+        return self._data.get(agent, lambda: self._read_data(agent))
+
+    def _read_data(self, agent: AgentId) -> bool:
         with self._database.read() as connection:
             row = connection.execute(select(agents.c.untrusted_us).where(agents.c.id == agent)).one_or_none()
         if row is None:
@@ -120,7 +114,9 @@ class SqlIdentities:
         return row.untrusted_us is not None
 
     def mark_data(self, agent: AgentId) -> None:
-        """The first time counts."""
+        """The first time counts. Errors: NOT_FOUND."""
+        if self.data_untrusted(agent):
+            return
         clean = update(agents).where(agents.c.id == agent, agents.c.untrusted_us.is_(None))
         with self._database.write() as connection:
             connection.execute(clean.values(untrusted_us=self._time.now_us()))

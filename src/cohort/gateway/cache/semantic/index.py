@@ -22,6 +22,7 @@ class VectorIndex:
         self._rows: Vector = numpy.zeros((ROWS_MIN, dimension), dtype=numpy.float32)
         self._free = list(range(ROWS_MIN - 1, -1, -1))
         self._used: set[int] = set()
+        self._high = 0
         self._graph: Any = None
 
     def __len__(self) -> int:
@@ -32,6 +33,7 @@ class VectorIndex:
         if not self._free:
             self._grow()
         slot = self._free.pop()
+        self._high = max(self._high, slot + 1)
         self._rows[slot] = vector
         self._used.add(slot)
         if self._graph is not None:
@@ -49,14 +51,15 @@ class VectorIndex:
 
     def nearest(self, vector: Vector, count: int, cosine_min: float) -> list[tuple[int, float]]:
         """At most `count` slots with at least this cosine, the nearest first."""
-        if self._graph is not None:
-            candidates = [int(key) for key in self._graph.search(vector, count).keys]
-            cosines = self._rows[candidates] @ vector
+        if self._graph is None:
+            cosines = self._rows[: self._high] @ vector
+            near = (cosines >= cosine_min).nonzero()[0]
+            found = [(int(slot), float(cosines[slot])) for slot in near]
         else:
-            candidates = list(range(len(self._rows)))
-            cosines = self._rows @ vector
-        order = sorted((at for at in (cosines >= cosine_min).nonzero()[0]), key=lambda at: -cosines[at])[:count]
-        return [(candidates[at], float(cosines[at])) for at in order if candidates[at] in self._used]
+            slots = [int(key) for key in self._graph.search(vector, count).keys]
+            found = [(slot, float(self._rows[slot] @ vector)) for slot in slots]
+        able = [(slot, cosine) for slot, cosine in found if slot in self._used and cosine >= cosine_min]
+        return sorted(able, key=lambda entry: -entry[1])[:count]
 
     def _grow(self) -> None:
         import numpy

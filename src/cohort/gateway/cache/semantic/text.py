@@ -13,8 +13,8 @@ TEXT_CHARS_MAX = 4000
 WHOLE_WORD_CHARS = 3
 """A stem of so few letters stands for itself only."""
 STEM_CHARS_MIN = 4
-LANGUAGE_WORDS_MIN = 2
 _TOKEN = re.compile(r"https?://\S+|\w+@[\w.-]+\w|[/~][\w./-]*\w|\d+(?:[.,:]\d+)*|\w+(?:[-'’._/#+]\w+)*[+#]*|[%€$£°]\w?", re.UNICODE)
+_PARTS = re.compile(r"['-]")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _THOUSANDS = re.compile(r"(?<=\d)[.,](?=\d{3}(?!\d))")
 _CODE = re.compile(r"`([^`]{1,200})`|\"([^\"]{1,200})\"|“([^”]{1,200})”|«([^»]{1,200})»|„([^“”]{1,200})[“”]")
@@ -69,10 +69,11 @@ def features(text: str) -> Features:
 
 
 def language(words: list[str]) -> str:
-    """The language whose grammar words there are most of; empty when there are too few, or two languages are level."""
-    counts = Counter({name: sum(word in STOP[name] for word in words) for name in LANGUAGES})
+    """The language whose grammar words there are most of; empty when there are none, or two languages are level."""
+    parts = [part for word in words for part in _PARTS.split(word)]
+    counts = Counter({name: sum(part in STOP[name] for part in parts) for name in LANGUAGES})
     (best, most), (_, second) = counts.most_common(2)
-    return best if most >= LANGUAGE_WORDS_MIN and most > second else ""
+    return best if most > second else ""
 
 
 def stem(word: str) -> str:
@@ -89,7 +90,7 @@ def _folded(token: str) -> str:
 
 def _is_stop(word: str, told: str) -> bool:
     if told:
-        return word in STOP[told] or all(part in STOP[told] for part in re.split(r"['-]", word))
+        return word in STOP[told] or all(part in STOP[told] for part in _PARTS.split(word))
     return any(word in STOP[name] for name in LANGUAGES)
 
 
@@ -179,7 +180,7 @@ def _names(text: str, spans: list[tuple[str, int]], told: str) -> tuple[str, ...
             continue
         word = _folded(token)
         if len(token) > 1 and not _is_stop(word, told):
-            found.append(stem(word) if told == "de" else word)
+            found.append(stem(word))
     return tuple(found)
 
 

@@ -86,13 +86,13 @@ NUMBERS = {word: line.partition(":")[0] for line in _NUMBERS.split("\n") for wor
 """What a word counts. `one` is left out: it is an article, or no number, too often."""
 
 _OPPOSITES = """
-enabl activat aktivier einschalt anschalt activ activer activar ativar habilit
+enabl activat aktivier einschalt anschalt activ activer activar ativ habilit
 disabl deactivat deaktivier ausschalt abschalt désactiv desactiv desativ inhabilit deshabilit
 
 on ein an allumer encender ligar
 off aus éteindre apagar desligar
 
-hinzufüg ajout agreg añad adicion add adds added adding
+hinzufüg hinzu ajout agreg añad adicion add adds added adding
 remov delet entfern lösch supprim enlev retir elimin borr quit exclu apag
 
 create creat erstell anleg anzuleg crear cria crée créé
@@ -245,6 +245,7 @@ month months monat monate monaten mois meses mês
 year years jahr jahre jahren année années ans año años ano anos
 hour hours stunde stunden heure heures hora horas
 minute minutes minuten minuto minutos
+seconds secondes sekunden segundos
 
 north norden nord norte
 south süden sud sul
