@@ -799,7 +799,6 @@ class Kernel:
             lambda: self.containment,
             lambda: self.safety,
             self._reply,
-            lambda: "cohort.local/audit+00000000+AAAA",
             lambda agent: holdings(self.agents.find(agent).limits, Mechanisms("linux", namespaces=True, rlimits=True, watchdog=True)),
             self._reload_policy,
         )

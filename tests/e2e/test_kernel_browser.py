@@ -33,7 +33,7 @@ def logged(folder: Path) -> Iterator[tuple[House, AuditRoom, Path]]:
     database.migrate()
     room = open_audit(database, SystemClock(), secrets.token_bytes, key_file=folder / "audit.key", origin="test.example/audit")
     made = house()
-    face = replace(made.kernel.face, audit=room.desk, log_key=lambda: room.desk.vkey)
+    face = replace(made.kernel.face, audit=room.desk)
     made.control = replace(made.control, kernel=face)
     try:
         yield made, room, file

@@ -205,7 +205,6 @@ class Kernel:
             safety=door.reconciler.counts,
             reply=webhook.reply if webhook is not None else None,
             limits=lambda agent: holdings(people.identity.agents.find(agent).limits, machine.contained.mechanisms()),
-            log_key=lambda: ground.audit.desk.vkey,
             reload_policy=door.gate.reload_policy,
         )
 

@@ -429,8 +429,6 @@ class KernelFace:
     safety: Callable[[], SafetyCounts]
     reply: Callable[[Mapping[str, str], bytes], Approval] | None = None
     """Takes a signed answer of the approval webhook: its headers and its bytes. None: no webhook is configured."""
-    log_key: Callable[[], str | None] = lambda: None
-    """The public key that signs the audit log's checkpoints, as a vkey (`NAME+KEYID+BASE64`); None when it is missing."""
     limits: Callable[[str], Sequence[Holding]] = lambda _: ()
     """Which limits of an agent (id or name) hold on this machine, and by what. Errors: AGENT_UNKNOWN."""
     reload_policy: Callable[[str], str] | None = None

@@ -387,3 +387,31 @@ def test_a_verification_does_not_open_a_log_that_something_else_sealed(room):
     room.log.seal("an anchor knows another")
     assert room.desk.verify().integrity == "verified"
     assert room.log.trouble is not None
+
+
+def opened_after(database, tmp_path, *statements):
+    change(database, *statements)
+    trouble = open_room(database, tmp_path).log.trouble
+    return None if trouble is None else trouble.message
+
+
+def test_a_leaf_hash_that_was_changed_while_control_was_away_is_found_at_the_start(room, sqlite_database, tmp_path):
+    said = opened_after(sqlite_database, tmp_path, ("UPDATE audit_entries SET leaf = zeroblob(32) WHERE idx = 590", []))
+    assert "the leaf hashes beside its entries were changed" in said
+    with sqlite_database.read() as connection:
+        assert len(Rows(connection).run(8, 0, 9)) == 2, "what was rebuilt meanwhile is what the entries say"
+
+
+def test_an_entry_that_was_changed_with_its_leaf_hash_is_found_at_the_start(room, sqlite_database, tmp_path):
+    entry, leaf = forged(sqlite_database, 590)
+    said = opened_after(sqlite_database, tmp_path, ("UPDATE audit_entries SET entry = ?, leaf = ? WHERE idx = 590", [entry, leaf]))
+    assert "its entries do not lead to the root of the checkpoint of 600 records" in said
+
+
+def test_another_process_that_wrote_other_hashes_is_found_before_the_next_record(room, sqlite_database, tmp_path):
+    other = open_room(sqlite_database, tmp_path)
+    fill(other, 1, SIZE)
+    change(sqlite_database, ("UPDATE audit_entries SET leaf = zeroblob(32) WHERE idx = 595", []))
+    with pytest.raises(CohortError, match="its hashes do not lead to the checkpoint of 601 records"):
+        room.log.append(record(1))
+    assert room.log.trouble.code == "AUDIT_BROKEN"

@@ -393,3 +393,14 @@ def test_a_page_comes_even_when_questions_cannot_be_counted(client: TestClient, 
     signed(client)
     monkeypatch.setattr(home.kernel.approvals, "list", fail)
     assert client.get("/plans").status_code == 200
+
+
+def test_the_audit_page_names_every_key_that_signs(client: TestClient, home: House) -> None:
+    first = "cohort.local/audit+00000000+AAAA"
+    page = signed(client).get("/audit", headers=PAGE).text
+    assert f"signed with <code>{first}</code>. Keep a copy of this key" in page
+    home.kernel.audit.rotate_key("ana")
+    page = client.get("/audit", headers=PAGE).text
+    assert f"<code>cohort.local/audit+00000001+AAAA</code> and <code>{first}</code>. Keep a copy of these keys" in page
+    home.kernel.audit.retire_key(None, "ana")
+    assert first not in client.get("/audit", headers=PAGE).text

@@ -172,7 +172,11 @@ def audit_shown(kernel: KernelFace, asked: dict[str, str], before: int | None) -
 
 
 def audit_facts(kernel: KernelFace) -> dict[str, Any]:
-    return {"kinds": [kind.value for kind in RecordKind], "agents": kernel.agents.list(), "vkey": kernel.log_key()}
+    return {
+        "kinds": [kind.value for kind in RecordKind],
+        "agents": kernel.agents.list(),
+        "signers": [key for key in kernel.audit.signing_keys() if key.active],
+    }
 
 
 def names_of(kernel: KernelFace) -> dict[str, str]:
