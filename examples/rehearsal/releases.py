@@ -58,5 +58,6 @@ def write_release(folder: Path, candidate: Candidate, base_url: str) -> Path:
         "prompt: prompts/support.md\n"
         "parameters: {temperature: 0.2}\n"
         "limits: {timeout_s: 20}\n"
+        "reliability: {retries: 0}  # so that what is drawn is what users meet\n"
     )
     return path
