@@ -9,11 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cohort.base.errors import CohortError
 from cohort.delivery.model import RolloutView
-<<<<<<< HEAD
-from cohort.surfaces.dashboard import actions, actions_kernel, pages_kernel, pages_routing, signin, streams, streams_kernel
-=======
-from cohort.surfaces.dashboard import actions, actions_kernel, pages_gateway, pages_kernel, signin, streams, streams_kernel
->>>>>>> main
+from cohort.surfaces.dashboard import actions, actions_kernel, pages_gateway, pages_kernel, pages_routing, signin, streams, streams_kernel
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
