@@ -16,6 +16,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import AgentId
 from cohort.kernel.actions import parsing
 from cohort.kernel.face import Request
+from cohort.kernel.machine.limiting import limit
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.model import Command, Held, Limits, Place, Priority, ProcessLimits
 from cohort.kernel.sandbox.cgroups import Cgroups
@@ -132,6 +133,31 @@ def test_without_control_groups_memory_is_soft_and_cores_are_not_enforced(plain,
     (Path(here.root) / "go").touch()
     assert plain.processes.wait(AGENT, process, 20).ended.exit_code == 3
     assert plain.processes.output(AGENT, process, "stdout", 0, 100) == b"ready\nrefused\n"
+
+
+def test_an_address_space_that_was_made_smaller_stays_so(plain, here):
+    process = plain.start(here, EATER, b"ready")
+    (pid,) = plain.processes._started[process].running.processes()
+    for most in (64 * MIB, 128 * MIB):
+        (held,) = plain.processes.limit(AGENT, process, ProcessLimits(memory_bytes=most))
+        assert held.held is Held.SOFT
+        (line,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max address space")]
+        assert line.split()[-3:-1] == [str(64 * MIB)] * 2
+
+
+class Gone:
+    """`Running`, of a command whose last process has just ended."""
+
+    def processes(self) -> list[int]:
+        return []
+
+    def confine(self, cpu_cores: float | None, memory_bytes: int | None) -> frozenset[str]:
+        return frozenset()
+
+
+def test_what_has_no_process_left_is_not_said_to_be_limited():
+    wanted = ProcessLimits(cpu_cores=1, memory_bytes=MIB, priority=Priority.LOW)
+    assert [each.held for each in limit(Gone(), wanted, Limits())] == [Held.NOT_ENFORCED] * 3
 
 
 def test_priority_is_lowered_for_every_thread_and_never_raised(plain, here):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,3 +169,24 @@ def test_erasing_a_subject_reaches_answers_by_meaning(gateway: GatewayProcess) -
     assert (status, json.loads(body)["erased"]["l4"]) == (200, 3)
     assert state(gateway)["entries"] == 0
     assert ask(gateway, "letters", RESETS[3]) == "miss"
+
+
+def test_tenants_share_answers_neither_of_the_same_nor_of_other_words(upstream: Upstream, tmp_path: Path) -> None:
+    keys = [
+        {"id": name, "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "tenant": tenant}
+        for name, tenant in (("anna", "red"), ("anton", "red"), ("bert", "blue"))
+    ]
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(tables(upstream, 1, keys=keys, keys_required=True))
+
+        def said(name: str, text: str) -> str:
+            return ask(process, "letters", text, {"Authorization": f"Bearer {name}"})
+
+        states = [said("anna", text) for text in RESETS]
+        assert (states[0], states[-1]) == ("miss", "semantic")
+        assert (said("anton", RESETS[0]), said("anton", RESETS[0] + " ")) == ("exact", "semantic")
+        assert (said("bert", RESETS[0]), said("bert", RESETS[0])) == ("miss", "exact")
+        assert said("bert", "How should this person be greeted?") == "miss"
+    finally:
+        process.close()

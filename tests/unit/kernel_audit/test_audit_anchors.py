@@ -271,3 +271,11 @@ def test_an_anchor_that_is_none_is_a_wrong_setting(text, clock):
 @pytest.mark.parametrize("text", ["file:/a/b", "http://h:1", "https://h", "syslog:", "syslog", "syslog://h:1", "syslog://h"])
 def test_the_known_kinds_of_anchors(text, clock):
     assert parse_anchor(text, ORIGIN, clock, "host", None).name.startswith(text.split(":")[0])
+
+
+def test_anchoring_in_the_background_ends_when_told(room, sqlite_database, tmp_path, clock):
+    room = open_room(sqlite_database, tmp_path, clock, [f"file:{tmp_path}/elsewhere"])
+    room.anchors.start(3600)
+    room.anchors.stop()
+    assert not room.anchors._thread.is_alive()
+    assert (tmp_path / "elsewhere").exists(), "what was new at the start was sent"
