@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,24 @@ def test_a_page_s_form_cannot_judge_a_service(gateway: GatewayProcess) -> None:
     headers = {"Authorization": f"Bearer {ANNA}", "Origin": "null"}
     assert gateway.request("POST", "/v1/feedback", body, Content_Type="text/plain", **headers)[0] == 415
     assert gateway.request("POST", "/v1/feedback", body, Content_Type="application/json", **headers)[0] == 202
+
+
+def test_an_attempt_that_came_to_nothing_is_paid_for_where_the_upstream_may_charge(upstream: Upstream, tmp_path: Path) -> None:
+    price = {"price": {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 0.0}}
+    made = release("well", upstream.base_url, route=price)
+    silent = {**made["routes"][0], "name": "silent", "model": "silent_close"}
+    fallen = {**made, "digest": "rel_fallen", "routes": [silent, made["routes"][0]]}
+    budgets = [{"scope": "all", "name": "", "usd_micro": 10**9}]
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push({**table(1, [made, fallen], {"one": made["digest"], "two": "rel_fallen"}), "budgets": budgets})
+        assert [process.chat(service)[0] for service in ("one", "two")] == [200, 200]
+        one, two = process.records(2)
+        spent = json.loads(process.link("GET", "/-/spending")[1])["items"][0]
+    finally:
+        process.close()
+    assert one.cost_usd_micro is not None
+    assert two.cost_usd_micro is not None
+    assert (one.estimated, two.estimated) == (False, True)
+    assert two.cost_usd_micro > one.cost_usd_micro + 10_000  # about 20 tokens of prompt
+    assert (spent["spent"], spent["held"]) == (one.cost_usd_micro + two.cost_usd_micro, 0)

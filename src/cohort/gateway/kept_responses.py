@@ -110,9 +110,12 @@ class KeptResponses:
 
     def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
         oldest_s = self._now_s() - UNFINISHED_S
-        for entry in entries:
-            if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
-                (self._directory / entry.name).unlink(missing_ok=True)
+        try:
+            for entry in entries:
+                if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
+                    (self._directory / entry.name).unlink(missing_ok=True)
+        except OSError as error:  # the next look finds it again
+            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
 
     def _evict(self) -> None:
         limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s

@@ -15,7 +15,7 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
-from cohort.gateway.spend.rules import DAY_US, UNBILLED, Rules, Withheld, account, bound, charged, exceeded, limits_of
+from cohort.gateway.spend.rules import DAY_US, UNBILLED, Rules, Withheld, account, bound, charged, exceeded, given_up, limits_of
 
 if TYPE_CHECKING:
     from cohort.gateway.records import Ongoing
@@ -90,7 +90,8 @@ class Allowances:
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
-            reserved.hold = self._hold(limits, bound(targets, tokens_in, tokens_out), ongoing.target.timeout_s)
+            hedged = ongoing.target.reliability.hedge_after_s is not None
+            reserved.hold = self._hold(limits, bound(targets, tokens_in, tokens_out, hedged=hedged), ongoing.target.timeout_s)
         if per_minute is not None and caller is not None:
             try:
                 self._take(
@@ -112,6 +113,9 @@ class Allowances:
             ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
             ongoing.estimated = True
             self.counts.estimated += 1
+        if ongoing.beside and reserved.hold is not None:
+            ongoing.cost_usd_micro = (ongoing.cost_usd_micro or 0) + given_up(ongoing, reserved.body_bytes)
+            ongoing.estimated = True
         if self._ledger is not None:
             if reserved.hold is not None:
                 self._ledger.settle(reserved.hold, ongoing.cost_usd_micro or 0)
