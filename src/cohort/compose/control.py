@@ -146,7 +146,7 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     access = Access(
         database, clock, record=lambda body: kernel.record_key(body), ended=lambda connection, key: kernel.end_minted(connection, key)
     )
-    registry = SqlRegistry(database, clock)
+    registry = SqlRegistry(database, clock, changed=lambda: controller.tell_soon())
     store = RolloutStore(database)
     planes = _planes(config)
     serving: Serving = planes[0] if len(planes) == 1 else ManyPlanes(planes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.dialects.face import BAD_REQUEST, UNKNOWN, Refused, Usage
+from cohort.gateway.dialects.face import BAD_REQUEST, TOKENS_MAX, UNKNOWN, Refused, Usage
 
 TAIL_BYTES = 16 << 10
 DONE = b"data: [DONE]"
@@ -90,8 +90,8 @@ class Tail:
     problem: str | None = None  # of the class: it is looked at for each chunk, and never set
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._pieces: list[bytes] = [b"\n"]  # every line has a line end before it, and no text within JSON has one
+        self._size = 1
 
     def feed(self, data: bytes) -> bytes:
         """Joined seldom: cutting 16 KB for each chunk took a quarter of a chunk's time."""
@@ -112,7 +112,7 @@ class Tail:
     @property
     def done(self) -> bool:
         """It ended with `[DONE]`."""
-        return DONE in self._join()[-64:]
+        return b"\n" + DONE in self._join()[-64:]
 
     @property
     def failed(self) -> bool:
@@ -137,8 +137,11 @@ def usage_in(fields: Any) -> Usage:
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return UNKNOWN
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    tokens_in, written = _count(usage.get("prompt_tokens")), usage.get("completion_tokens")
+    if written is None and tokens_in is not None and usage.get("total_tokens") == tokens_in:
+        return Usage(tokens_in, 0)  # embeddings
+    return Usage(tokens_in, _count(written))
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None  # a bool is an int, but not its type
+    return value if type(value) is int and 0 <= value <= TOKENS_MAX else None  # a bool is an int, but not its type

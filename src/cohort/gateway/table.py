@@ -42,6 +42,7 @@ from cohort.gateway.spend.rules import Rules, compile_rules
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
+PRICE_MAX_USD_PER_MTOK = 1_000_000.0
 GATEWAY = "cohort"
 Warm = Callable[[Sequence[str]], None]
 """Makes the keys that a table refers to ready, in a thread, before the table is in force."""
@@ -354,8 +355,9 @@ def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
     if release.budget_usd_micro_per_day is not None and _number(release.budget_usd_micro_per_day, f"{place}: budget") < 0:
         raise ValueError(f"{place}: the budget must be from 0")
     if route.price is not None:
-        _number(route.price.input_usd_per_mtok, f"{place}.price.input_usd_per_mtok")
-        _number(route.price.output_usd_per_mtok, f"{place}.price.output_usd_per_mtok")
+        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
+            if not 0 <= _number(getattr(route.price, name), f"{place}.price.{name}") <= PRICE_MAX_USD_PER_MTOK:
+                raise ValueError(f"{place}.price.{name} must be from 0 to {PRICE_MAX_USD_PER_MTOK:g}")
 
 
 def _number(value: object, place: str) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.dialects.face import UNKNOWN, Untranslatable, Usage
+from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Untranslatable, Usage
 
 EVENT_BYTES_MAX = 8 << 20
 DONE = b"[DONE]"
@@ -93,4 +93,4 @@ def loaded(data: bytes) -> dict[str, Any]:
 
 def count(value: Any) -> int:
     """A number of tokens; 0 for anything else."""
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= TOKENS_MAX else 0

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cohort.gateway.rewriting import Rewriting
 
 BAD_REQUEST = "invalid_request_error"
+TOKENS_MAX = 1_000_000_000
+"""Of one answer. A larger number is no number of tokens: it would not fit where it is kept, and its cost would be absurd."""
 FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.events import count
-from cohort.gateway.dialects.face import UNKNOWN, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Flow, Operation, Refused, Usage
 from cohort.gateway.dialects.messages_to_chat import translate
 from cohort.gateway.openai import Tail
 from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
@@ -18,6 +19,8 @@ VERSION = b"2023-06-01"
 """Of Anthropic's API, where the caller names none: the one that takes `temperature` and the like. From 2026-10-21 on it refuses them."""
 HEAD_BYTES = 4 << 10
 _FORWARDED = frozenset({b"anthropic-beta", b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id"})
+_STOPPED = re.compile(rb'\nevent: ?message_stop|"type": ?"message_stop"')
+"""Neither can stand in what the model writes: there a line end and a quotation mark are escaped."""
 _NAMES = {**dict.fromkeys(OUTPUT_TOKENS_NAMES, "max_tokens"), "stop": "stop_sequences"}
 """What a release's parameters are called at Anthropic, where that is another name."""
 
@@ -45,11 +48,11 @@ class MessagesTail(Tail):
 
     @property
     def done(self) -> bool:
-        return b"message_stop" in self._join()[-128:]
+        return _STOPPED.search(self._join()[-128:]) is not None
 
     @property
     def failed(self) -> bool:
-        return b"event: error" in self._join()
+        return b"\nevent: error" in self._join()
 
     def usage(self) -> Usage:
         return usage_in({**_usage_at(self._begun, self._begun.find(b'"usage"')), **_last_usage(self._join())})
@@ -100,7 +103,14 @@ def usage_in(usage: Mapping[str, Any]) -> Usage:
     if not usage:
         return UNKNOWN
     parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return Usage(sum(count(usage.get(part)) for part in parts), count(usage.get("output_tokens")))
+    return Usage(_sum([usage.get(part) for part in parts]), _sum([usage.get("output_tokens")]))
+
+
+def _sum(said: list[Any]) -> int | None:
+    """Not known when one of them is there and is no number of tokens."""
+    total = sum(count(value) for value in said)
+    known = total <= TOKENS_MAX and all(value is None or (type(value) is int and count(value) == value) for value in said)
+    return total if known else None
 
 
 def usage_of(body: bytes) -> Usage:

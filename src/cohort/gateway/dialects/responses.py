@@ -141,15 +141,13 @@ class ResponsesTail(Tail):
 
     @property
     def done(self) -> bool:
-        return (
-            b"event: response.completed" in self._join()
-            or b"event: response.incomplete" in self._join()
-            or bool(_USAGE.search(self._join()))
-        )
+        tail = self._join()
+        return b"\nevent: response.completed" in tail or b"\nevent: response.incomplete" in tail or bool(_USAGE.search(tail))
 
     @property
     def failed(self) -> bool:
-        return b"event: error" in self._join() or b"event: response.failed" in self._join()
+        tail = self._join()
+        return b"\nevent: error" in tail or b"\nevent: response.failed" in tail
 
     def usage(self) -> Usage:
         found = _USAGE.findall(self._join())

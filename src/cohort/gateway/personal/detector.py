@@ -6,6 +6,7 @@ imported when the first detector is made, which a gateway without shadow copies 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,10 @@ PATTERNS: Mapping[str, str] = {
 _SKIPPED = frozenset({"model", "role", "type", "id", "tool_call_id", "call_id", "previous_response_id"})
 """Fields that name things of the protocol: taking something out of them would change what is asked."""
 
+_ESCAPE = re.compile(rb'\\[bfnrt"/\\]')
+_ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=]*")
+"""An image or a file, and nothing beside it. Both are read in linear time: each of their steps has one way to go on."""
+
 
 class Detector:
     """Looks for some kinds. Thread-safe."""
@@ -50,8 +55,15 @@ class Detector:
         self._raw = re2.compile("|".join(PATTERNS[kind] for kind in wanted).encode() or b"[^\\x00-\\xff]", raw)
 
     def may_hold(self, body: bytes) -> bool:
-        """Whether the bytes of a JSON document may hold something; False is certain. Escaped letters are not looked through, so they may."""
-        return b"\\u" in body or self._raw.search(body) is not None
+        """Whether the bytes of a JSON document may hold something; False is certain. Letters written by their number are not looked through.
+
+        Of the other escapes only that they end what stands before them matters: `\\n1` begins a line with a digit, not a word with `n1`.
+        """
+        if b"\\" in body:
+            if b"\\u" in body:
+                return True
+            body = _ESCAPE.sub(b" ", body)
+        return self._raw.search(body) is not None
 
     def redact(self, text: str) -> tuple[str, dict[str, int]]:
         """The text with `[kind]` where something was, and how often each kind was found."""
@@ -78,8 +90,8 @@ class Detector:
         return value
 
     def _text(self, text: str, found: dict[str, int]) -> str:
-        if text.startswith("data:"):
-            return text  # an image or a file, encoded
+        if text.startswith("data:") and _ENCODED.fullmatch(text):
+            return text
         cleaned, more = self.redact(text)
         for kind, count in more.items():
             found[kind] = found.get(kind, 0) + count

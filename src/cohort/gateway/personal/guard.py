@@ -30,7 +30,8 @@ class PersonalGuard:
         Raises:
             Refused 400: there is some, and the release refuses it. The message names the kinds and repeats nothing.
         """
-        if not self.detector.may_hold(chat.body):
+        turn = chat.turn
+        if not self.detector.may_hold(chat.body) and (turn is None or not self.detector.may_hold(orjson.dumps(turn.messages))):
             return chat
         native, found = self.detector.redact_value(chat.native)
         fields, more = (native, {}) if chat.fields is chat.native else self.detector.redact_value(chat.fields)
@@ -42,7 +43,9 @@ class PersonalGuard:
         if self.way == REFUSE:
             words = f"the request holds what this service does not take: {', '.join(sorted(kinds))}"
             raise Refused(400, words, "personal_data_refused")
-        return replace(chat, body=orjson.dumps(native), native=native, fields=fields)
+        if turn is not None:  # what is kept of a conversation is what was asked, and goes upstream again with the next turn
+            turn = replace(turn, messages=self.detector.redact_value(turn.messages)[0])
+        return replace(chat, body=orjson.dumps(native), native=native, fields=fields, turn=turn)
 
 
 def guard_of(way: str, kinds: tuple[str, ...]) -> PersonalGuard | None:

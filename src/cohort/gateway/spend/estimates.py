@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cohort.gateway.contract import Price
-from cohort.gateway.dialects.face import Chat
+from cohort.gateway.dialects.face import TOKENS_MAX, Chat
+from cohort.gateway.rewriting import OUTPUT_TOKENS
 
 BYTES_PER_TOKEN_MIN = 2
 """Texts have three to four bytes a token; dense code and other scripts fewer. Half of that is a bound with few exceptions."""
@@ -17,25 +20,32 @@ OUTPUT_TOKENS_MAX = 4096
 ATTACHMENT_TOKENS = 2000
 """Reserved for a picture or a file; counted by the bytes of its text it would be a hundred times that."""
 WALKED_BYTES_MIN = 16 << 10
-_OUTPUT_NAMES = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+ANSWERS_MAX = 100_000
+"""More than any upstream takes, and few enough for the ledger's numbers."""
+_OUTPUT_NAMES = ("max_completion_tokens", "max_tokens")
+"""Of a chat completion, by which the caller sets the length. With several the longest counts: which one holds is the upstream's choice."""
+_ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=_-]*")
 
 
 def prompt_tokens_max(chat: Chat) -> int:
-    """A bound on what the caller sent."""
-    size = len(chat.body)
-    if size >= WALKED_BYTES_MIN and b";base64," in chat.body:
+    """A bound on what the caller sent. Pictures and files are in parts of their own; nothing else passes for one."""
+    size, attached = len(chat.body), _attachments(chat.fields.get("messages"))
+    if attached and size >= WALKED_BYTES_MIN and b";base64," in chat.body:
         size = _text_bytes(chat.fields)
-        return size // BYTES_PER_TOKEN_MIN + ATTACHMENT_TOKENS * chat.body.count(b";base64,")
-    return size // BYTES_PER_TOKEN_MIN
+    return size // BYTES_PER_TOKEN_MIN + ATTACHMENT_TOKENS * attached
 
 
 def output_tokens_max(chat: Chat, parameters: Mapping[str, Any]) -> int:
     """A bound on the answer: what the caller says, else the release, else a default; times the answers asked for."""
-    if not chat.operation.conversational and chat.operation.name != "completions":
+    fields = chat.fields
+    if chat.operation.conversational:
+        return _longest(fields, parameters) * _answers(fields)
+    if chat.operation.name != "completions":
         return 0
-    said = _first(chat.fields, parameters)
-    answers = chat.fields.get("n")
-    return said * (answers if type(answers) is int and 0 < answers <= 128 else 1)
+    prompts = fields.get("prompt")
+    several = isinstance(prompts, list) and any(isinstance(prompt, str | list) for prompt in prompts)
+    each = max(_answers(fields), _whole(fields.get("best_of")) or 1)
+    return _longest(fields, {}) * each * (len(prompts) if isinstance(prompts, list) and several else 1)
 
 
 def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int) -> int:
@@ -48,18 +58,37 @@ def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
     return round(body_bytes / BYTES_PER_TOKEN * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok)
 
 
-def _first(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
-    for source in (fields, parameters):
-        for name in _OUTPUT_NAMES:
-            value = source.get(name)
-            if type(value) is int and value > 0:
-                return value
-    return OUTPUT_TOKENS_MAX
+def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
+    """A release's length is set only where the caller names none, whatever the caller says it is."""
+    said = [fields[name] for name in _OUTPUT_NAMES if name in fields]
+    said = said or [parameters[name] for name in (*_OUTPUT_NAMES, OUTPUT_TOKENS) if name in parameters]
+    known = [whole for value in said if (whole := _whole(value)) is not None]
+    return max(known) if known else OUTPUT_TOKENS_MAX
+
+
+def _answers(fields: Mapping[str, Any]) -> int:
+    return min(_whole(fields.get("n")) or 1, ANSWERS_MAX)
+
+
+def _whole(value: Any) -> int | None:
+    """A number as lenient upstreams read it, `"7"` and `7.0` included; None for what is none, or not above 0."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return None
+    return math.ceil(min(value, TOKENS_MAX))
+
+
+def _attachments(messages: Any) -> int:
+    """Parts of messages that are no text."""
+    contents = [message.get("content") for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(isinstance(part, dict) and part.get("type") != "text" for part in parts)
 
 
 def _text_bytes(value: Any) -> int:
     """Bytes of the text in a request, without what is attached to it."""
     if isinstance(value, str):
-        return 0 if ";base64," in value[:200] else len(value.encode("utf-8", "replace"))
+        return 0 if value.startswith("data:") and _ENCODED.fullmatch(value) else len(value.encode("utf-8", "replace"))
     inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return sum(map(_text_bytes, inner))
