@@ -48,6 +48,14 @@ def test_the_first_release_makes_the_service_and_is_its_stable(registry, databas
         assert connection.execute(select(services.c.stable, services.c.revision)).one() == (release.digest, 1)
 
 
+def test_gateways_are_told_of_a_new_service_once_it_is_stored(database, clock):
+    seen = []
+    registry = SqlRegistry(database, clock, changed=lambda: seen.append([release.version for release in registry.list()]))
+    for version in ("4.1.0", "4.1.0", "4.2.0"):
+        registry.create(bundle(version=version), "alice")
+    assert seen == [["4.1.0"]]
+
+
 def test_a_later_release_leaves_stable_alone(registry, clock):
     first = registry.create(bundle(), "alice").release
     clock.advance(1)

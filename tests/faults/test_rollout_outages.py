@@ -129,6 +129,41 @@ def test_calls_in_flight_when_the_gateway_dies_are_lost_once(house):
     assert house.rollouts.replay(rollout.id).identical
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "assigned in an earlier batch"])
+def test_what_a_cache_answered_is_kept_and_is_in_no_evidence(house, together):
+    """A stable release that has served for long would seem the better one for its full cache alone."""
+    rollout = house.start(HALF)
+    ongoing = [one for number in range(1000, 1020) for one in house.gateway.assign("support", unit_name(number))]
+    if not together:
+        house.tick()
+    for one in ongoing:
+        one.cache = "l1"
+        house.gateway.end(one, latency_ms=0.1)
+    house.traffic(range(40), bad_every=7)
+    house.tick(2)
+    assert house.evidence(rollout.id).taken == 40
+    with house.store.database.read() as connection:
+        assert connection.execute(select(t.calls.c.cached, t.calls.c.result).where(t.calls.c.cached)).all() == [(True, "ok")] * 20
+    house.crash()
+    house.traffic(range(40, 60), bad_every=7)
+    house.tick(2)
+    assert house.evidence(rollout.id).taken == 60
+    assert house.rollouts.replay(rollout.id).identical
+
+
+def test_a_copy_of_a_call_that_a_cache_answered_is_half_a_pair(house):
+    rollout = house.start(SHADOW)
+    for number in range(1000, 1040):
+        for one in house.gateway.assign("support", unit_name(number)):
+            one.cache = "" if one.arm is Arm.SHADOW else "l1"
+            house.gateway.end(one, Result.UPSTREAM_ERROR if one.arm is Arm.SHADOW else Result.OK)
+    house.traffic(range(40))
+    house.tick(2)
+    assert house.rollout(rollout.id).state is State.RUNNING
+    assert house.rollouts.replay(rollout.id).identical
+    assert all(arm.calls_failed == 0 for arm in house.rollouts.show(rollout.id).arms if arm.arm == "stable")
+
+
 def test_an_outcome_that_never_comes_counts_as_timed_out_once_and_holds_the_evidence_no_longer(lone):
     rollout = lone.start(HALF)
     silent = lone.gateway.assign("support", unit_name(1000))

@@ -20,6 +20,8 @@ HIDDEN_INPUT = "hidden_input"
 """The type of a pydantic error whose input must not be shown."""
 _SECRETS = re.compile(r"(?i)key|secret|password|token$|authorization|credential")
 _NOT_FIELDS = ("function-", "tagged-union", "[key]")  # parts of pydantic's locations that nobody wrote
+_NOT_SECTIONS = frozenset({"model_type", "model_attributes_type", "dict_type"})
+_MESSAGES = {"too_short": "must not be empty", "string_too_short": "must not be empty"}
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -111,8 +113,10 @@ def _in_words(model: type[BaseModel], path: Path, problem: dict[str, Any]) -> tu
         return "unknown field", fix
     if kind == "missing":
         return "missing", f"Add `{path[-1]}`."
-    message = str(problem["msg"]).removeprefix("Value error, ")
     found = problem.get("input")
+    if kind in _NOT_SECTIONS:
+        return f"must be a section of fields{_shown(kind, path, found)}", f"Write it like `{path[-1]}: {{field: value}}`." if path else ""
+    message = _MESSAGES.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
     fix = str(problem.get("ctx", {}).get("hint") or _quoting(kind, path, found) or f"Correct `{dotted(path)}`.")
     return f"{message[:1].lower()}{message[1:]}{_shown(kind, path, found)}", fix
 

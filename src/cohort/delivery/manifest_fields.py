@@ -138,8 +138,8 @@ FlagValue = Annotated[Any, AfterValidator(_flag_value)]
 
 
 class PriceEntry(_Entry):
-    input_usd_per_mtok: Dollars = 0.0
-    output_usd_per_mtok: Dollars = 0.0
+    input_usd_per_mtok: Dollars
+    output_usd_per_mtok: Dollars
 
 
 class HttpRouteEntry(_Entry):

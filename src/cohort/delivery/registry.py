@@ -7,7 +7,7 @@ The digest in the row is recomputed from record and parts, and every other colum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -50,11 +50,12 @@ class Saving:
 
 
 class SqlRegistry:
-    """`delivery.face.Registry` on the database."""
+    """`delivery.face.Registry` on the database. `changed`: called once a new service is stored, so that gateways are told."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, changed: Callable[[], object] = lambda: None) -> None:
         self._database = database
         self._clock = clock
+        self._changed = changed
 
     def create(self, bundle: Bundle, actor: str) -> Created:
         """Validate, freeze and store; the first release of a service makes the service and is its stable.
@@ -73,7 +74,10 @@ class SqlRegistry:
             if row is not None:
                 return Created(self._existing(connection, row, manifest), False, False)
             became_stable = self._insert(connection, manifest, actor)
-            return Created(_load(connection, _row(connection, manifest.digest)), True, became_stable)
+            created = Created(_load(connection, _row(connection, manifest.digest)), True, became_stable)
+        if became_stable:
+            self._changed()
+        return created
 
     def list(self, service: str | None = None) -> Sequence[Release]:
         """Newest first, at most `LIST_MAX`. Raises RELEASE_DAMAGED when one of them is."""

@@ -111,9 +111,10 @@ class RolloutStore:
         return [_call(row) for row in _dicts(connection, query)]
 
     def calls_behind(self, connection: Connection, rollout_id: str, position: Key | None, limit: int | None = None) -> list[Call]:
-        """Completed calls after `position`, in the order of evidence."""
+        """Completed calls after `position`, in the order of evidence; without those that a cache answered."""
         order = (t.calls.c.at_us, t.calls.c.gateway, t.calls.c.epoch, t.calls.c.seq)
-        query = select(t.calls).where(t.calls.c.rollout_id == rollout_id, t.calls.c.result.is_not(None), t.calls.c.kind != "late")
+        taken = (t.calls.c.result.is_not(None), t.calls.c.kind != "late", t.calls.c.cached.is_not(True))
+        query = select(t.calls).where(t.calls.c.rollout_id == rollout_id, *taken)
         if position is not None:
             at_us, *rest = position
             later = or_(t.calls.c.at_us > at_us, and_(t.calls.c.at_us == at_us, tuple_(*order[1:]) > tuple_(*rest)))
@@ -133,6 +134,7 @@ class RolloutStore:
                 func.sum(_one_if(bad)).label("bad"),
             )
             .where(t.calls.c.rollout_id == rollout_id, t.calls.c.kind == "call", t.calls.c.result.is_not(None))
+            .where(t.calls.c.cached.is_not(True))
             .group_by(t.calls.c.arm, t.calls.c.unit)
             .subquery()
         )
@@ -338,11 +340,12 @@ def call_row(call: Call, *, late: bool = False) -> dict[str, Any]:
         "cost_usd_micro": call.cost_usd_micro,
         "score": call.score,
         "negative": call.negative,
+        "cached": call.answered_from_cache,
     }
 
 
 def _call(row: Mapping[str, Any]) -> Call:
-    body = {name: row[name] for name in row if name not in ("result", "arm", "kind")}
+    body = {name: row[name] for name in row if name not in ("result", "arm", "kind", "cached")}
     kind = "assigned" if row["result"] is None else row["kind"]
     result = Result(row["result"]) if row["result"] is not None else Result.OK
     return Call(kind=kind, service="", release="", arm=Arm(row["arm"]), result=result, **body)

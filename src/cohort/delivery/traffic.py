@@ -21,7 +21,7 @@ MinuteKey = tuple[str, str, int]
 @dataclass(slots=True)
 class Minute:
     """Traffic of one release in one minute. `units`: those first seen in it; `units_failed`: those that failed for the first time in it.
-    `latency` in microseconds, of calls that did not fail."""
+    `latency` in microseconds, of calls that did not fail and that no cache answered."""
 
     calls: int = 0
     failed: int = 0
@@ -42,7 +42,7 @@ class Minute:
         self.tokens_in += call.tokens_in or 0
         self.tokens_out += call.tokens_out or 0
         self.cost_usd_micro += call.cost_usd_micro or 0
-        if call.total_us is not None and not bad:
+        if call.total_us is not None and not bad and not call.answered_from_cache:
             self.latency.add(call.total_us)
 
     def row(self) -> dict[str, Any]:

@@ -198,6 +198,11 @@ class Call:
     attempts: int = 1  # asked of upstreams for this call, each try counted
     degraded: bool = False  # another route than the release's first answered
 
+    @property
+    def answered_from_cache(self) -> bool:
+        """It says what an earlier answer was like, and nothing of what the release would say now."""
+        return self.cache not in ("", "none")
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

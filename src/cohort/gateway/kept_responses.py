@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 
@@ -79,11 +80,27 @@ class KeptResponses:
         return self._find(response_id) is not None and self._drop(response_id)
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit; how many there were."""
+        """Forget every response of a unit; how many there were.
+
+        Raises:
+            CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.
+        """
+        try:
+            names = [name for name in os.listdir(self._directory) if name.endswith((f".{unit}", f".{unit}.new"))]
+            for name in names:
+                (self._directory / name).unlink(missing_ok=True)
+        except FileNotFoundError:  # nothing was ever kept
+            return 0
+        except OSError as error:
+            raise CohortError(
+                "CACHE_NOT_ERASED",
+                f"not every kept response could be erased: {os.strerror(error.errno or 0)}",
+                retry=Retry.SAFE,
+                hint="Ask again once it works.",
+            ) from error
         self._scanned_s = -RESCAN_S
         self._scan()
-        found = [response_id for response_id, file in self._files.items() if file.name.endswith(f".{unit}")]
-        return sum(self._drop(response_id) for response_id in found)
+        return sum(not name.endswith(".new") for name in names)
 
     def _find(self, response_id: str) -> _File | None:
         if response_id not in self._files:

@@ -201,6 +201,7 @@ calls = Table(
     Column("cost_usd_micro", BigInteger, nullable=True),
     Column("score", Float, nullable=True),
     Column("negative", Boolean, nullable=False),
+    Column("cached", Boolean, nullable=True),  # true: answered from a cache, and in no evidence
     PrimaryKeyConstraint("rollout_id", "at_us", "gateway", "epoch", "seq", "kind", "arm"),
 )
 Index("ix_calls_open", calls.c.rollout_id, sqlite_where=text("result IS NULL"), postgresql_where=text("result IS NULL"))

@@ -141,6 +141,8 @@ def test_another_prompt_is_another_release_whatever_its_file_is_called():
         ("timeout_s: 60", "timeout_s: 1h", "support.yaml:12: limits.timeout_s: input should be a valid number", "limits.timeout_s"),
         ("risk_max_auto: 0.3", "risk_max_auto: 1.3", "support.yaml:11: autonomy.risk_max_auto", "autonomy.risk_max_auto"),
         ("input_usd_per_mtok: 2.5", "input_usd_per_mtok: -1", "support.yaml:5: routes.main.price.input_usd_per_mtok", "Correct"),
+        ("input_usd_per_mtok: 2.5, ", "", "support.yaml:5: routes.main.price.input_usd_per_mtok: missing", "Add `input_usd_per_mtok`."),
+        ("{timeout_s: 60, budget_usd_per_day: 50}", "true", "support.yaml:12: limits: must be a section of fields", "limits: {field: value}"),
         ("model: small", "modell: small", "support.yaml:6: routes.backup.modell: unknown field", "Did you mean `model`?"),
         ("[files.read, terminal.run]", "[a, a]", "support.yaml:9: tools: `a` is given twice", "Keep one"),
         ("[files.read, terminal.run]", '["a b"]', "support.yaml:9: tools[0]: not a name", "letters"),

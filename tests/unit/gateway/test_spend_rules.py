@@ -168,3 +168,33 @@ def test_a_refused_rate_gives_the_budget_back(clock: ManualClock, tmp_path: Path
     assert place.allowances.holds == 0
     assert place.allowances.report()[0]["held"] == 0
     place.allowances.close()
+
+
+def refusal(place: Place, **fields: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        place.allowances.reserve(place.begin(), chat(**fields), {})
+    assert caught.value.status == 402
+    return caught.value.message
+
+
+def test_a_call_that_a_budget_does_not_have_is_told_what_would_help(clock: ManualClock, tmp_path: Path) -> None:
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 500}))
+    words = refusal(place, max_tokens=1000)
+    assert "this call may cost $0.0" in words
+    assert "the budget of $0.0005 for all calls per day does not have: $0.0000 spent" in words
+    assert "a smaller `max_tokens` holds less; a new day begins in " in words
+    ongoing = place.begin()
+    place.allowances.reserve(ongoing, chat(max_tokens=1), {})
+    ongoing.cost_usd_micro, ongoing.usage = 0, type(ongoing.usage)(50, 50)
+    place.recorder.end(ongoing)
+    assert "max_tokens" not in refusal(place, max_tokens=1)
+    place.allowances.close()
+
+
+def test_a_price_that_is_missing_is_named_by_its_route(clock: ManualClock, tmp_path: Path) -> None:
+    made = table(1, [release("well", "http://127.0.0.1:1/v1")])
+    body = {**made, "budgets": [{"scope": "all", "name": "", "usd_micro": 500}]}
+    place = Place(tmp_path, clock, decode_table(json.dumps(body).encode()))
+    target = place.begin().target
+    assert f"route {target.route} of release {target.version} costs is not known: write `routes.{target.route}.price`" in refusal(place)
+    place.allowances.close()

@@ -15,7 +15,19 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
-from cohort.gateway.spend.rules import DAY_US, UNBILLED, Rules, Withheld, account, bound, charged, exceeded, given_up, limits_of
+from cohort.gateway.spend.rules import (
+    DAY_US,
+    UNBILLED,
+    Rules,
+    Withheld,
+    account,
+    bound,
+    charged,
+    exceeded,
+    given_up,
+    limits_of,
+    price_unknown,
+)
 
 if TYPE_CHECKING:
     from cohort.gateway.records import Ongoing
@@ -91,7 +103,10 @@ class Allowances:
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
             hedged = ongoing.target.reliability.hedge_after_s is not None
-            reserved.hold = self._hold(limits, bound(targets, tokens_in, tokens_out, hedged=hedged), ongoing.target.timeout_s)
+            amount = bound(targets, tokens_in, tokens_out, hedged=hedged)
+            if amount is None:
+                raise price_unknown(targets)
+            reserved.hold = self._hold(limits, amount, ongoing.target.timeout_s)
         if per_minute is not None and caller is not None:
             try:
                 self._take(
@@ -172,10 +187,7 @@ class Allowances:
 
     # --- parts -----------------------------------------------------------------------------------------------------------------
 
-    def _hold(self, limits: Sequence[Limit], amount: int | None, timeout_s: float) -> Hold:
-        if amount is None:
-            words = "a budget applies and the price of this model is not known; set `price` in the route of the release"
-            raise Withheld(402, words, "price_unknown", kind="insufficient_quota")
+    def _hold(self, limits: Sequence[Limit], amount: int, timeout_s: float) -> Hold:
         ledger = self._opened()
         try:
             return ledger.reserve(limits, amount, timeout_s + LIFE_MARGIN_S)

@@ -53,14 +53,14 @@ def limits_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], no
     key = caller.key if caller is not None else None
     found = []
     if key is not None and key.budget_usd_micro_per_day is not None:
-        found.append(Limit(account("key", key.id, day), key.budget_usd_micro_per_day, f"the key `{key.name}`, per day"))
+        found.append(Limit(account("key", key.id, day), key.budget_usd_micro_per_day, f"the key `{key.name}` per day"))
     if rules.releases and (most := rules.releases.get(ongoing.target.digest)) is not None:
-        found.append(Limit(account("release", ongoing.target.digest, day), most, f"release {ongoing.target.version}, per day"))
+        found.append(Limit(account("release", ongoing.target.digest, day), most, f"release {ongoing.target.version} per day"))
     for scope, budgets in rules.budgets.items():
         name = _whose(scope, ongoing, headers)
         most_of = budgets.get(name, budgets.get(EACH)) if name is not None else None
         if most_of is not None and name is not None:
-            told = "all calls, per day" if scope is Scope.ALL else f"{scope.value} `{name}`" + ("" if scope is Scope.RUN else ", per day")
+            told = "all calls per day" if scope is Scope.ALL else f"{scope.value} `{name}`" + ("" if scope is Scope.RUN else " per day")
             passing = scope in (Scope.RUN, Scope.AGENT) and name not in budgets
             found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, passing))
     return found
@@ -109,6 +109,14 @@ def bound(targets: Sequence[Target], tokens_in: int, tokens_out: int, *, hedged:
     return sum(bounds) if hedged else max(bounds)
 
 
+def price_unknown(targets: Sequence[Target]) -> Refused:
+    """What the caller is told where `bound` is None."""
+    target = next(target for target in targets if target.price is None)
+    place = f"route {target.route} of release {target.version}"
+    words = f"a budget applies, and what a call by {place} costs is not known: write `routes.{target.route}.price` into a release"
+    return Withheld(402, words, "price_unknown", kind="insufficient_quota")
+
+
 def charged(ongoing: Ongoing, body_bytes: int, events: int, tokens_out_max: int) -> int:
     """What a call is taken to have cost whose usage nobody said; `events`: pieces of a streamed answer."""
     price: Price | None = ongoing.target.price
@@ -126,8 +134,9 @@ def given_up(ongoing: Ongoing, body_bytes: int) -> int:
 def exceeded(error: Exceeded, amount: int, now_us: int) -> Refused:
     """What the caller is told."""
     most, spent, held = (value / 1e6 for value in (error.limit.most, error.spent, error.held))
-    left = f"{spent:.4f} spent, {held:.4f} held by calls under way, this call may cost {amount / 1e6:.4f}"
+    left = f"${spent:.4f} spent, ${held:.4f} held by calls under way"
+    smaller = "; a smaller `max_tokens` holds less" if error.spent < error.limit.most else ""
     until = f"; a new day begins in {(DAY_US - now_us % DAY_US) // 1_000_000} s" if error.limit.told.endswith("per day") else ""
-    words = f"the budget of ${most:g} for {error.limit.told} is used up: {left}{until}"
+    words = f"this call may cost ${amount / 1e6:.4f}, which the budget of ${most:g} for {error.limit.told} does not have: {left}{smaller}{until}"
     kind = Refused if error.limit.name.startswith("release\0") else Withheld
     return kind(402, words, "budget_exceeded", kind="insufficient_quota")

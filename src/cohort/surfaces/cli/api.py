@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,7 @@ class Api:
         repeat: bool = True,
     ) -> Any:
         said = {name: value for name, value in (query or {}).items() if value is not None}
+        _refuse_no_numbers(body)
         deadline_s = time.monotonic() + (AGAIN_WITHIN_S if self._local else 0.0)
         while True:
             try:
@@ -158,6 +160,18 @@ class Api:
             retry=Retry.CHECK_FIRST,
             hint="Look at what it was about before you repeat; `cohort audit tail` says what was done.",
         )
+
+
+def _refuse_no_numbers(body: Any, field: str = "") -> None:
+    """Options take `nan` and `inf` for numbers; JSON has neither. Errors: FIELD_INVALID, with the field."""
+    if isinstance(body, float) and not math.isfinite(body):
+        raise CohortError("FIELD_INVALID", f"{field}: {body} is no number", field=field, hint="Write a number, such as 2.5.")
+    if isinstance(body, Mapping):
+        for name, value in body.items():
+            _refuse_no_numbers(value, f"{field}.{name}" if field else str(name))
+    elif isinstance(body, list):
+        for place, value in enumerate(body):
+            _refuse_no_numbers(value, f"{field}[{place}]")
 
 
 def part(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import click
@@ -67,13 +68,23 @@ def restore(session: Session, flag: str, prefix: bool, reason: str) -> int:
 def _change(session: Session, verb: str, flag: str, prefix: bool, reason: str) -> int:
     from cohort.surfaces.cli.api import Api
 
-    done = Api(session).post(f"/flags/{verb}", {"flag": flag, "prefix": prefix, "reason": reason})
+    api = Api(session)
+    done = api.post(f"/flags/{verb}", {"flag": flag, "prefix": prefix, "reason": reason})
     if session.json:
         session.data(done)
     else:
         _show(session, done["items"])
+        if verb == "kill" and not prefix:
+            _note_misspelt(session, flag, api.get("/flags")["gateway"])
         session.say("The gateway confirms this." if done["confirmed"] else f"Not confirmed by the gateway yet: {done['detail']}")
     return Exit.DONE if done["confirmed"] else Exit.UNKNOWN
+
+
+def _note_misspelt(session: Session, flag: str, known: dict[str, str]) -> None:
+    """Releases have flags of their own, so any name may be killed; one that is nearly the gateway's is more likely a slip."""
+    near = difflib.get_close_matches(flag, known, n=1)
+    if flag not in known and near:
+        session.say(f"note: the gateway itself has no flag {flag}; did you mean `cohort flag kill {near[0]}`?")
 
 
 def _show(session: Session, kills: list[dict[str, Any]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,9 @@ from cohort.base.errors import Exit
 from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
+
+if TYPE_CHECKING:
+    from cohort.surfaces.cli.api import Api
 
 SCOPES = ("all", "team", "service", "agent", "run")
 DAY_US = 86_400_000_000
@@ -55,11 +59,13 @@ def create(session: Session, /, name: str, expires_days: float | None, **terms: 
         "tokens_per_minute": terms["tpm"],
         "expires_us": None if expires_days is None else SystemClock().now_us() + int(expires_days * DAY_US),
     }
-    made = Api(session).post("/gateway/keys", body)
+    api = Api(session)
+    made = api.post("/gateway/keys", body)
     if session.json:
         session.data(made)
     else:
-        session.say(f"{made['client']['id']} for {name}; shown this once:")
+        _note_unknown(session, api, body["services"])
+        session.say(f"key {made['client']['id']} for {name}; its text is shown this once:")
         session.text(made["text"])
     return Exit.DONE
 
@@ -109,7 +115,11 @@ def set_(session: Session, scope: str, name_and_usd: tuple[str, ...]) -> int:
         raise click.UsageError(f"{usd!r} is not an amount of dollars") from error
     if len(name) != (0 if scope == "all" else 1):
         raise click.UsageError("give one NAME and the amount; for `all` only the amount")
-    return _show_budgets(session, Api(session).post("/gateway/budgets", {"scope": scope, "name": "".join(name), "usd": amount}))
+    api = Api(session)
+    page = api.post("/gateway/budgets", {"scope": scope, "name": "".join(name), "usd": amount})
+    if scope == "service" and not session.json:
+        _note_unknown(session, api, [each for each in name if each != "*"])
+    return _show_budgets(session, page)
 
 
 @budget.command("list", epilog=examples("cohort gateway budget list"))
@@ -134,12 +144,22 @@ def remove(session: Session, scope: str, name: str) -> int:
     return _show_budgets(session, Api(session).post("/gateway/budgets/remove", {"scope": scope, "name": name}))
 
 
+def _note_unknown(session: Session, api: Api, services: Iterable[str]) -> None:
+    """A service may be made later than its keys and budgets; one that was misspelt never is."""
+    known = {item["name"] for item in api.get("/services")["items"]}
+    for name in services:
+        if name not in known:
+            session.say(f"note: there is no service {name} yet; `cohort service list` shows those there are")
+
+
 def _show_keys(session: Session, page: dict[str, list[dict[str, Any]]]) -> int:
+    from cohort.base.clock import SystemClock
     from cohort.surfaces.cli.render import moment, table
 
     if session.json:
         session.data(page)
         return Exit.DONE
+    now_us = SystemClock().now_us()
     rows = [
         (
             item["id"],
@@ -148,12 +168,23 @@ def _show_keys(session: Session, page: dict[str, list[dict[str, Any]]]) -> int:
             item["terms"]["team"] or "-",
             _limits(item["terms"]),
             moment(int(item["created_us"])),
-            "revoked" if item["revoked_us"] else "active",
+            _state(item, now_us),
         )
         for item in page["items"]
     ]
     table(session, ("key", "name", "services", "team", "limits", "made", "state"), rows)
     return Exit.DONE
+
+
+def _state(key: dict[str, Any], now_us: int) -> str:
+    expires_us = key["terms"]["expires_us"]
+    if key["revoked_us"]:
+        return "revoked"
+    if expires_us is None:
+        return "active"
+    from cohort.surfaces.cli.render import moment
+
+    return f"active until {moment(expires_us)}" if expires_us > now_us else f"expired {moment(expires_us)}"
 
 
 def _limits(terms: dict[str, Any]) -> str:

@@ -107,15 +107,15 @@ def read_bundle(file: Path) -> dict[str, Any]:
 
     manifest = _read(file, str(file))
     folder = file.absolute().parent
-    files = {name: _read(_inside(folder, name, file), f"{file} names {name}: it") for name in files_named(manifest, str(file))}
+    files = {name: _read(_inside(folder, name, file), f"{file}: prompt: {name}") for name in files_named(manifest, str(file))}
     return {"source": str(file), "manifest": manifest, "files": files}
 
 
 def _inside(folder: Path, name: str, manifest: Path) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        what = f"{manifest} names {name}, which is outside {folder}"
-        raise CohortError("DOCUMENT_INVALID", what, field=name, hint="Keep the files of a release in or below the manifest's folder.")
+        what = f"{manifest}: prompt: {name} is outside {folder}"
+        raise CohortError("DOCUMENT_INVALID", what, field="prompt", hint="Keep the files of a release in or below the manifest's folder.")
     return path
 
 
