@@ -15,6 +15,7 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 
@@ -40,6 +41,7 @@ class KeptResponses:
         self._limits = limits
         self._clock = clock
         self._log = log
+        self._erased = Erased(clock)
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._bytes = 0
         self._scanned_s = -RESCAN_S
@@ -58,8 +60,13 @@ class KeptResponses:
             return None
         return value if isinstance(value, dict) else None
 
-    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None:
-        """Keep one. What cannot be kept is said in the log; the caller gets its answer all the same."""
+    def keep(
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], asked_us: int
+    ) -> None:
+        """Keep one, unless its unit was erased since it was asked for. What cannot be kept is said in the log; the caller gets its answer."""
+        age_s = max(self._clock.now_us() - asked_us, 0) / 1e6
+        if self._erased.since(unit, self._clock.monotonic_s() - age_s):
+            return
         data = orjson.dumps({"unit": unit, "owner": owner, "messages": messages, "response": response})
         if len(data) > self._limits.response_bytes_max:
             self._log.seldom("response_not_kept", reason="larger than response_bytes_max")
@@ -80,11 +87,12 @@ class KeptResponses:
         return self._find(response_id) is not None and self._drop(response_id)
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit; how many there were.
+        """Forget every response of a unit, those in flight included; how many there were.
 
         Raises:
             CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.
         """
+        self._erased.add(unit)
         try:
             names = [name for name in os.listdir(self._directory) if name.endswith((f".{unit}", f".{unit}.new"))]
             for name in names:

@@ -28,7 +28,7 @@ def made(folder: Path, clock: ManualClock, **limits: Any) -> tuple[KeptResponses
 
 
 def keep(kept: KeptResponses, number: int, unit: str = UNIT, text: str = "") -> None:
-    kept.keep(name(number), unit, "owner", MESSAGES, {"id": name(number), "text": text})
+    kept.keep(name(number), unit, "owner", MESSAGES, {"id": name(number), "text": text}, asked_us=1 << 62)
 
 
 def touch(folder: Path, clock: ManualClock) -> None:
@@ -102,3 +102,16 @@ def test_a_deleted_response_is_gone(tmp_path: Path, number: int) -> None:
     keep(kept, 1)
     assert kept.delete(name(number)) is (number == 1)
     assert not kept.delete(name(1)) or number == 2
+
+
+def test_a_response_in_flight_when_its_person_was_erased_is_not_kept(tmp_path: Path) -> None:
+    clock = ManualClock()
+    kept, _ = made(tmp_path, clock)
+    asked_us = clock.now_us()
+    clock.advance(1)
+    kept.erase(UNIT)
+    clock.advance(1)
+    kept.keep(name(1), UNIT, "owner", MESSAGES, {}, asked_us)
+    kept.keep(name(2), OTHER, "owner", MESSAGES, {}, asked_us)
+    kept.keep(name(3), UNIT, "owner", MESSAGES, {}, clock.now_us())
+    assert [number for number in (1, 2, 3) if kept.get(name(number))] == [2, 3]

@@ -31,7 +31,11 @@ class Memory(Protocol):
         """What was kept."""
         ...
 
-    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None: ...
+    def keep(
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], asked_us: int
+    ) -> None:
+        """`asked_us`: when its call was assigned."""
+        ...
 
 
 class ResponsesVoice(OpenAIVoice):
@@ -59,7 +63,7 @@ class ResponsesVoice(OpenAIVoice):
     def _keep(self, chat: Chat, turn: Turn, said: Said) -> None:
         if turn.keep and not chat.shadow:
             messages = [*turn.messages, message_of(said)]
-            self._memory.keep(turn.response_id, chat.unit, chat.owner, messages, ended(chat, turn, said))
+            self._memory.keep(turn.response_id, chat.unit, chat.owner, messages, ended(chat, turn, said), chat.at_us)
 
 
 class ResponsesOverChat:
