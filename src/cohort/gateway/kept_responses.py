@@ -20,6 +20,9 @@ from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 
 _NAME = re.compile(r"(resp_[0-9a-f]{32})\.([0-9a-f]{32})")
+_UNFINISHED = re.compile(r"resp_[0-9a-f]{32}\.[0-9a-f]{32}\.new")
+UNFINISHED_S = 60.0
+"""A file that is still not in its place after so long was being written when its process was killed."""
 RESCAN_S = 1.0
 """Another worker's responses are looked for at most this often."""
 
@@ -122,14 +125,25 @@ class KeptResponses:
             return
         self._scanned_s = now_s
         try:
-            with os.scandir(self._directory) as entries:
-                found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+            with os.scandir(self._directory) as scanned:
+                entries = list(scanned)
+            found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+            self._tidy(entries)
         except OSError:  # nothing is kept yet; that nothing can be is said when something is to be
             found = []
         files = sorted(((name, file) for name, file in found if file is not None), key=lambda pair: pair[1].at_s)
         self._files = OrderedDict(files)
         self._bytes = sum(file.bytes for file in self._files.values())
         self._evict()
+
+    def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
+        oldest_s = self._now_s() - UNFINISHED_S
+        try:
+            for entry in entries:
+                if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
+                    (self._directory / entry.name).unlink(missing_ok=True)
+        except OSError as error:  # the next look finds it again
+            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
 
     def _evict(self) -> None:
         limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s
@@ -153,9 +167,13 @@ class KeptResponses:
     def _write(self, path: Path, data: bytes) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         fresh = path.with_name(f"{path.name}.new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
-            file.write(data)
-        fresh.replace(path)
+        try:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
+                file.write(data)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
     def _now_s(self) -> float:
         return self._clock.now_us() / 1e6
