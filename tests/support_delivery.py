@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import support_views as views
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import KeyId, ReleaseDigest, RolloutId
+from cohort.delivery.cache_state import BandCounts, CacheState, Held, Person, SemanticCounts
+from cohort.delivery.cache_views import CacheView, Erasure, StoreErased, cache_figures
 from cohort.delivery.face import Act, Bundle, Created, Start
 from cohort.delivery.model import (
     FlagKill,
@@ -30,6 +32,7 @@ from cohort.delivery.model import (
 from cohort.delivery.routing_fit import Fit
 from cohort.delivery.routing_rules import Suggestion, WhatIf, rate
 from cohort.delivery.routing_views import BucketView, RoutingReplay, RoutingView, Target
+from cohort.gateway.contract_cache import CachePolicy, SemanticPolicy
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
@@ -408,6 +411,46 @@ class MemoryRouting:
         return RoutingPolicy("big", "small")
 
 
+class MemoryCaches:
+    """Of `support` alone. `other`: false hits among 200 drawn. `stuck`: a store cannot be erased. `away`: the gateway does not answer."""
+
+    def __init__(self) -> None:
+        self.other = 1
+        self.stuck = self.away = False
+        self.erased: list[tuple[Person, str]] = []
+
+    def keeps(self, service: str) -> bool:
+        return service == "support"
+
+    def view(self, service: str) -> CacheView:
+        if service != "support":
+            raise CohortError("NOT_FOUND", f"there is no service {service}", hint="See `cohort service list`.")
+        policy = CachePolicy(disk=True, semantic=SemanticPolicy())
+        bands = (
+            BandCounts(0.0, 300, 120, 250, 6, self.other),
+            BandCounts(0.9, 200, 90, 240, 1, 0),
+            BandCounts(0.95, 100, 80, 150, 0, 0),
+            BandCounts(0.99, 60, 60, 90, 0, 0),
+        )
+        sample = {"same": 196 - self.other, "unclear": 4, "other": self.other}
+        counts = SemanticCounts(2000, 350, 310, 3, {"numbers": 40, "polarity": 12}, sample, bands)
+        answered = {"l1": 1800, "l3": 120, "l4": 350, "miss": 1650, "bypass": 90}
+        held = {"l1": Held(812, 1_900_000, 4), "l3": Held(2400, 3_100_000), "l4": Held(700, 9_400_000)}
+        figures = cache_figures(service, policy, CacheState({service: answered}, held, {service: counts}))
+        silent = ("worker 1: out of reach",) if self.away else ()
+        return CacheView(service, "rel_1", policy, ("cache.semantic",), 1 - self.away, silent, None if self.away else figures)
+
+    def erase(self, person: Person, actor: str) -> Erasure:
+        assert actor
+        assert (person.unit is None) != (person.subject is None)
+        self.erased.append((person, actor))
+        if self.stuck:
+            rows = [StoreErased(1, "cache", 3, ""), StoreErased(1, "responses", None, "the directory cannot be read")]
+            said = [asdict(row) for row in rows]
+            raise CohortError("CACHE_NOT_ERASED", "1 of 2 stores did not", retry=Retry.SAFE, hint="Ask again.", stores=said)
+        return Erasure(person.unit or "ab" * 16, (StoreErased(1, "cache", 3, ""), StoreErased(1, "responses", 2, "")))
+
+
 @dataclass(slots=True)
 class House:
     """Everything a test turns: hand `control` to the app."""
@@ -419,6 +462,7 @@ class House:
     kernel: Kernel
     flags: MemoryFlags
     routing: MemoryRouting
+    caches: MemoryCaches
     control: ControlFace
 
 
@@ -441,7 +485,7 @@ def house(rollouts: Sequence[RolloutView] | None = None, services: Sequence[Serv
     )
     clock = ManualClock(views.NOW_US)
     kernel = Kernel().populated()
-    flags, routing = MemoryFlags(), MemoryRouting()
-    rooms = (kernel.face, flags, *late_rooms(clock), routing)
+    flags, routing, caches = MemoryFlags(), MemoryRouting(), MemoryCaches()
+    rooms = (kernel.face, flags, *late_rooms(clock), routing, caches)
     control = ControlFace(registry, memory, access, clock, lambda: tuple(parts), lambda: Ingest(20_115, 0.4, 3, 512), *rooms)
-    return House(registry, memory, access, parts, kernel, flags, routing, control)
+    return House(registry, memory, access, parts, kernel, flags, routing, caches, control)

@@ -15,6 +15,7 @@ import orjson
 
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
+from cohort.delivery.cache_state import CacheState, Forgotten, Held, Keeping, Person
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.evidence import Evidence
@@ -26,12 +27,13 @@ from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.assignment import is_shadowed
-from cohort.gateway.contract import Arm, Batch, Cursor, GatewayState, Result, RoutingTable, decode_batch, decode_table, encode
+from cohort.gateway.contract import Arm, Batch, Cursor, GatewayState, Result, RoutingTable, decode_batch, decode_table, encode, pseudonym
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.table import Snapshot, compile_table
 from cohort.storage.database import Database
 from manifest_texts import bundle
+from support_gateway import UNIT_KEY
 
 SEGMENT_RECORDS = 64
 OPERATOR = Act("alice", "a test")
@@ -83,6 +85,9 @@ class MemoryGateway:
         self.snapshot: Snapshot | None = None
         self.acknowledged = Cursor(1, 0)
         self.pulls = 0
+        self.kept: dict[Keeping, list[str]] = {store: [] for store in Keeping}  # whose answers
+        self.stuck: set[Keeping] = set()  # stores that cannot be erased
+        self.answered: dict[str, int] = {}  # calls of `support`, by what answered
         self._handed_out = {Cursor(), Cursor(1, 0)}
         self._begin()
 
@@ -139,6 +144,22 @@ class MemoryGateway:
         assert upto >= self.acknowledged, f"acknowledgement goes back from {self.acknowledged} to {upto}"
         self.acknowledged = max(self.acknowledged, upto)
         self.fuse.step("acknowledged")
+
+    def cache(self) -> CacheState:
+        self._answer("cache")
+        held = {"l1": Held(len(self.kept[Keeping.CACHE])), "l3": Held(), "l4": Held()}
+        return CacheState({"support": dict(self.answered)} if self.answered else {}, held, {})
+
+    def erase(self, store: Keeping, person: Person) -> Forgotten:
+        self._answer("erase")
+        assert (person.unit is None) != (person.subject is None), person
+        if store in self.stuck:
+            raise CohortError("CACHE_NOT_ERASED", f"the {store.value} cannot be erased", retry=Retry.SAFE, hint="Ask again.")
+        unit = person.unit or pseudonym(bytes.fromhex(UNIT_KEY), str(person.subject))
+        before = len(self.kept[store])
+        self.kept[store] = [each for each in self.kept[store] if each != unit]
+        self.fuse.step("erased")
+        return Forgotten(unit, before - len(self.kept[store]))
 
     def refuse(self, *_: Any) -> Any:
         """What any method of the port may do."""

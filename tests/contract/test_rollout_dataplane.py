@@ -10,11 +10,12 @@ import pytest
 
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
+from cohort.delivery.cache_state import Forgotten, Keeping, Person
 from cohort.delivery.dataplane_http import HttpDataPlane
 from cohort.delivery.ports import DataPlane
-from cohort.gateway.contract import Arm, Call, Cursor, ReleaseRoute, Result, Route, RoutingTable, ServiceRoute, Split
+from cohort.gateway.contract import Arm, Call, Cursor, ReleaseRoute, Result, Route, RoutingTable, ServiceRoute, Split, pseudonym
 from support_engine import MemoryGateway
-from support_gateway import TOKEN, GatewayProcess
+from support_gateway import TOKEN, UNIT_KEY, GatewayProcess
 
 
 class Memory:
@@ -165,6 +166,21 @@ def test_it_says_when_a_unit_last_got_the_candidate(side, nobody):
     assert dict(side.plane.state().last_candidate_us) == {"ro_1": newest}
 
 
+def test_it_says_what_its_caches_hold(side, nobody):
+    side.plane.push(table(1, nobody))
+    side.calls("a")
+    state = side.plane.cache()
+    assert {tier: held.entries for tier, held in state.held.items()} == {"l1": 0, "l3": 0, "l4": 0}
+    assert (state.answered, state.semantic) == ({}, {})
+
+
+@pytest.mark.parametrize("store", Keeping)
+def test_it_forgets_a_person_by_name_or_by_pseudonym(side, store):
+    by_name = side.plane.erase(store, Person(subject="anna"))
+    assert by_name == Forgotten(pseudonym(bytes.fromhex(UNIT_KEY), "anna"), 0)
+    assert side.plane.erase(store, Person(unit=by_name.unit)) == by_name
+
+
 def test_a_gateway_out_of_reach_is_an_error_that_may_be_repeated(side, nobody):
     side.plane.push(table(1, nobody))
     side.vanish()
@@ -173,6 +189,9 @@ def test_a_gateway_out_of_reach_is_an_error_that_may_be_repeated(side, nobody):
         lambda: side.plane.push(table(2, nobody)),
         lambda: side.plane.pull(Cursor(), records_max=10, wait_ms=0),
         lambda: side.plane.acknowledge(Cursor(1, 0)),
+        side.plane.cache,
+        lambda: side.plane.erase(Keeping.CACHE, Person(subject="anna")),
+        lambda: side.plane.erase(Keeping.RESPONSES, Person(subject="anna")),
     )
     for ask in asks:
         with pytest.raises(CohortError) as caught:

@@ -19,6 +19,7 @@ from cohort.base.ids import ReleaseDigest
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
 from cohort.delivery.accounts import Accounts, Recent
+from cohort.delivery.caches import Caches
 from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
@@ -36,6 +37,7 @@ from cohort.delivery.rollouts import SqlRollouts
 from cohort.delivery.routing_adapter import RoutingAdapter
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.contract import ReleaseRoute
+from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.kernel.access import Access, Role, fingerprint
 from cohort.storage.database import Database, open_database
@@ -59,6 +61,7 @@ class Control:
     rollouts: SqlRollouts
     flags: SqlFlags
     routing: RoutingAdapter
+    caches: Caches
     controller: Controller
     reconciler: Reconciler
     planes: list[HttpDataPlane]
@@ -158,10 +161,11 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
     routing = RoutingAdapter(store, routes.policy, lambda: reconciler.state, clock, kernel.note)
+    caches = Caches(store, routes.cache, planes, kernel.note)
     stop = threading.Event()
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
-    rooms = (database, registry, rollouts, flags, routing, controller, reconciler, planes, access, clients, accounts, kernel)
+    rooms = (database, registry, rollouts, flags, routing, caches, controller, reconciler, planes, access, clients, accounts, kernel)
     return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop))
 
 
@@ -198,13 +202,21 @@ class _Routes:
 
     def policy(self, digest: str) -> RoutingPolicy | None:
         """How a release chooses between two of its routes; None when it does not, or cannot be read."""
+        route = self._readable(digest)
+        return route.routing if route is not None else None
+
+    def cache(self, digest: str) -> CachePolicy | None:
+        """Whose answers a release keeps; None when it keeps none, or cannot be read."""
+        route = self._readable(digest)
+        return route.cache if route is not None else None
+
+    def _readable(self, digest: str) -> ReleaseRoute | None:
         try:
-            route = self(digest)
+            return self(digest)
         except CohortError as error:
             if error.code != "RELEASE_DAMAGED":
                 raise
             return None
-        return route.routing if route is not None else None
 
 
 def _import_keys(access: Access, config: Mapping[str, Any]) -> None:

@@ -9,10 +9,14 @@ import orjson
 
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.accounts import Balance
+from cohort.delivery.cache_state import CacheState, Forgotten, Keeping, Person, cache_state
 from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable, decode_batch, decode_state, encode
 
 CONNECT_S = 1.0
 ANSWER_S = 5.0
+ERASE_S = 30.0
+"""For a gateway to look through everything it keeps on disk."""
+PROBLEM = "application/problem+json"
 
 
 class HttpDataPlane:
@@ -41,6 +45,19 @@ class HttpDataPlane:
         """What the budgets in force have left."""
         return [Balance(**entry) for entry in orjson.loads(self._call("GET", "/-/spending"))["items"]]
 
+    def cache(self) -> CacheState:
+        answer = self._call("GET", "/-/cache")
+        try:
+            return cache_state(orjson.loads(answer))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _unavailable(f"GET /-/cache was answered with what is no state of caches: {type(error).__name__}") from error
+
+    def erase(self, store: Keeping, person: Person) -> Forgotten:
+        named = {name: value for name, value in (("unit", person.unit), ("subject", person.subject)) if value is not None}
+        answer = orjson.loads(self._call("POST", f"/-/{store.value}/erase", content=orjson.dumps(named), timeout=ERASE_S))
+        erased = answer["erased"]
+        return Forgotten(answer["unit"], sum(erased.values()) if isinstance(erased, dict) else erased)
+
     def close(self) -> None:
         self._client.close()
 
@@ -53,6 +70,8 @@ class HttpDataPlane:
             raise CohortError(
                 "CONTRACT_VERSION", f"the gateway refuses {path}: {answer.text[:200]}", hint="Run control and gateway of the same version."
             )
+        if answer.status_code == 503 and answer.headers.get("content-type") == PROBLEM:
+            raise CohortError.from_problem(answer.json())
         if answer.status_code >= 300:
             raise _unavailable(f"{method} {path} was answered with {answer.status_code}: {answer.text[:200]}")
         return answer.content

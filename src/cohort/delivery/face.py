@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cohort.base.ids import ReleaseDigest
+from cohort.delivery.cache_state import Person
+from cohort.delivery.cache_views import CacheView, Erasure
 from cohort.delivery.model import FlagKill, Forecast, Killed, Plan, Release, Replay, RollbackResult, RolloutRow, RolloutView, ServiceView
 from cohort.delivery.routing_fit import Fit
 from cohort.delivery.routing_views import RoutingReplay, RoutingView
@@ -144,4 +146,17 @@ class Routing(Protocol):
         ...
 
 
-__all__ = ["Act", "Bundle", "Created", "Flags", "Registry", "Rollouts", "Routing", "Start"]
+class Caching(Protocol):
+    """The gateway's caches. Errors: NOT_FOUND: no such service, or its stable release has no cache."""
+
+    def keeps(self, service: str) -> bool:
+        """Whether the stable release has a cache at all. Cheap; False also where there is no such service."""
+        ...
+
+    def view(self, service: str) -> CacheView: ...
+    def erase(self, person: Person, actor: str) -> Erasure:
+        """Forget a person. Errors: FIELD_INVALID, AUDIT_UNAVAILABLE (nothing was erased), CACHE_NOT_ERASED (not everything was)."""
+        ...
+
+
+__all__ = ["Act", "Bundle", "Caching", "Created", "Flags", "Registry", "Rollouts", "Routing", "Start"]

@@ -46,7 +46,8 @@ class AddressGuard:
 
 def is_public(address: Address) -> bool:
     """Reachable on the internet: neither private, loopback, link-local, shared, multicast, reserved nor unspecified."""
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # RFC 3879 gave them up; networks may have them
+    return address.is_global and not (site_local or address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
 def inner(address: Address) -> Address:

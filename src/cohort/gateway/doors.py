@@ -159,6 +159,8 @@ class Doors:
         """POST /v1/feedback: what a client thinks of a unit."""
         try:
             caller = self._guard.admit(request.headers, reply.peer)
+            if b"origin" in request.headers:  # a page's form, which needs no leave to be sent, cannot say JSON
+                openai.check_media(request.headers.get(b"content-type", b""))
             fields = openai.parse_object(request.body)
             name = fields.get("service")
             if not isinstance(name, str):
@@ -166,6 +168,7 @@ class Doors:
             service = find_service(self._table, name, "service")
             if caller is not None:
                 caller.check(name)
+                self._spend.pass_request(caller)
             unit = self._feedback_unit(request, fields)
             score, negative = _judgement(fields)
         except Refused as refused:

@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _crashed(self, reply: Reply, error: Exception) -> None:
-        where = "".join(traceback.format_exception(error)[-3:])
+        where = "".join(traceback.format_tb(error.__traceback__)[-3:])  # not the error's words, which may repeat the request's
         self._server.log.write("request_failed", error=type(error).__name__, where=where[-2000:])
         if reply.started:
             self._abort()

@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 
 _NAME = re.compile(r"(resp_[0-9a-f]{32})\.([0-9a-f]{32})")
+_UNFINISHED = re.compile(r"resp_[0-9a-f]{32}\.[0-9a-f]{32}\.new")
+UNFINISHED_S = 60.0
+"""A file that is still not in its place after so long was being written when its process was killed."""
 RESCAN_S = 1.0
 """Another worker's responses are looked for at most this often."""
 
@@ -39,6 +44,7 @@ class KeptResponses:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._bytes = 0
         self._scanned_s = -RESCAN_S
+        self._erased = Erased(clock)
 
     def get(self, response_id: str) -> dict[str, Any] | None:
         """`unit`, `owner`, `messages` and `response`; None when it is not there, too old or cannot be read."""
@@ -54,8 +60,16 @@ class KeptResponses:
             return None
         return value if isinstance(value, dict) else None
 
-    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None:
-        """Keep one. What cannot be kept is said in the log; the caller gets its answer all the same."""
+    def now_s(self) -> float:
+        """Monotonic."""
+        return self._clock.monotonic_s()
+
+    def keep(
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], began_s: float
+    ) -> None:
+        """Keep one, unless its unit was erased since the call began. What cannot be kept is said in the log; the caller gets its answer all the same."""
+        if self._erased.since(unit, began_s):
+            return
         data = orjson.dumps({"unit": unit, "owner": owner, "messages": messages, "response": response})
         if len(data) > self._limits.response_bytes_max:
             self._log.seldom("response_not_kept", reason="larger than response_bytes_max")
@@ -76,11 +90,28 @@ class KeptResponses:
         return self._find(response_id) is not None and self._drop(response_id)
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit; how many there were."""
+        """Forget every response of a unit, those of calls under way included; how many there were.
+
+        Raises:
+            CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.
+        """
+        self._erased.add(unit)
+        try:
+            names = [name for name in os.listdir(self._directory) if name.endswith((f".{unit}", f".{unit}.new"))]
+            for name in names:
+                (self._directory / name).unlink(missing_ok=True)
+        except FileNotFoundError:  # nothing was ever kept
+            return 0
+        except OSError as error:
+            raise CohortError(
+                "CACHE_NOT_ERASED",
+                f"not every kept response could be erased: {os.strerror(error.errno or 0)}",
+                retry=Retry.SAFE,
+                hint="Ask again once it works.",
+            ) from error
         self._scanned_s = -RESCAN_S
         self._scan()
-        found = [response_id for response_id, file in self._files.items() if file.name.endswith(f".{unit}")]
-        return sum(self._drop(response_id) for response_id in found)
+        return sum(not name.endswith(".new") for name in names)
 
     def _find(self, response_id: str) -> _File | None:
         if response_id not in self._files:
@@ -94,14 +125,25 @@ class KeptResponses:
             return
         self._scanned_s = now_s
         try:
-            with os.scandir(self._directory) as entries:
-                found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+            with os.scandir(self._directory) as scanned:
+                entries = list(scanned)
+            found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+            self._tidy(entries)
         except OSError:  # nothing is kept yet; that nothing can be is said when something is to be
             found = []
         files = sorted(((name, file) for name, file in found if file is not None), key=lambda pair: pair[1].at_s)
         self._files = OrderedDict(files)
         self._bytes = sum(file.bytes for file in self._files.values())
         self._evict()
+
+    def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
+        oldest_s = self._now_s() - UNFINISHED_S
+        try:
+            for entry in entries:
+                if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
+                    (self._directory / entry.name).unlink(missing_ok=True)
+        except OSError as error:  # the next look finds it again
+            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
 
     def _evict(self) -> None:
         limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s
@@ -125,9 +167,13 @@ class KeptResponses:
     def _write(self, path: Path, data: bytes) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         fresh = path.with_name(f"{path.name}.new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
-            file.write(data)
-        fresh.replace(path)
+        try:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
+                file.write(data)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
     def _now_s(self) -> float:
         return self._clock.now_us() / 1e6

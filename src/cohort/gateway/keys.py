@@ -30,7 +30,7 @@ class Keys:
     """Resolved keys, looked up again after `fresh_s` so that a replaced one is noticed.
 
     Whoever may create a release chooses both the reference and the server that its key is sent to. So Cohort's own variables and
-    credentials, and the files in the folders `own` (its own secrets), are never a key.
+    credentials, and `own` (its own secrets: files, or folders with all that is in them), are never a key.
     """
 
     def __init__(

@@ -73,8 +73,7 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
     limits = settings.limits
-    own = (settings.link_token_file.parent, settings.unit_key_file.parent)
-    keys = Keys(os.environ, clock, limits.key_fresh_s, own)
+    keys = Keys(os.environ, clock, limits.key_fresh_s, own_places(settings))
     table = Table(
         settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
     )
@@ -129,6 +128,13 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     _last_lines(recorder.access, log)
     spool.close()
     log.write("stopped")
+
+
+def own_places(settings: Settings) -> list[Path]:
+    """Files and folders of Cohort's own: whoever may create a release must not have one of them sent to its upstream as a key."""
+    password = settings.cache_redis_password_file
+    places = [settings.link_token_file.parent, settings.unit_key_file.parent, settings.data_dir]
+    return places + ([password] if password is not None else []) + ([settings.ledger_dir] if settings.ledger_dir is not None else [])
 
 
 def _lock(data_dir: Path) -> int:

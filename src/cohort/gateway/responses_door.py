@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from cohort.base.errors import CohortError
 from cohort.base.ids import Entropy
 from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
@@ -18,6 +19,7 @@ from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.spend.callers import Caller
 
+PROBLEM = b"application/problem+json"
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
 
@@ -50,7 +52,12 @@ class ResponsesDoor:
         except Refused as refused:
             reply.send(refused.status, openai.error(refused.message, refused.code))
             return
-        reply.send(200, orjson.dumps({"unit": unit, "erased": self._memory.erase(unit)}))
+        try:
+            erased = self._memory.erase(unit)
+        except CohortError as error:
+            reply.send(error.http_status, orjson.dumps(error.problem()), content_type=PROBLEM)
+        else:
+            reply.send(200, orjson.dumps({"unit": unit, "erased": erased}))
 
     def _unit(self, fields: dict[str, object]) -> str:
         unit, subject = fields.get("unit"), fields.get("subject")

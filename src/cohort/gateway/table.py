@@ -354,10 +354,21 @@ def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
         raise ValueError(f"{place}: timeout_s must be above 0")
     if release.budget_usd_micro_per_day is not None and _number(release.budget_usd_micro_per_day, f"{place}: budget") < 0:
         raise ValueError(f"{place}: the budget must be from 0")
+    _check_embeddings(release, place)
     if route.price is not None:
         for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
             if not 0 <= _number(getattr(route.price, name), f"{place}.price.{name}") <= PRICE_MAX_USD_PER_MTOK:
                 raise ValueError(f"{place}.price.{name} must be from 0 to {PRICE_MAX_USD_PER_MTOK:g}")
+
+
+def _check_embeddings(release: ReleaseRoute, place: str) -> None:
+    semantic = release.cache.semantic if release.cache is not None else None
+    if semantic is None or semantic.embeddings is None:
+        return
+    route = semantic.embeddings
+    parse_base_url(route.base_url, f"{place}: cache.semantic.embeddings.base_url")
+    if not isinstance(route.model, str) or not isinstance(route.api_key, str | None):
+        raise ValueError(f"{place}: cache.semantic.embeddings: model and api_key must be text")
 
 
 def _number(value: object, place: str) -> float:

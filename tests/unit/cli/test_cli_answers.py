@@ -318,6 +318,49 @@ def test_routing_says_how_it_stands_and_fails_when_it_has_drifted_too_far(cohort
     assert cohort("routing", "show", "billing").code == 1
 
 
+def test_a_cache_says_its_hits_and_false_hits_and_fails_when_too_many_are_false(cohort: Command, home: House) -> None:
+    shown = cohort("cache", "show", "support")
+    assert shown.code == 0
+    for words in (
+        "switched off: cache.semantic",
+        "57.9%",
+        "of 3920 calls answered",
+        "of 200 drawn, 4 unclear",
+        "numbers 40",
+        "false hits: 0.5%",
+        "0.99",
+    ):
+        assert words in shown.out
+    home.caches.other = 20
+    try:
+        assert cohort("cache", "show", "support", "--json").code == 3
+    finally:
+        home.caches.other = 1
+    home.caches.away = True
+    try:
+        away = cohort("cache", "show", "support")
+    finally:
+        home.caches.away = False
+    assert (away.code, "the gateway does not answer" in away.out, "out of reach" in away.out) == (0, True, True)
+    assert cohort("cache", "show", "billing").code == 1
+
+
+def test_a_person_is_forgotten_or_it_is_said_where_not(cohort: Command, home: House) -> None:
+    home.caches.erased.clear()
+    done = cohort("cache", "erase", "--subject", "anna")
+    assert (done.code, "ab" * 16 in done.out, done.out.count("done")) == (0, True, 2)
+    assert cohort("cache", "erase", "--unit", "cd" * 16, "--json").json["unit"] == "cd" * 16
+    assert [(person.unit, person.subject) for person, _ in home.caches.erased] == [(None, "anna"), ("cd" * 16, None)]
+    assert cohort("cache", "erase").code == 2
+    assert cohort("cache", "erase", "--unit", "cd" * 16, "--subject", "anna").code == 2
+    home.caches.stuck = True
+    try:
+        failed = cohort("cache", "erase", "--subject", "anna")
+    finally:
+        home.caches.stuck = False
+    assert (failed.code, "the directory cannot be read" in failed.out, "did not" in failed.err) == (5, True, True)
+
+
 def test_boundaries_are_compared_on_what_was_seen(cohort: Command, home: House) -> None:
     home.routing.replayed.clear()
     shown = cohort("routing", "replay", "support", "--boundary", "0.4", "--boundary", "0.6", "--weight", "code=2")

@@ -111,6 +111,19 @@ def test_the_bound_is_of_prompt_and_answers(clock: ManualClock) -> None:
     assert estimates.prompt_tokens_max(chat(messages=[{"role": "user", "content": [picture]}])) < 3000
 
 
+def test_routes_that_are_asked_side_by_side_are_all_reserved_for(clock: ManualClock, tmp_path: Path) -> None:
+    held = []
+    for number, reliability in enumerate(({}, {"hedge_after_s": 1.0})):
+        body = {**table(1, [release("well", "http://127.0.0.1:1/v1", route=PRICE, reliability=reliability)])}
+        first = body["releases"]["rel_well"]["routes"][0]
+        body["releases"]["rel_well"]["routes"].append({**first, "name": "second"})
+        made = decode_table(json.dumps({**body, "budgets": [{"scope": "all", "name": "", "usd_micro": 10**9}]}).encode())
+        place = Place(tmp_path / str(number), clock, made)
+        place.allowances.reserve(place.begin(), chat(max_tokens=100), {})
+        held.append(int(str(place.allowances.report()[0]["held"])))
+    assert held[1] == 2 * held[0]
+
+
 def test_embeddings_are_bounded_by_what_is_sent() -> None:
     unused: Any = None
     operation = operations(unused, unused)[b"/v1/embeddings"]

@@ -35,6 +35,7 @@ PAGES = [
     "/releases/v2?service=support",
     "/plans",
     "/services/support/routing",
+    "/services/support/cache",
 ]
 
 
@@ -337,3 +338,25 @@ def test_a_live_page_ends_when_its_session_does(home: House) -> None:
             home.rollouts.put(replace(home.rollouts.show(RUNNING), revision=9))
             assert list(events) == []
         assert client.get("/live/services").status_code == 401
+
+
+def test_the_page_of_caches_shows_hits_beside_false_hits_and_other_thresholds(signed_in: TestClient, home: House) -> None:
+    page = signed_in.get("/services/support/cache").text
+    for words in (
+        "57.9",
+        "of 200 drawn, 4 unclear",
+        "0.99",
+        "objections of the guard numbers",
+        "<i>kill</i> <i>cache.semantic</i>",
+        "Switched off",
+    ):
+        assert words in page.replace("\u202f", " ").replace("\xa0", " "), words
+    assert "Too many false hits" not in page
+    home.caches.other = 20
+    assert "Too many false hits" in signed_in.get("/services/support/cache").text
+    home.caches.away = True
+    page = signed_in.get("/services/support/cache").text
+    assert "The gateway does not answer" in page
+    assert "out of reach" in page
+    assert 'href="/services/support/cache"' in signed_in.get("/services/support").text
+    assert 'href="/services/billing/cache"' not in signed_in.get("/services/billing").text

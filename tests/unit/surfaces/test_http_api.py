@@ -52,6 +52,7 @@ READS = [
     (f"/releases/{views.digest('support@v2')[:16]}", lambda body: body["version"] == "v2"),
     ("/services/support/routing", lambda body: body["policy"]["strong"] == "big" and body["state"]["drift"] == 0.03),
     ("/services/support/routing/fit", lambda body: body["better"] is True),
+    ("/services/support/cache", lambda body: body["figures"]["hits"]["count"] == 2270 and len(body["figures"]["tiers"]) == 3),
     ("/flags", lambda body: body["items"] == [] and "routing.adaptive" in body["gateway"]),
     ("/plans", lambda body: [stage["traffic_pct"] for stage in body["items"][0]["stages"]] == [0, 5, 25, 100]),
     ("/rollouts", lambda body: len(body["items"]) == 3 and body["next"] is None),
@@ -131,6 +132,7 @@ CHANGES = [
     ),
     (f"/rollouts/{RUNNING}/pause", None, 200),
     ("/flags/kill", {"flag": "shadow", "reason": "load"}, 200),
+    ("/gateway/erase", {"subject": "anna"}, 200),
 ]
 
 
@@ -346,3 +348,12 @@ def test_a_body_that_never_ends_is_not_waited_for() -> None:
     answered = asyncio.run(_send_through(edge, [{"type": "http.request", "body": b"{", "more_body": True}]))
     assert answered[0]["status"] == 408
     assert b"BODY_SLOW" in answered[1]["body"]
+
+
+def test_a_person_who_could_not_be_forgotten_everywhere_is_said_to_be_so(client: TestClient, home: House) -> None:
+    home.caches.stuck = True
+    answer = client.post("/api/v1/gateway/erase", json={"unit": "ab" * 16}, headers=ADMIN)
+    assert (answer.status_code, answer.json()["code"], answer.json()["retry"]) == (503, "CACHE_NOT_ERASED", "safe")
+    assert [row["erased"] for row in answer.json()["details"]["stores"]] == [3, None]
+    for body in ({"unit": "anna"}, {"subject": ""}, {"unit": "AB" * 16}, {"subject": "a" * 1025}):
+        assert client.post("/api/v1/gateway/erase", json=body, headers=ADMIN).status_code == 422

@@ -20,6 +20,17 @@ TRANSPORT_FIELDS = frozenset(
 DIRECTIVES_CHARS_MAX = 200
 
 
+VARIES = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
+"""Headers that go upstream and change what is answered."""
+
+
+def variant_of(headers: Mapping[bytes, bytes]) -> str:
+    """What of a request's headers its answer depends on, as part of the key; mostly nothing."""
+    if VARIES.isdisjoint(headers):
+        return ""
+    return "".join(f"\0{name.decode()}:{headers[name].decode('latin-1')}" for name in sorted(VARIES.intersection(headers)))
+
+
 @dataclass(frozen=True, slots=True)
 class CacheControl:
     """The directives of RFC 9111 section 5.2.1 that are honoured. `max_age_s`: None for any age."""

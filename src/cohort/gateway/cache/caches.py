@@ -97,12 +97,13 @@ class Caches:
         self._killed = killed
         self._metrics = metrics
 
-    def begin(self, ongoing: Ongoing, chat: Chat, header: bytes | None, tenant: str = "") -> Lookup:
-        """What the caches can do for a call. Sets what its reply will say of them."""
+    def begin(self, ongoing: Ongoing, chat: Chat, header: bytes | None, tenant: str = "", variant: str = "") -> Lookup:
+        """What the caches can do for a call. Sets what its reply will say of them. `variant`: see `variant_of`."""
         target, control = ongoing.target, cache_control(header)
         policy, key, asked = target.cache or NO_POLICY, None, None
-        if not control.no_store and chat.operation.name in KEPT and may_keep(policy, chat.fields, target.parameters):
-            place = (tenant, ongoing.service.name, target.digest, target.route, chat.operation.name, chat.native)
+        lost = chat.turn is not None and bool(chat.unsayable)  # it goes on from what is not here, whose ever that was
+        if not lost and not control.no_store and chat.operation.name in KEPT and may_keep(policy, chat.fields, target.parameters):
+            place = (tenant, ongoing.service.name, target.digest, target.route, chat.operation.name + variant, chat.native)
             key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
             asked = question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
         lookup = Lookup(ongoing, chat, target, policy, control, key, asked, wants_usage(chat.fields), self._clock.monotonic_s())

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import orjson
+
+from cohort.gateway.cache.asking import variant_of
 from cohort.gateway.cache.caches import Caches, Hit, Lookup
 from cohort.gateway.cache.serving import deliver, refuse
 from cohort.gateway.contract import Result
@@ -27,7 +30,7 @@ class CachedCalls:
 
     def handle(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply, tenant: str = "") -> Coroutine[Any, None, None] | None:
         """Answer at once from memory, or go on to the other tiers and the model."""
-        lookup = self._caches.begin(ongoing, chat, request.headers.get(b"cache-control"), tenant)
+        lookup = self._caches.begin(ongoing, chat, request.headers.get(b"cache-control"), tenant, variant_of(request.headers))
         hit = self._caches.find(lookup)
         if hit is None and self._caches.has_further(lookup):
             return self._seek(lookup, request, reply)
@@ -58,5 +61,8 @@ class CachedCalls:
         return None
 
     async def _ask_and_keep(self, lookup: Lookup, request: Request, reply: Reply) -> None:
+        """What is asked is what the key was made of: a body with a field written twice could mean something else to the upstream."""
+        if lookup.takes_part:
+            lookup.chat.body = orjson.dumps(lookup.chat.native)
         await self._ask(lookup.ongoing, lookup.chat, request, reply)
         self._caches.keep(lookup)

@@ -15,7 +15,19 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
-from cohort.gateway.spend.rules import DAY_US, UNBILLED, Rules, Withheld, account, bound, charged, exceeded, limits_of, price_unknown
+from cohort.gateway.spend.rules import (
+    DAY_US,
+    UNBILLED,
+    Rules,
+    Withheld,
+    account,
+    bound,
+    charged,
+    exceeded,
+    given_up,
+    limits_of,
+    price_unknown,
+)
 
 if TYPE_CHECKING:
     from cohort.gateway.records import Ongoing
@@ -90,7 +102,8 @@ class Allowances:
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
-            amount = bound(targets, tokens_in, tokens_out)
+            hedged = ongoing.target.reliability.hedge_after_s is not None
+            amount = bound(targets, tokens_in, tokens_out, hedged=hedged)
             if amount is None:
                 raise price_unknown(targets)
             reserved.hold = self._hold(limits, amount, ongoing.target.timeout_s)
@@ -115,6 +128,9 @@ class Allowances:
             ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
             ongoing.estimated = True
             self.counts.estimated += 1
+        if ongoing.beside and reserved.hold is not None:
+            ongoing.cost_usd_micro = (ongoing.cost_usd_micro or 0) + given_up(ongoing, reserved.body_bytes)
+            ongoing.estimated = True
         if self._ledger is not None:
             if reserved.hold is not None:
                 self._ledger.settle(reserved.hold, ongoing.cost_usd_micro or 0)

@@ -9,7 +9,7 @@ import orjson
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.book import BookBusy
-from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.callers import Caller, Guard
 
 Reads = dict[str, tuple[str, Callable[[], float]]]
 
@@ -27,6 +27,10 @@ class SpendDoor:
             reply.send(200, orjson.dumps({"items": self._allowances.report()}))
         except BookBusy as error:
             reply.send(503, orjson.dumps({"error": str(error)}), b"retry-after: 1\r\n")
+
+    def pass_request(self, caller: Caller) -> None:
+        """Count one request against the key's rate; raises Refused 429, 503."""
+        self._allowances.pass_request(caller)
 
     @property
     def problems(self) -> list[str]:

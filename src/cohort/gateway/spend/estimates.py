@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cohort.gateway.contract import Price
@@ -87,8 +87,12 @@ def _attachments(messages: Any) -> int:
 
 
 def _text_bytes(value: Any) -> int:
-    """Bytes of the text in a request, without what is attached to it."""
-    if isinstance(value, str):
-        return 0 if value.startswith("data:") and _ENCODED.fullmatch(value) else len(value.encode("utf-8", "replace"))
-    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_text_bytes, inner))
+    """Bytes of the text in a request, without what is attached to it. A list, not a recursion: requests may be nested deeper than Python."""
+    total, waiting = 0, [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            total += 0 if part.startswith("data:") and _ENCODED.fullmatch(part) else len(part.encode("utf-8", "replace"))
+        elif isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    return total

@@ -202,11 +202,14 @@ class Ledger:
     def _enter(self) -> None:
         """The lock, and what could not be settled before."""
         self._book.lock()
-        words = self._words
-        if words[_GENERATION] != self._generation:
-            self._forget()
-        while self._unsettled:
-            self._settle(*self._unsettled.pop())
+        try:
+            if self._words[_GENERATION] != self._generation:
+                self._forget()
+            while self._unsettled:
+                self._settle(*self._unsettled.pop())
+        except BaseException:
+            self._book.unlock()  # the other workers of the machine must not wait for what this one could not do
+            raise
 
     def _settle(self, hold: Hold, actual: int) -> None:
         words = self._words

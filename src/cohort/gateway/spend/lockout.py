@@ -73,6 +73,7 @@ def _network(peer: str) -> str:
     if ":" not in peer:
         return peer
     try:
-        return ipaddress.IPv6Address(peer.partition("%")[0]).packed[:8].hex()
+        address = ipaddress.IPv6Address(peer.partition("%")[0])
+        return str(address.ipv4_mapped) if address.ipv4_mapped is not None else address.packed[:8].hex()
     except ipaddress.AddressValueError:
         return peer

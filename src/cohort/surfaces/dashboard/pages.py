@@ -9,7 +9,17 @@ from starlette.responses import RedirectResponse, Response
 
 from cohort.base.errors import CohortError
 from cohort.delivery.model import RolloutView
-from cohort.surfaces.dashboard import actions, actions_kernel, pages_gateway, pages_kernel, pages_routing, signin, streams, streams_kernel
+from cohort.surfaces.dashboard import (
+    actions,
+    actions_kernel,
+    pages_caches,
+    pages_gateway,
+    pages_kernel,
+    pages_routing,
+    signin,
+    streams,
+    streams_kernel,
+)
 from cohort.surfaces.dashboard.faults import fault_page
 from cohort.surfaces.dashboard.rendering import page, static_files
 from cohort.surfaces.http.callers import Face, Reader
@@ -35,6 +45,7 @@ def install_dashboard(app: FastAPI) -> None:
         actions_kernel.router,
         streams_kernel.router,
         pages_routing.router,
+        pages_caches.router,
     ):
         app.include_router(part)
 
@@ -60,6 +71,7 @@ def service(request: Request, name: str, control: Face, caller: Reader, done: st
         releases=releases[:RELEASE_ROWS],
         more=more,
         routed=routed,
+        kept=control.caches.keeps(name),
     )
 
 

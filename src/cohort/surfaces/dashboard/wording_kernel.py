@@ -88,6 +88,7 @@ EVENT_WORDS = {
     "refresh_replayed": "Refresh token used twice",
     "revoke_session": "Session ended",
     "client_key": "New key of a client of the gateway",
+    "erasure_asked": "Answers to a person to be forgotten",
     "client_key_revoked": "Key of a client of the gateway revoked",
     "budget": "Budget of the gateway set",
     "budget_removed": "Budget of the gateway removed",

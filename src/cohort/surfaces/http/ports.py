@@ -10,7 +10,7 @@ from cohort.base.clock import Clock
 from cohort.base.ids import KeyId
 from cohort.delivery.accounts import Accounts
 from cohort.delivery.clients import Clients
-from cohort.delivery.face import Flags, Registry, Rollouts, Routing
+from cohort.delivery.face import Caching, Flags, Registry, Rollouts, Routing
 from cohort.kernel.access import Key, NewKey, Role
 from cohort.kernel.face import KernelFace
 
@@ -125,3 +125,4 @@ class ControlFace:
     clients: Clients
     accounts: Accounts
     routing: Routing
+    caches: Caching

@@ -38,7 +38,8 @@ def face_of(control: Control) -> ControlFace:
         return Ingest(control.controller.records_taken, lag_s, control.controller.damages, control.controller.behind_bytes)
 
     rooms = (control.registry, control.rollouts, control.access, control.clock)
-    return ControlFace(*rooms, parts, ingest, control.kernel.face, control.flags, control.clients, control.accounts, control.routing)
+    late = (control.clients, control.accounts, control.routing, control.caches)
+    return ControlFace(*rooms, parts, ingest, control.kernel.face, control.flags, *late)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cohort.gateway.cache.answers import Answer, content_of
 from cohort.gateway.cache.memory import Kept
-from cohort.gateway.cache.semantic.acceptance import Grade, Labels, accepts, band
+from cohort.gateway.cache.semantic.acceptance import BANDS, Grade, Labels, accepts, band
 from cohort.gateway.cache.semantic.asking import Question
 from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
@@ -48,13 +48,17 @@ class Match:
 
 
 class Tally:
-    """What happened at one service. `sample`: comparisons of answers that would have been served, drawn by chance."""
+    """What happened at one service. `sample`: comparisons of answers that would have been served, drawn by chance.
+
+    `bands`: of each band of likeness, lowest first, the questions found, those served, and every comparison: what another threshold would change.
+    """
 
     def __init__(self) -> None:
         self.looked = self.served = self.unproven = self.without_vector = 0
         self.objections: dict[str, int] = {}
         self.sample = dict.fromkeys(Grade, 0)
         self.learned = dict.fromkeys(Grade, 0)
+        self.bands = [dict.fromkeys(("found", "served", *(grade.value for grade in Grade)), 0) for _ in range(len(BANDS) + 1)]
 
     def state(self) -> dict[str, Any]:
         """Hit rate and false-hit rate side by side, each with its interval of 95 %. What is unclear counts as false in the upper bound only."""
@@ -73,6 +77,7 @@ class Tally:
             "objections": self.objections,
             "sample": {grade.value: count for grade, count in self.sample.items()},
             "learned": {grade.value: count for grade, count in self.learned.items()},
+            "bands": [{"from": lower, **counts} for lower, counts in zip((0.0, *BANDS), self.bands, strict=True)],
         }
 
 
@@ -118,6 +123,8 @@ class Semantic:
 
     def _decide(self, match: Match, entry: Entry, kept: Kept, cosine: float, policy: SemanticPolicy, tally: Tally) -> None:
         match.entry, match.kept, match.cosine = entry, kept, cosine
+        counts = tally.bands[band(cosine)]
+        counts["found"] += 1
         if not accepts(entry.labels, self._pool(match), policy.false_hit_max):
             tally.unproven += 1
         elif self._chance() < policy.sample_share:
@@ -125,6 +132,7 @@ class Semantic:
         else:
             match.serves = True
             tally.served += 1
+            counts["served"] += 1
 
     def learn(self, match: Match, answer: Answer, unit: str, ttl_s: float) -> None:
         """The model answered: compare, label, and keep the new answer. Only answers that are one text take part."""
@@ -138,6 +146,7 @@ class Semantic:
     def _label(self, match: Match, entry: Entry, verdict: Grade) -> None:
         tally = self._tally(match.service)
         (tally.sample if match.sampled else tally.learned)[verdict] += 1
+        tally.bands[band(match.cosine)][verdict.value] += 1
         self._pool(match).add(verdict)
         entry.labels.add(verdict)
         self._store.judge(entry, against=verdict is not Grade.SAME)
