@@ -41,10 +41,10 @@ class KeptResponses:
         self._limits = limits
         self._clock = clock
         self._log = log
-        self._erased = Erased(clock)
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._bytes = 0
         self._scanned_s = -RESCAN_S
+        self._erased = Erased(clock)
 
     def get(self, response_id: str) -> dict[str, Any] | None:
         """`unit`, `owner`, `messages` and `response`; None when it is not there, too old or cannot be read."""
@@ -60,12 +60,15 @@ class KeptResponses:
             return None
         return value if isinstance(value, dict) else None
 
+    def now_s(self) -> float:
+        """Monotonic."""
+        return self._clock.monotonic_s()
+
     def keep(
-        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], asked_us: int
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], began_s: float
     ) -> None:
-        """Keep one, unless its unit was erased since it was asked for. What cannot be kept is said in the log; the caller gets its answer."""
-        age_s = max(self._clock.now_us() - asked_us, 0) / 1e6
-        if self._erased.since(unit, self._clock.monotonic_s() - age_s):
+        """Keep one, unless its unit was erased since the call began. What cannot be kept is said in the log; the caller gets its answer all the same."""
+        if self._erased.since(unit, began_s):
             return
         data = orjson.dumps({"unit": unit, "owner": owner, "messages": messages, "response": response})
         if len(data) > self._limits.response_bytes_max:
@@ -87,7 +90,7 @@ class KeptResponses:
         return self._find(response_id) is not None and self._drop(response_id)
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit, those in flight included; how many there were.
+        """Forget every response of a unit, those of calls under way included; how many there were.
 
         Raises:
             CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.

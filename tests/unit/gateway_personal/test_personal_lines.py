@@ -47,6 +47,9 @@ class Kept:
     def get(self, _response_id: str) -> dict[str, Any] | None:
         return {"unit": "a" * 32, "owner": "", "messages": self._messages, "response": {}}
 
+    def now_s(self) -> float:
+        return 0.0
+
     def keep(self, *_: Any) -> None:
         raise AssertionError("nothing is kept here")
 
