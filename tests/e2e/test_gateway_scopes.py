@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support_gateway import GatewayProcess, release, split, table
-from support_upstream import Upstream
+from support_upstream import Exchange, Upstream, event
 
 ANNA, BERT = "cgk_anna", "cgk_bert"
 REPEATED = b"idempotency-key"
@@ -128,3 +128,24 @@ def test_an_attempt_that_came_to_nothing_is_paid_for_where_the_upstream_may_char
     assert (one.estimated, two.estimated, six.estimated) == (False, True, True)
     assert two.cost_usd_micro > one.cost_usd_micro + 10_000  # about 20 tokens of prompt
     assert (spent["spent"], spent["held"]) == (one.cost_usd_micro + 2 * two.cost_usd_micro, 0)
+
+
+def test_a_stream_without_usage_is_charged_all_its_pieces_also_those_that_came_at_once(tmp_path: Path) -> None:
+    async def burst(exchange: Exchange) -> None:
+        exchange.stream()
+        exchange.chunk(b"".join(event("word ") for _ in range(200)) + b"data: [DONE]\n\n")
+        exchange.chunk(b"")
+
+    upstream, process = Upstream(behave=burst), GatewayProcess(tmp_path)
+    try:
+        price = {"price": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1000.0}}
+        budgets = [{"scope": "all", "name": "", "usd_micro": 10**9}]
+        process.push({**table(1, [release("well", upstream.base_url, route=price)]), "budgets": budgets})
+        assert process.chat("well", stream=True)[0] == 200
+        record = process.records(1)[0]
+    finally:
+        process.close()
+        upstream.close()
+    assert record.estimated
+    assert record.cost_usd_micro is not None
+    assert record.cost_usd_micro >= 200 * 1000
