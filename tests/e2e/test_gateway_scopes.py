@@ -109,17 +109,22 @@ def test_an_attempt_that_came_to_nothing_is_paid_for_where_the_upstream_may_char
     made = release("well", upstream.base_url, route=price)
     silent = {**made["routes"][0], "name": "silent", "model": "silent_close"}
     fallen = {**made, "digest": "rel_fallen", "routes": [silent, made["routes"][0]]}
+    stalled = {**made["routes"][0], "name": "stalled", "model": "stall"}
+    hedged = {**made, "digest": "rel_hedged", "routes": [stalled, made["routes"][0]], "reliability": {"hedge_after_s": 0.05}}
     budgets = [{"scope": "all", "name": "", "usd_micro": 10**9}]
     process = GatewayProcess(tmp_path)
     try:
-        process.push({**table(1, [made, fallen], {"one": made["digest"], "two": "rel_fallen"}), "budgets": budgets})
-        assert [process.chat(service)[0] for service in ("one", "two")] == [200, 200]
-        one, two = process.records(2)
+        process.push(
+            {**table(1, [made, fallen, hedged], {"one": made["digest"], "two": "rel_fallen", "six": "rel_hedged"}), "budgets": budgets}
+        )
+        assert [process.chat(service)[0] for service in ("one", "two", "six")] == [200, 200, 200]
+        one, two, six = process.records(3)
         spent = json.loads(process.link("GET", "/-/spending")[1])["items"][0]
     finally:
         process.close()
     assert one.cost_usd_micro is not None
     assert two.cost_usd_micro is not None
-    assert (one.estimated, two.estimated) == (False, True)
+    assert six.cost_usd_micro == two.cost_usd_micro
+    assert (one.estimated, two.estimated, six.estimated) == (False, True, True)
     assert two.cost_usd_micro > one.cost_usd_micro + 10_000  # about 20 tokens of prompt
-    assert (spent["spent"], spent["held"]) == (one.cost_usd_micro + two.cost_usd_micro, 0)
+    assert (spent["spent"], spent["held"]) == (one.cost_usd_micro + 2 * two.cost_usd_micro, 0)

@@ -22,6 +22,7 @@ from cohort.gateway.spend.rules import (
     Withheld,
     account,
     bound,
+    broken_off,
     charged,
     exceeded,
     given_up,
@@ -124,6 +125,11 @@ class Allowances:
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
         """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""
+        least = broken_off(ongoing, reserved.events, reserved.tokens_out_max)
+        if least is not None:
+            ongoing.usage, price = least, ongoing.target.price
+            ongoing.cost_usd_micro = estimates.usage_usd_micro(price, least) if price is not None else None
+            ongoing.estimated = True
         if ongoing.cost_usd_micro is None and reserved.hold is not None:
             ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
             ongoing.estimated = True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohort.gateway.contract import Price
-from cohort.gateway.dialects.face import TOKENS_MAX, Chat
+from cohort.gateway.dialects.face import TOKENS_MAX, Chat, Usage
 from cohort.gateway.rewriting import OUTPUT_TOKENS
 
 BYTES_PER_TOKEN_MIN = 2
@@ -56,6 +56,11 @@ def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int) -> int:
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
     """What a call is taken to have cost whose usage nobody said."""
     return round(body_bytes / BYTES_PER_TOKEN * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok)
+
+
+def usage_usd_micro(price: Price, usage: Usage) -> int:
+    """What these tokens cost."""
+    return round((usage.tokens_in or 0) * price.input_usd_per_mtok + (usage.tokens_out or 0) * price.output_usd_per_mtok)
 
 
 def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cohort.gateway.contract import Price, Result, RoutingTable
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Refused
+from cohort.gateway.dialects.face import Refused, Usage
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
 
@@ -124,6 +124,18 @@ def charged(ongoing: Ongoing, body_bytes: int, events: int, tokens_out_max: int)
         return 0
     tokens_out = min(max(events, 1), tokens_out_max) if ongoing.stream else tokens_out_max
     return estimates.charged_usd_micro(price, body_bytes, tokens_out)
+
+
+def broken_off(ongoing: Ongoing, events: int, tokens_out_max: int) -> Usage | None:
+    """The usage of a stream that ended before its end, where the upstream said less than it had streamed; `events`: pieces that came.
+
+    An upstream that says at the beginning that nothing is written yet says no more to a client that leaves before the end.
+    """
+    tokens_in, tokens_out = ongoing.usage
+    if not ongoing.stream or ongoing.result is Result.OK or ongoing.first_us is None or tokens_in is None or tokens_out is None:
+        return None
+    fewest = min(events, tokens_out_max)
+    return Usage(tokens_in, fewest) if tokens_out < fewest else None
 
 
 def given_up(ongoing: Ongoing, body_bytes: int) -> int:
