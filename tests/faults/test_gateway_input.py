@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from support_gateway import GatewayProcess, release, table
+from support_gateway import TOKEN, GatewayProcess, release, table
 from support_upstream import Upstream
 
 PATH = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -120,6 +120,16 @@ def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(gateway: GatewayPr
     answer = exchange(gateway, PATH + b"Content-Length: 10485760\r\n\r\n" + b"x" * 10_485_760)
     assert status_and_error(answer) == (413, status_and_error(answer)[1])
     assert "body_bytes_max" in str(status_and_error(answer)[1]["message"])
+
+
+def test_only_controls_tables_may_be_larger_than_what_clients_send(gateway: GatewayProcess) -> None:
+    body = b'{"version": 0}' + b" " * (9 << 20)
+    status, answer = gateway.link("PUT", "/-/routing", body)
+    assert status != 413, answer
+    for path, key in (("/-/routing", "Bearer wrong"), ("/-/routing", None), ("/v1/chat/completions", f"Bearer {TOKEN}")):
+        head = f"{'PUT' if path.startswith('/-/') else 'POST'} {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+        head += (f"Authorization: {key}\r\n" if key else "") + f"Content-Length: {len(body)}\r\n\r\n"
+        assert status_and_error(exchange(gateway, head.encode() + body))[0] == 413
 
 
 def test_a_body_in_chunks_without_end_is_refused_at_the_limit(gateway: GatewayProcess) -> None:

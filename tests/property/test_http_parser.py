@@ -92,6 +92,8 @@ class Server:
         self.taken.append((request.method, request.target, request.body))
         reply.send(200, b"{}")
 
+    table_authorization = None
+
     def admit(self, _connection: Connection) -> bool:
         return True
 

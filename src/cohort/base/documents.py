@@ -19,7 +19,7 @@ FOUND_CHARACTERS_MAX = 60
 HIDDEN_INPUT = "hidden_input"
 """The type of a pydantic error whose input must not be shown."""
 _SECRETS = re.compile(r"(?i)key|secret|password|token$|authorization|credential")
-_NOT_FIELDS = ("function-", "tagged-union", "[key]")  # parts of pydantic's locations that nobody wrote
+_NOT_FIELDS = ("function-", "tagged-union", "constrained-", "[key]")  # parts of pydantic's locations that nobody wrote
 _NOT_SECTIONS = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _MESSAGES = {"too_short": "must not be empty", "string_too_short": "must not be empty"}
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -7,6 +7,7 @@ or CR, space before the colon); this module adds limits and deadlines, and refus
 from __future__ import annotations
 
 import asyncio
+import hmac
 import traceback
 from collections import deque
 from enum import IntEnum
@@ -22,6 +23,9 @@ from cohort.gateway.strands import Strand
 from cohort.gateway.turns import Turn
 
 HEADER_MARKS_BYTES = 4  # colon, space and line end of a header
+TABLE_TARGET = b"/-/routing"
+TABLE_BYTES_MAX = 256 << 20
+"""A routing table from control, whatever clients may send."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -47,6 +51,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     draining: bool
     requests: int
+    table_authorization: bytes | None
 
     def admit(self, connection: Connection) -> bool: ...
 
@@ -180,7 +185,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes_max:
+        if self._body_bytes > self._limits.body_bytes_max and self._body_bytes > self._body_bytes_max():
             self._refusal = self._refusal or self._body_too_large()
         elif self._refusal is None:
             self._body.append(body)
@@ -351,9 +356,17 @@ class Connection(asyncio.Protocol):
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (coding.lower() != b"chunked" or not self._modern):
             return (400, "invalid_http", "Transfer-Encoding may only be `chunked`, and only in HTTP/1.1")
-        if int(headers.get(b"content-length", b"0")) > self._limits.body_bytes_max:
+        length = int(headers.get(b"content-length", b"0"))
+        if length > self._limits.body_bytes_max and length > self._body_bytes_max():
             return self._body_too_large()
         return None
+
+    def _body_bytes_max(self) -> int:
+        """What this request may bring: a routing table holds the prompts of every release, so control's may be larger than a client's."""
+        token = self._server.table_authorization
+        if token is None or self._target != TABLE_TARGET or not hmac.compare_digest(self._headers.get(b"authorization", b""), token):
+            return self._limits.body_bytes_max
+        return max(self._limits.body_bytes_max, TABLE_BYTES_MAX)
 
     def _head_too_large(self) -> tuple[int, str, str]:
         return (431, "headers_too_large", f"the headers are larger than {self._limits.head_bytes_max} bytes (head_bytes_max); send fewer")

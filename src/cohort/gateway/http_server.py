@@ -18,7 +18,7 @@ BACKLOG = 1024
 
 
 class Server:
-    """Accepts clients, watches their deadlines, drains."""
+    """Accepts clients, watches their deadlines, drains. `table_authorization`: of control, whose routing tables may be larger than `body_bytes_max`."""
 
     def __init__(self, handler: Handler, limits: Limits, log: Log, turn: Turn, refused: Callable[[str], None]) -> None:
         self.handler = handler
@@ -28,6 +28,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.draining = False
         self.requests = 0
+        self.table_authorization: bytes | None = None
         self.refused = refused
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()

@@ -26,7 +26,7 @@ class Link:
     ) -> None:
         self._gateway = gateway
         self._epoch = epoch
-        self._authorization = b"Bearer " + token.encode()
+        self.authorization = b"Bearer " + token.encode()
         self._table = table
         self._spool = spool
         self._recorder = recorder
@@ -36,7 +36,7 @@ class Link:
 
     def admits(self, request: Request) -> bool:
         """The request carries control's token."""
-        return hmac.compare_digest(request.headers.get(b"authorization", b""), self._authorization)
+        return hmac.compare_digest(request.headers.get(b"authorization", b""), self.authorization)
 
     async def put_routing(self, request: Request, reply: Reply) -> None:
         """PUT /-/routing: answers with the state, whichever table is then in force."""

@@ -100,6 +100,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
+    server.table_authorization = link.authorization
     spool.open()
     table.load()
     allowances.sweep()

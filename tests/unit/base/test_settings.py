@@ -88,7 +88,12 @@ def test_a_database_variable_is_kept_as_a_reference_and_its_text_nowhere(tmp_pat
         ("\ngateway:\n  host: 0.0.0.0\n", ":3: gateway.host: 0.0.0.0 is not loopback", "gateway.host", "expose: true"),
         ("control:\n  host: my.host\n", ":2: control.host: not an IP address", "control.host", "IP address"),
         ("control: {port: 8700}\n", ":1: control.port: 8700 is the gateway's port too", "control.port", "different ports"),
-        ("gateway: {limits: {drain_s: -1}}\n", ":1: gateway.limits.drain_s", None, ""),
+        (
+            "gateway: {limits: {drain_s: -1}}\n",
+            ":1: gateway.limits.drain_s: input",
+            "gateway.limits.drain_s",
+            "Correct `gateway.limits.drain_s`.",
+        ),
         ("- a\n", ":1: expected a mapping", None, ""),
         ("gateway: [\n", ":", None, ""),
     ],
