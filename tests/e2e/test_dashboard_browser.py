@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import support_views as views
+from cohort.delivery.clients import Terms
 from cohort.delivery.model import RolloutView, State
+from cohort.gateway.contract import Call
 from support_delivery import ADMIN_KEY, House, house
 from support_server import serving
 
@@ -200,7 +202,8 @@ def test_everything_works_without_scripts(browser: Any) -> None:
 
 
 PATHS = ["/login", "/", f"/services/{LONG}", "/rollouts", f"/rollouts/{RUNNING}", f"/rollouts/{ENDED}", "/rollouts/ro_long000000000000",
-         f"/rollouts/{RUNNING}/abort", "/releases/v2?service=support", "/plans", "/services/nobody"]  # fmt: skip
+         f"/rollouts/{RUNNING}/abort", "/releases/v2?service=support", "/plans", "/services/nobody",
+         "/requests", "/spending"]  # fmt: skip
 
 
 def test_no_page_is_wider_than_its_window(browser: Any) -> None:
@@ -209,6 +212,9 @@ def test_no_page_is_wider_than_its_window(browser: Any) -> None:
         [views.rollout(), views.harmful(), long],
         [views.service("support", views.rollout()), views.service(LONG, long), views.idle()],
     )
+    key = home.control.clients.create("shop", Terms(("support",), team="web", budget_usd_micro_per_day=1), "anna").client
+    call = Call("call", "gw-1", 7, 1, views.NOW_US, LONG, "rel_x", "ab" * 16, total_us=900_000, route="main", key=key.id, degraded=True)
+    home.control.accounts.recent.take([call])
     with visit(browser, home) as there:
         for path in PATHS:
             there.open(path)

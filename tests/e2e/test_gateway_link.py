@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cohort.base.errors import CohortError
+from cohort.base.errors import CohortError, Retry
+from cohort.delivery.cache_state import Forgotten, Keeping, Person
 from cohort.delivery.dataplane_http import HttpDataPlane
-from cohort.gateway.contract import Arm, Cursor, decode_table, encode
-from support_gateway import TOKEN, GatewayProcess, release, split, table
+from cohort.gateway.contract import Arm, Cursor, decode_table, encode, pseudonym
+from support_gateway import TOKEN, UNIT_KEY, GatewayProcess, release, split, table
 from support_upstream import Upstream
 
 
@@ -62,3 +64,29 @@ def test_a_gateway_that_is_gone_or_refuses_is_unavailable(gateway: GatewayProces
     with pytest.raises(CohortError) as caught:
         plane.state()
     assert caught.value.code == "DATA_PLANE_UNAVAILABLE"
+
+
+def test_a_person_is_forgotten_in_caches_and_kept_responses_and_a_store_that_fails_says_so(
+    gateway: GatewayProcess, plane: HttpDataPlane, upstream: Upstream
+) -> None:
+    made = release("numbered", upstream.base_url, "rel_kept", cache={})
+    plane.push(decode_table(encode(table(3, [made], {"s": "rel_kept"}))))
+
+    def answered() -> str:
+        body = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "user": "anna"}
+        return gateway.chat("s", **body)[1]["x-cohort-cache"]
+
+    assert [answered(), answered()] == ["miss", "exact"]
+    gateway.request(
+        "POST", "/v1/responses", json.dumps({"model": "s", "input": "hi", "user": "anna"}).encode(), Content_Type="application/json"
+    )
+    state = plane.cache()
+    assert (state.answered["s"]["l1"], state.held["l1"].entries) == (1, 1)
+    unit = pseudonym(bytes.fromhex(UNIT_KEY), "anna")
+    assert plane.erase(Keeping.CACHE, Person(subject="anna")) == Forgotten(unit, 1)
+    assert plane.erase(Keeping.RESPONSES, Person(unit=unit)) == Forgotten(unit, 1)
+    assert answered() == "miss"
+    (gateway.data_dir / "responses" / f"resp_{0:032x}.{unit}").mkdir()  # it cannot be removed as a file is
+    with pytest.raises(CohortError) as caught:
+        plane.erase(Keeping.RESPONSES, Person(unit=unit))
+    assert (caught.value.code, caught.value.retry) == ("CACHE_NOT_ERASED", Retry.SAFE)

@@ -266,6 +266,8 @@ def test_feedback_names_its_wrong_field(gateway: GatewayProcess) -> None:
     ):
         status, _, answer = gateway.request("POST", "/v1/feedback", json.dumps(body).encode())
         assert (status, json.loads(answer)["error"]["param"]) == (400, param)
+    status, _, answer = gateway.request("POST", "/v1/feedback", json.dumps({"unit": "u", "service": "nobody", "score": 1}).encode())
+    assert (status, json.loads(answer)["error"]["param"]) == (404, "service")
 
 
 def test_health_readiness_and_metrics_are_there(gateway: GatewayProcess) -> None:

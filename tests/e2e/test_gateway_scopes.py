@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support_gateway import GatewayProcess, release, split, table
-from support_upstream import Upstream
+from support_upstream import Exchange, Upstream, event
 
 ANNA, BERT = "cgk_anna", "cgk_bert"
 REPEATED = b"idempotency-key"
@@ -101,3 +102,50 @@ def test_a_page_s_form_cannot_judge_a_service(gateway: GatewayProcess) -> None:
     headers = {"Authorization": f"Bearer {ANNA}", "Origin": "null"}
     assert gateway.request("POST", "/v1/feedback", body, Content_Type="text/plain", **headers)[0] == 415
     assert gateway.request("POST", "/v1/feedback", body, Content_Type="application/json", **headers)[0] == 202
+
+
+def test_an_attempt_that_came_to_nothing_is_paid_for_where_the_upstream_may_charge(upstream: Upstream, tmp_path: Path) -> None:
+    price = {"price": {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 0.0}}
+    made = release("well", upstream.base_url, route=price)
+    silent = {**made["routes"][0], "name": "silent", "model": "silent_close"}
+    fallen = {**made, "digest": "rel_fallen", "routes": [silent, made["routes"][0]]}
+    stalled = {**made["routes"][0], "name": "stalled", "model": "stall"}
+    hedged = {**made, "digest": "rel_hedged", "routes": [stalled, made["routes"][0]], "reliability": {"hedge_after_s": 0.05}}
+    budgets = [{"scope": "all", "name": "", "usd_micro": 10**9}]
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(
+            {**table(1, [made, fallen, hedged], {"one": made["digest"], "two": "rel_fallen", "six": "rel_hedged"}), "budgets": budgets}
+        )
+        assert [process.chat(service)[0] for service in ("one", "two", "six")] == [200, 200, 200]
+        one, two, six = process.records(3)
+        spent = json.loads(process.link("GET", "/-/spending")[1])["items"][0]
+    finally:
+        process.close()
+    assert one.cost_usd_micro is not None
+    assert two.cost_usd_micro is not None
+    assert six.cost_usd_micro == two.cost_usd_micro
+    assert (one.estimated, two.estimated, six.estimated) == (False, True, True)
+    assert two.cost_usd_micro > one.cost_usd_micro + 10_000  # about 20 tokens of prompt
+    assert (spent["spent"], spent["held"]) == (one.cost_usd_micro + 2 * two.cost_usd_micro, 0)
+
+
+def test_a_stream_without_usage_is_charged_all_its_pieces_also_those_that_came_at_once(tmp_path: Path) -> None:
+    async def burst(exchange: Exchange) -> None:
+        exchange.stream()
+        exchange.chunk(b"".join(event("word ") for _ in range(200)) + b"data: [DONE]\n\n")
+        exchange.chunk(b"")
+
+    upstream, process = Upstream(behave=burst), GatewayProcess(tmp_path)
+    try:
+        price = {"price": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1000.0}}
+        budgets = [{"scope": "all", "name": "", "usd_micro": 10**9}]
+        process.push({**table(1, [release("well", upstream.base_url, route=price)]), "budgets": budgets})
+        assert process.chat("well", stream=True)[0] == 200
+        record = process.records(1)[0]
+    finally:
+        process.close()
+        upstream.close()
+    assert record.estimated
+    assert record.cost_usd_micro is not None
+    assert record.cost_usd_micro >= 200 * 1000

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cohort.delivery.cache_state import cache_state
 from support_gateway import GatewayProcess, release, table
 from support_upstream import EMBEDDING, Upstream
 
@@ -78,6 +79,12 @@ def test_other_words_are_answered_once_comparisons_have_proved_it(gateway: Gatew
     assert told["served"] >= 2
     assert told["learned"]["same"] >= 2
     assert told["hit_rate_95"][0] < told["hit_rate"] < told["hit_rate_95"][1]
+    assert [band["from"] for band in told["bands"]] == [0.0, 0.9, 0.95, 0.99]
+    assert sum(band["served"] for band in told["bands"]) == told["served"]
+    assert sum(band["found"] for band in told["bands"]) == told["served"] + told["unproven"]
+    assert sum(band["same"] for band in told["bands"]) == told["learned"]["same"]
+    (counts,) = cache_state({"services": {}, "l4": state(gateway)}).semantic.values()
+    assert (counts.looked, counts.served) == (told["looked"], told["served"])
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ class Answering:
         reply.start(connection.status, b"content-type: %s\r\n%s%s" % (content_type, _cohort_headers(ongoing), headers))
         reply.write(answer.said)
         reserved = ongoing.reserved
+        if reserved is not None:
+            reserved.events += answer.said.count(b"data:")
 
         def passed_on(data: bytes) -> bool:
             deadline.moved_s = now_s()

@@ -185,8 +185,8 @@ def _said(refused: Refused, operation: Operation) -> bytes:
     return operation.voice.error(refused.status, refused.message, refused.code, refused.param, refused.kind)
 
 
-def find_service(table: Table, name: str) -> Service:
-    """The service called `name`; raises Refused 503 without a table, 404 with the names there are."""
+def find_service(table: Table, name: str, field: str = "model") -> Service:
+    """The service called `name` in `field`; raises Refused 503 without a table, 404 with the names there are."""
     snapshot = table.snapshot
     if snapshot is None:
         raise Refused(503, "the gateway has no routing table yet; control pushes one when it starts", "not_ready", kind="server_error")
@@ -195,5 +195,5 @@ def find_service(table: Table, name: str) -> Service:
         known = sorted(snapshot.services)
         shown = ", ".join(known[:NAMES_SHOWN_MAX]) or "none yet"
         more = f" and {len(known) - NAMES_SHOWN_MAX} more" if len(known) > NAMES_SHOWN_MAX else ""
-        raise Refused(404, f"`model` names no service: {name[:100]!r}; services here: {shown}{more}", "model_not_found", "model")
+        raise Refused(404, f"`{field}` names no service: {name[:100]!r}; services here: {shown}{more}", "model_not_found", field)
     return service

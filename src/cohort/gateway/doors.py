@@ -165,7 +165,7 @@ class Doors:
             name = fields.get("service")
             if not isinstance(name, str):
                 raise Refused(400, "`service` must be the name of a service", "service_missing", "service")
-            service = find_service(self._table, name)
+            service = find_service(self._table, name, "service")
             if caller is not None:
                 caller.check(name)
                 self._spend.pass_request(caller)

@@ -15,6 +15,7 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 
@@ -43,6 +44,7 @@ class KeptResponses:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._bytes = 0
         self._scanned_s = -RESCAN_S
+        self._erased = Erased(clock)
 
     def get(self, response_id: str) -> dict[str, Any] | None:
         """`unit`, `owner`, `messages` and `response`; None when it is not there, too old or cannot be read."""
@@ -58,8 +60,16 @@ class KeptResponses:
             return None
         return value if isinstance(value, dict) else None
 
-    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None:
-        """Keep one. What cannot be kept is said in the log; the caller gets its answer all the same."""
+    def now_s(self) -> float:
+        """Monotonic."""
+        return self._clock.monotonic_s()
+
+    def keep(
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], began_s: float
+    ) -> None:
+        """Keep one, unless its unit was erased since the call began. What cannot be kept is said in the log; the caller gets its answer all the same."""
+        if self._erased.since(unit, began_s):
+            return
         data = orjson.dumps({"unit": unit, "owner": owner, "messages": messages, "response": response})
         if len(data) > self._limits.response_bytes_max:
             self._log.seldom("response_not_kept", reason="larger than response_bytes_max")
@@ -80,11 +90,12 @@ class KeptResponses:
         return self._find(response_id) is not None and self._drop(response_id)
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit; how many there were.
+        """Forget every response of a unit, those of calls under way included; how many there were.
 
         Raises:
             CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.
         """
+        self._erased.add(unit)
         try:
             names = [name for name in os.listdir(self._directory) if name.endswith((f".{unit}", f".{unit}.new"))]
             for name in names:
@@ -127,9 +138,12 @@ class KeptResponses:
 
     def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
         oldest_s = self._now_s() - UNFINISHED_S
-        for entry in entries:
-            if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
-                (self._directory / entry.name).unlink(missing_ok=True)
+        try:
+            for entry in entries:
+                if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
+                    (self._directory / entry.name).unlink(missing_ok=True)
+        except OSError as error:  # the next look finds it again
+            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
 
     def _evict(self) -> None:
         limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s

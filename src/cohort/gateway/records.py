@@ -66,6 +66,7 @@ class Ongoing:
     cache: str = ""
     cache_line: bytes = b""  # what the reply says of the caches
     saved_usd_micro: int | None = None
+    beside: tuple[Target, ...] = ()  # asked as well, and given up although the upstream may charge for it
     attempts: int = 0  # asked of an upstream, each try counted
     degraded: bool = False  # another route than the first answered
     choice: Choice | None = None  # of a routing policy

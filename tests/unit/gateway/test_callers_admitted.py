@@ -119,3 +119,8 @@ def test_the_table_of_addresses_is_bounded_and_forgets(clock: ManualClock) -> No
     clock.advance(LOCK_S)
     lockout.forget_old()
     assert not lockout.any
+
+
+def test_an_exposed_gateway_without_a_table_lets_nobody_in(clock: ManualClock) -> None:
+    assert Guard(lambda: None, clock, exposed=False).admit({}, "127.0.0.1") is None
+    assert refusal(Guard(lambda: None, clock, exposed=True), bearer(TEXT)).code == "not_ready"

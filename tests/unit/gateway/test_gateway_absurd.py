@@ -118,3 +118,10 @@ def test_a_price_that_cannot_be_is_refused_with_its_table(dollars: float) -> Non
 
 def test_nothing_is_known_of_an_answer_without_usage() -> None:
     assert openai.usage_of(b"{}") == UNKNOWN
+
+
+def test_counting_tokens_costs_none() -> None:
+    operation = operations(UNUSED, UNUSED)[b"/v1/messages/count_tokens"]
+    made = operation.parse(operation, b'{"model":"well","messages":[{"role":"user","content":"Hi"}]}')
+    assert operation.passage("anthropic").answer(made, b'{"input_tokens":7}')[1] == Usage(0, 0)
+    assert estimates.output_tokens_max(made, {"max_output_tokens": 9}) == 0

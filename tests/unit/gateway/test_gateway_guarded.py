@@ -18,12 +18,15 @@ from test_kept_responses import keep, made, name
 from cohort.base.clock import ManualClock
 from cohort.gateway.addresses import AddressGuard, is_public
 from cohort.gateway.contract import decode_table
+from cohort.gateway.dialects.openai_same import parse_chat
+from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.http_connection import Connection
 from cohort.gateway.kept_responses import RESCAN_S, UNFINISHED_S
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.log import Log
 from cohort.gateway.process import own_places
 from cohort.gateway.settings import Limits, Settings
+from cohort.gateway.spend.estimates import prompt_tokens_max
 from cohort.gateway.spend.ledger import Ledger, Limit
 from cohort.gateway.spend.lockout import FAILURES_MAX, Lockout
 from cohort.gateway.table import compile_table
@@ -129,3 +132,12 @@ def test_the_words_of_an_error_within_are_not_in_the_log() -> None:
     assert "test_gateway_guarded" in host.lines.getvalue()
     assert "KeyError" in host.lines.getvalue()
     assert written not in host.lines.getvalue()
+
+
+def test_a_request_nested_deeper_than_python_has_its_bound() -> None:
+    part: Any = "data:image/png;base64," + "A" * 20_000
+    for _ in range(900):
+        part = [part]
+    message = {"role": "user", "content": [{"type": "image_url", "deep": part}]}
+    body = b'{"model":"well","messages":[%s]}' % json.dumps(message).encode()
+    assert prompt_tokens_max(parse_chat(CHAT, body)) < 20_000 // 2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
+from cohort.base.errors import CohortError, Retry
 from cohort.gateway.kept_responses import RESCAN_S, KeptResponses
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
@@ -28,7 +29,7 @@ def made(folder: Path, clock: ManualClock, **limits: Any) -> tuple[KeptResponses
 
 
 def keep(kept: KeptResponses, number: int, unit: str = UNIT, text: str = "") -> None:
-    kept.keep(name(number), unit, "owner", MESSAGES, {"id": name(number), "text": text})
+    kept.keep(name(number), unit, "owner", MESSAGES, {"id": name(number), "text": text}, kept.now_s())
 
 
 def touch(folder: Path, clock: ManualClock) -> None:
@@ -80,6 +81,34 @@ def test_a_unit_s_responses_are_erased_and_no_other_s(tmp_path: Path) -> None:
     assert kept.erase(UNIT) == 2
     assert [path.name for path in (tmp_path / "responses").iterdir()] == [f"{name(1)}.{OTHER}"]
     assert kept.erase(UNIT) == 0
+
+
+def test_the_response_of_a_call_under_way_is_not_kept_once_its_unit_was_erased(tmp_path: Path) -> None:
+    clock = ManualClock()
+    kept, _ = made(tmp_path, clock)
+    began_s = kept.now_s()
+    clock.advance(1)
+    assert kept.erase(UNIT) == 0
+    for number, unit in enumerate((UNIT, OTHER)):
+        kept.keep(name(number), unit, "owner", MESSAGES, {}, began_s)
+    assert [path.name for path in (tmp_path / "responses").iterdir()] == [f"{name(1)}.{OTHER}"]
+    clock.advance(1)
+    keep(kept, 2)
+    assert kept.get(name(2)) is not None
+
+
+def test_what_cannot_be_erased_is_said(tmp_path: Path) -> None:
+    kept, _ = made(tmp_path, ManualClock())
+    assert kept.erase(UNIT) == 0
+    (tmp_path / "responses" / f"{name(1)}.{UNIT}").mkdir(parents=True)  # it cannot be removed as a file is
+    with pytest.raises(CohortError) as caught:
+        kept.erase(UNIT)
+    assert (caught.value.code, caught.value.retry) == ("CACHE_NOT_ERASED", Retry.SAFE)
+    (tmp_path / "responses" / f"{name(1)}.{UNIT}").rmdir()
+    (tmp_path / "responses").rmdir()
+    (tmp_path / "responses").write_text("a file where the folder should be")
+    with pytest.raises(CohortError):
+        kept.erase(UNIT)
 
 
 def test_what_cannot_be_read_is_not_there_and_what_cannot_be_written_is_said(tmp_path: Path) -> None:

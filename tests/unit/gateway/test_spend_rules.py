@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
-from cohort.gateway.contract import Price, RoutingTable, decode_table
+from cohort.gateway.contract import Price, Result, RoutingTable, decode_table
 from cohort.gateway.contract_spend import ClientKey
-from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.face import Chat, Refused, Usage
 from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT, operations
 from cohort.gateway.log import Log
@@ -109,6 +109,45 @@ def test_the_bound_is_of_prompt_and_answers(clock: ManualClock) -> None:
     assert estimates.bound_usd_micro(Price(0.1, 0.0), 1, 0) == 1
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
     assert estimates.prompt_tokens_max(chat(messages=[{"role": "user", "content": [picture]}])) < 3000
+
+
+@pytest.mark.parametrize(
+    ("result", "said", "written"),
+    [
+        (Result.CLIENT_GONE, 1, 500),
+        (Result.INTERRUPTED, 1, 500),
+        (Result.TIMEOUT, 700, 700),
+        (Result.OK, 1, 1),  # the upstream said it at the end
+    ],
+)
+def test_a_client_that_leaves_a_stream_pays_what_was_streamed(
+    clock: ManualClock, tmp_path: Path, result: Result, said: int, written: int
+) -> None:
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 10**9}))
+    ongoing = place.begin()
+    ongoing.stream = True
+    place.allowances.reserve(ongoing, chat(max_tokens=1000, stream=True), {})
+    assert ongoing.reserved is not None
+    ongoing.reserved.events = 500
+    place.recorder.first(ongoing)
+    ongoing.usage, ongoing.result = Usage(10, said), result
+    place.recorder.end(ongoing)
+    assert place.spent() == 10 * 2 + written * 8
+    assert place.rows.kept[-1]["tokens_out"] == written
+    assert place.rows.kept[-1].get("estimated", False) is (said != written)
+
+
+def test_routes_that_are_asked_side_by_side_are_all_reserved_for(clock: ManualClock, tmp_path: Path) -> None:
+    held = []
+    for number, reliability in enumerate(({}, {"hedge_after_s": 1.0})):
+        body = {**table(1, [release("well", "http://127.0.0.1:1/v1", route=PRICE, reliability=reliability)])}
+        first = body["releases"]["rel_well"]["routes"][0]
+        body["releases"]["rel_well"]["routes"].append({**first, "name": "second"})
+        made = decode_table(json.dumps({**body, "budgets": [{"scope": "all", "name": "", "usd_micro": 10**9}]}).encode())
+        place = Place(tmp_path / str(number), clock, made)
+        place.allowances.reserve(place.begin(), chat(max_tokens=100), {})
+        held.append(int(str(place.allowances.report()[0]["held"])))
+    assert held[1] == 2 * held[0]
 
 
 def test_embeddings_are_bounded_by_what_is_sent() -> None:

@@ -47,6 +47,9 @@ class Kept:
     def get(self, _response_id: str) -> dict[str, Any] | None:
         return {"unit": "a" * 32, "owner": "", "messages": self._messages, "response": {}}
 
+    def now_s(self) -> float:
+        return 0.0
+
     def keep(self, *_: Any) -> None:
         raise AssertionError("nothing is kept here")
 
@@ -62,3 +65,11 @@ def test_a_conversation_that_is_kept_is_looked_through_with_every_turn() -> None
     assert SSN not in json.dumps(made.fields)
     assert SSN not in json.dumps(made.turn.messages)
     assert "[ssn]" in json.dumps(made.turn.messages)
+
+
+def test_what_is_no_name_of_the_protocol_is_looked_through() -> None:
+    guard = guard_of("redact", ("ssn",))
+    assert guard is not None
+    body = {"model": "well", "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "id": {"of": SSN}}]}]}
+    made = guard.apply(parse_chat(CHAT, json.dumps(body).encode()), lambda *_: None)
+    assert SSN not in made.body.decode()

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from starlette.testclient import TestClient
 
-from cohort.delivery.accounts import Wanted, add_up
+from cohort.delivery.accounts import Balance, Wanted, add_up
 from cohort.delivery.clients import Terms
 from cohort.gateway.contract import Call, Result
 from cohort.gateway.contract_spend import Budget, Scope
@@ -69,6 +69,15 @@ def test_spending_shows_costs_keys_and_budgets(client: TestClient, home: House) 
     assert sum(cost["cost_usd_micro"] for cost in costs) == 18_005
     assert client.get("/api/v1/gateway/balances", headers=BY).json() == {"items": None}
     assert client.get("/spending?span=hour", headers=BY).status_code == 200
+
+
+def test_budgets_of_releases_are_shown_by_service_and_version(client: TestClient, home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = home.registry.releases[0]
+    left = [Balance("release", str(release.digest), 3_000_000, 1_000_000, 0), Balance("release", "rel_" + "f" * 60, 9_000_000, 0, 0)]
+    monkeypatch.setattr(home.control.accounts, "balances", lambda: left)
+    page = client.get("/spending", headers=BY).text
+    for words in (f"release {release.service} {release.version}", "$3.00 a day", "release rel_ffffffffffff<"):
+        assert words in page
 
 
 def test_what_a_client_put_in_a_name_is_text_on_the_page(home: House) -> None:

@@ -79,7 +79,7 @@ class MessagesThrough:
         return body or rewriting.written({**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, UNKNOWN if self._counting else usage_of(body)
+        return body, Usage(0, 0) if self._counting else usage_of(body)  # counting costs nothing
 
     def flow(self, _chat: Chat) -> Flow:
         return MessagesTail()

@@ -31,7 +31,15 @@ class Memory(Protocol):
         """What was kept."""
         ...
 
-    def keep(self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any]) -> None: ...
+    def now_s(self) -> float:
+        """When a call begins, for `keep`."""
+        ...
+
+    def keep(
+        self, response_id: str, unit: str, owner: str, messages: list[dict[str, Any]], response: dict[str, Any], began_s: float
+    ) -> None:
+        """Keep one, unless its unit was erased since the call began."""
+        ...
 
 
 class ResponsesVoice(OpenAIVoice):
@@ -59,7 +67,7 @@ class ResponsesVoice(OpenAIVoice):
     def _keep(self, chat: Chat, turn: Turn, said: Said) -> None:
         if turn.keep and not chat.shadow:
             messages = [*turn.messages, message_of(said)]
-            self._memory.keep(turn.response_id, chat.unit, chat.owner, messages, ended(chat, turn, said))
+            self._memory.keep(turn.response_id, chat.unit, chat.owner, messages, ended(chat, turn, said), turn.began_s)
 
 
 class ResponsesOverChat:
@@ -203,7 +211,7 @@ def parser(memory: Memory, make_id: Callable[[], str]) -> Callable[[Operation, b
         fields, messages, unsayable = translate(native, kept["messages"] if kept else [])
         if previous is not None and kept is None:
             unsayable = unsayable or "`previous_response_id`"
-        turn = Turn(make_id(), messages, native.get("store") is not False, kept["owner"] if kept else None)
+        turn = Turn(make_id(), messages, native.get("store") is not False, kept["owner"] if kept else None, memory.now_s())
         unit = kept["unit"] if kept else ""
         return Chat(body, fields, service, stream, operation, native, unit=unit, unsayable=unsayable, turn=turn)
 

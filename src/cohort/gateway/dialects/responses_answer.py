@@ -20,13 +20,14 @@ _DEFAULTS: dict[str, Any] = {"metadata": {}, "parallel_tool_calls": True, "tool_
 class Turn:
     """What makes a call one of Responses: the id of the answer to come, and the messages before it, without instructions.
 
-    `earlier_owner`: whose the response is that it goes on from; None where it begins.
+    `earlier_owner`: whose the response is that it goes on from; None where it begins. `began_s`: when the call began, by the memory's clock.
     """
 
     response_id: str
     messages: list[dict[str, Any]]
     keep: bool
     earlier_owner: str | None = None
+    began_s: float = 0.0
 
 
 @dataclass(slots=True)

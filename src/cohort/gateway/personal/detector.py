@@ -84,7 +84,10 @@ class Detector:
             found["unseen"] = found.get("unseen", 0) + 1
             return "[unseen]"
         if isinstance(value, dict):
-            return {name: part if name in _SKIPPED else self._walk(part, found, depth + 1) for name, part in value.items()}
+            return {
+                name: part if name in _SKIPPED and isinstance(part, str) else self._walk(part, found, depth + 1)
+                for name, part in value.items()
+            }
         if isinstance(value, list):
             return [self._walk(part, found, depth + 1) for part in value]
         return value

@@ -22,7 +22,7 @@ from cohort.gateway.reliability.first_event import fault_of_first_event
 from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.table import Target
-from cohort.gateway.upstream_connection import Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
+from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
 IDEMPOTENCY = b"idempotency-key"
@@ -130,7 +130,9 @@ class Attempts:
             ongoing.target = target
             try:
                 answer = await self._ask_route(asking, target, more=True)
-            except (UpstreamError, KeyMissing, Refused):
+            except (UpstreamError, KeyMissing, Refused) as error:
+                if may_cost(error):
+                    ongoing.beside += (target,)
                 self.counts.fallbacks += 1
                 continue
             if answer.fault is _NONE:
@@ -152,6 +154,7 @@ class Attempts:
             ongoing.tape.abandon()
         winner = await race.run()
         self.counts.hedges += race.hedges
+        ongoing.beside += race.given_up(winner)
         ongoing.target = winner.target
         if winner.answer is None:
             raise winner.error or NoAnswer("there was no answer")
@@ -185,6 +188,8 @@ class Attempts:
                 wait = self._wait_s(tried, fault, None, asking, target)
                 if wait is None:
                     raise
+                if may_cost(error):
+                    asking.ongoing.beside += (target,)
             else:
                 if answer.fault is _NONE and not target.breaker.failures:
                     return answer
@@ -304,6 +309,11 @@ def upstream_headers(asking: Asking) -> Mapping[bytes, bytes]:
     scope = f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
     own = blake2b(headers[IDEMPOTENCY], key=sha256(scope.encode()).digest(), digest_size=16, person=b"cohort idempot").hexdigest()
     return {**rest, IDEMPOTENCY: own.encode()}
+
+
+def may_cost(error: Exception) -> bool:
+    """The upstream had the request, and may have worked on it before the attempt came to nothing."""
+    return isinstance(error, (Slow, NoAnswer, Broken, Invalid))
 
 
 def check(flow: Flow) -> None:

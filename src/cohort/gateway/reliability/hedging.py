@@ -99,6 +99,12 @@ class Race:
                 if runner is not winner and runner.answer is not None:
                     self._give_back(runner.answer)
 
+    def given_up(self, winner: Runner) -> tuple[Target, ...]:
+        """The routes that were asked beside the winner's and had not said no."""
+        return tuple(
+            runner.target for runner in self._runners if runner is not winner and (runner.error is None or isinstance(runner.error, Slow))
+        )
+
     def _start(self) -> None:
         self.hedges += any(not runner.done for runner in self._runners)
         left_s = self._deadline.left_s(self._loop.time())

@@ -15,7 +15,20 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
-from cohort.gateway.spend.rules import DAY_US, UNBILLED, Rules, Withheld, account, bound, charged, exceeded, limits_of, price_unknown
+from cohort.gateway.spend.rules import (
+    DAY_US,
+    UNBILLED,
+    Rules,
+    Withheld,
+    account,
+    bound,
+    broken_off,
+    charged,
+    exceeded,
+    given_up,
+    limits_of,
+    price_unknown,
+)
 
 if TYPE_CHECKING:
     from cohort.gateway.records import Ongoing
@@ -90,7 +103,8 @@ class Allowances:
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
-            amount = bound(targets, tokens_in, tokens_out)
+            hedged = ongoing.target.reliability.hedge_after_s is not None
+            amount = bound(targets, tokens_in, tokens_out, hedged=hedged)
             if amount is None:
                 raise price_unknown(targets)
             reserved.hold = self._hold(limits, amount, ongoing.target.timeout_s)
@@ -111,10 +125,18 @@ class Allowances:
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
         """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""
+        least = broken_off(ongoing, reserved.events, reserved.tokens_out_max)
+        if least is not None:
+            ongoing.usage, price = least, ongoing.target.price
+            ongoing.cost_usd_micro = estimates.usage_usd_micro(price, least) if price is not None else None
+            ongoing.estimated = True
         if ongoing.cost_usd_micro is None and reserved.hold is not None:
             ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
             ongoing.estimated = True
             self.counts.estimated += 1
+        if ongoing.beside and reserved.hold is not None:
+            ongoing.cost_usd_micro = (ongoing.cost_usd_micro or 0) + given_up(ongoing, reserved.body_bytes)
+            ongoing.estimated = True
         if self._ledger is not None:
             if reserved.hold is not None:
                 self._ledger.settle(reserved.hold, ongoing.cost_usd_micro or 0)

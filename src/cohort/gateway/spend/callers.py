@@ -70,10 +70,14 @@ class Guard:
         """Whose key came; None where none is needed. `peer`: the client's address.
 
         Raises:
-            Refused: 401 no key, a wrong or an expired one; 429 with `retry-after` from an address that gave too many wrong ones.
+            Refused: 503 others reach the gateway and there is no table yet; 401 no key, a wrong or an expired one;
+                429 with `retry-after` from an address that gave too many wrong ones.
         """
         known = self._keys()
         if known is None:
+            if self._exposed:  # which keys are in force is not known
+                words = "the gateway has no routing table yet; control pushes one when it starts"
+                raise Refused(503, words, "not_ready", kind="server_error", headers=b"retry-after: 1\r\n")
             return None
         callers, required = known
         if not required and not self._exposed:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cohort.gateway.contract import Price
-from cohort.gateway.dialects.face import TOKENS_MAX, Chat
+from cohort.gateway.dialects.face import TOKENS_MAX, Chat, Usage
 from cohort.gateway.rewriting import OUTPUT_TOKENS
 
 BYTES_PER_TOKEN_MIN = 2
@@ -58,6 +58,11 @@ def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
     return round(body_bytes / BYTES_PER_TOKEN * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok)
 
 
+def usage_usd_micro(price: Price, usage: Usage) -> int:
+    """What these tokens cost."""
+    return round((usage.tokens_in or 0) * price.input_usd_per_mtok + (usage.tokens_out or 0) * price.output_usd_per_mtok)
+
+
 def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
     """A release's length is set only where the caller names none, whatever the caller says it is."""
     said = [fields[name] for name in _OUTPUT_NAMES if name in fields]
@@ -87,8 +92,12 @@ def _attachments(messages: Any) -> int:
 
 
 def _text_bytes(value: Any) -> int:
-    """Bytes of the text in a request, without what is attached to it."""
-    if isinstance(value, str):
-        return 0 if value.startswith("data:") and _ENCODED.fullmatch(value) else len(value.encode("utf-8", "replace"))
-    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_text_bytes, inner))
+    """Bytes of the text in a request, without what is attached to it. A list, not a recursion: requests may be nested deeper than Python."""
+    total, waiting = 0, [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            total += 0 if part.startswith("data:") and _ENCODED.fullmatch(part) else len(part.encode("utf-8", "replace"))
+        elif isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    return total

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cohort.gateway.contract import Price, Result, RoutingTable
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Refused
+from cohort.gateway.dialects.face import Refused, Usage
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
 
@@ -98,15 +98,15 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     return value.decode()
 
 
-def bound(targets: Sequence[Target], tokens_in: int, tokens_out: int) -> int | None:
-    """The dearest of the routes that may be asked; None where the price of one is not known."""
+def bound(targets: Sequence[Target], tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int | None:
+    """The dearest of the routes that may be asked, all of them where they are asked side by side; None where the price of one is not known."""
     bounds = []
     for target in targets:
         if target.price is None:
             return None
         prompt = target.rewriting.prompt or ""
         bounds.append(estimates.bound_usd_micro(target.price, tokens_in + len(prompt) // estimates.BYTES_PER_TOKEN_MIN, tokens_out))
-    return max(bounds)
+    return sum(bounds) if hedged else max(bounds)
 
 
 def price_unknown(targets: Sequence[Target]) -> Refused:
@@ -124,6 +124,23 @@ def charged(ongoing: Ongoing, body_bytes: int, events: int, tokens_out_max: int)
         return 0
     tokens_out = min(max(events, 1), tokens_out_max) if ongoing.stream else tokens_out_max
     return estimates.charged_usd_micro(price, body_bytes, tokens_out)
+
+
+def broken_off(ongoing: Ongoing, events: int, tokens_out_max: int) -> Usage | None:
+    """The usage of a stream that ended before its end, where the upstream said less than it had streamed; `events`: pieces that came.
+
+    An upstream that says at the beginning that nothing is written yet says no more to a client that leaves before the end.
+    """
+    tokens_in, tokens_out = ongoing.usage
+    if not ongoing.stream or ongoing.result is Result.OK or ongoing.first_us is None or tokens_in is None or tokens_out is None:
+        return None
+    fewest = min(events, tokens_out_max)
+    return Usage(tokens_in, fewest) if tokens_out < fewest else None
+
+
+def given_up(ongoing: Ongoing, body_bytes: int) -> int:
+    """What attempts are taken to have cost that were given up although an upstream may charge for them: their prompt."""
+    return sum(estimates.charged_usd_micro(target.price, body_bytes, 0) for target in ongoing.beside if target.price is not None)
 
 
 def exceeded(error: Exceeded, amount: int, now_us: int) -> Refused:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from cohort.delivery.accounts import HOUR_US, SHADOW_KEY, Cost, Wanted
+from cohort.delivery.accounts import HOUR_US, SHADOW_KEY, Balance, Cost, Wanted
 from cohort.gateway.contract import Call
 from cohort.surfaces.dashboard.rendering import page, render
 from cohort.surfaces.dashboard.streams import stream
@@ -84,8 +84,16 @@ def spending(request: Request, control: Face, caller: Reader, span: Filter = "da
         "budgets": control.clients.budgets(),
         "balances": balances,
         "reached": left is not None,
+        "released": budgets_of_releases(control, left or ()),
     }
     return page(request, "spending.html", caller, span=chosen, spans=SPANS_HOURS, tables=tables, total=total, **shown)
+
+
+def budgets_of_releases(control: ControlFace, balances: Sequence[Balance]) -> list[tuple[str, Balance]]:
+    """What releases may spend a day, each with the release's service and version."""
+    found = [entry for entry in balances if entry.scope == "release"]
+    names = {str(release.digest): f"{release.service} {release.version}" for release in control.registry.list()} if found else {}
+    return sorted((names.get(entry.name, entry.name[:16]), entry) for entry in found)
 
 
 def requests_fragments(control: ControlFace, caller: Caller, wanted: Wanted) -> dict[str, str]:
@@ -141,7 +149,7 @@ def steps(call: Call) -> list[tuple[str, str]]:
         ("Key", (call.key and "admitted by its key") or "none needed"),
         ("Assigned", f"{call.arm.value}, {call.share * 100:g} % on the candidate" if call.rollout_id else "the stable release"),
         ("Cache", f"answered from {call.cache}" if call.cache else "not answered from a cache"),
-        ("Budget", _cost_words(call)),
+        ("Cost", _cost_words(call)),
         ("Route", f"{call.route or 'none'}, {call.attempts} asked" + (", not the first: degraded" if call.degraded else "")),
         ("Answer", f"{call.result.value.replace('_', ' ')}, status {call.status or 'none sent'}"),
     ]
