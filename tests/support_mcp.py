@@ -54,7 +54,7 @@ class Place:
     def token(self, **fields: str) -> dict[str, Any]:
         """A token for /mcp by the agent's key, as a client asks for it."""
         form = {"grant_type": "client_credentials", "client_id": "scribe", "client_secret": self.key, "resource": self.mcp} | fields
-        answer = httpx2.post(f"{self.url}/api/v1/oauth/token", data=form)
+        answer = httpx2.post(f"{self.url}/api/v1/oauth/token", data=form, timeout=30)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -63,7 +63,7 @@ class Marks:
         note = Note(text, tuple(one.secret.sign(text) for one in keys.held if one.secret is not None and one.term in keys.ring.active))
         fresh = self._path.with_name(f"{self._path.name}.new")
         try:
-            with fresh.open("w", encoding="utf-8") as file:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 file.write(str(note))
                 file.flush()
                 os.fsync(file.fileno())
