@@ -61,16 +61,20 @@ def _worker_id(installation: Installation, number: int) -> str:
 
 
 def _check_limits(settings: Settings, written: Path) -> None:
-    """Have the gateway's own reader look at its configuration, so that a wrong limit or network is told now and not in a log.
+    """Have the gateway's own reader look at its configuration, so that a wrong limit, network or server is told now and not in a log.
 
     Raises:
         CohortError CONFIG_INVALID: names it.
     """
-    if settings.gateway.limits or settings.gateway.private_upstreams != LOOPBACK_ONLY:
+    where = settings.gateway
+    if where.limits or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
+        from cohort.gateway.cache.shared import redis_address
         from cohort.gateway.settings import load_settings
 
         try:
-            load_settings(written)
+            found = load_settings(written)
+            if found.cache_redis is not None:
+                redis_address(found.cache_redis, "")
         except CohortError as error:
             field = f"gateway.{error.field}" if error.field else "gateway.limits"
             raise CohortError("CONFIG_INVALID", f"{settings.source}: gateway: {error.message}", field=field, hint=error.hint) from error

@@ -134,6 +134,15 @@ def test_a_wrong_limit_is_told_before_anything_starts(data: DataDir) -> None:
     assert (caught.value.code, "drain_ss" in caught.value.message) == ("CONFIG_INVALID", True)
 
 
+def test_a_wrong_server_of_answers_is_told_before_anything_starts(data: DataDir) -> None:
+    installation = ensure_installation(data, ManualClock(), secrets.token_bytes)
+    assert listeners(Settings(data.root, GatewaySettings(cache_redis="redis://127.0.0.1:6379/0")), installation)
+    with pytest.raises(CohortError) as caught:
+        listeners(Settings(data.root, GatewaySettings(cache_redis="http://x")), installation)
+    assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", "gateway.cache_redis")
+    assert "redis://HOST:PORT/DATABASE" in caught.value.hint
+
+
 def test_a_removed_secret_is_made_anew_and_the_others_stay(data: DataDir) -> None:
     ensure_installation(data, ManualClock(), secrets.token_bytes)
     kept = data.unit_key.read_text()
