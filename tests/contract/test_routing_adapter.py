@@ -182,11 +182,9 @@ def test_feedback_a_day_later_or_of_somebody_else_changes_nothing(adapted: Adapt
     assert [sample.failed for sample in adapted.samples()] == [False]
 
 
-def test_old_routed_calls_are_deleted(adapted: Adapted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing_store, "SAMPLES_KEPT_MAX", 30)
-    monkeypatch.setattr(routing_store, "TRIM_EVERY", 10)
+def test_old_routed_calls_are_deleted(adapted: Adapted) -> None:
     calls = adapted.calls(100, strong=True)
-    store = RoutingStore(adapted.house.store.database)
+    store = RoutingStore(adapted.house.store.database, kept_max=30, trim_every=10)
     for start in range(0, 100, 10):
         with adapted.house.store.database.write() as connection:
             store.take(connection, calls[start : start + 10])

@@ -184,15 +184,15 @@ def test_it_is_given_up_before_another_process_ends_the_action(log: Log, waiting
     assert waiting.settle() == 0
 
 
-def test_there_is_room_for_so_many_and_so_much(log: Log, waiting: Unrecorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unrecorded, "WAITING_MAX", 3)
-    monkeypatch.setattr(unrecorded, "BYTES_MAX", 10)
+def test_there_is_room_for_so_many_and_so_much(log: Log, clock: ManualClock) -> None:
+    waiting = Unrecorded(log, log.entries, clock, waiting_max=3, bytes_max=10)
     assert waiting.add(*outcome(0, "12345"), lambda _: None)
     assert not waiting.add(*outcome(1, "123456"), lambda _: None)
     assert waiting.add(*outcome(2, "12345"), lambda _: None)
     assert waiting.add(*outcome(3), lambda _: None)
     assert not waiting.add(*outcome(4), lambda _: None)
     assert len(waiting) == 3
+    waiting.stop()
 
 
 def test_after_the_end_nothing_is_taken(log: Log, waiting: Unrecorded) -> None:

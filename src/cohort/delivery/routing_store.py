@@ -25,8 +25,10 @@ JUDGED_US = 24 * 3_600_000_000
 class RoutingStore:
     """`database` is needed for its dialect only."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, kept_max: int = SAMPLES_KEPT_MAX, trim_every: int = TRIM_EVERY) -> None:
         self._database = database
+        self._kept_max = kept_max
+        self._trim_every = trim_every
         self._put_since_trim: dict[str, int] = {}
 
     def take(self, connection: Connection, calls: Sequence[Call]) -> None:
@@ -70,10 +72,10 @@ class RoutingStore:
 
     def _trim(self, connection: Connection, put: Sequence[Call]) -> None:
         for service in {call.service for call in put}:
-            count = self._put_since_trim.get(service, TRIM_EVERY) + sum(call.service == service for call in put)
-            if count >= TRIM_EVERY:
+            count = self._put_since_trim.get(service, self._trim_every) + sum(call.service == service for call in put)
+            if count >= self._trim_every:
                 s = t.routing_samples
-                newest = select(s.c.at_us).where(s.c.service == service).order_by(s.c.at_us.desc()).offset(SAMPLES_KEPT_MAX).limit(1)
+                newest = select(s.c.at_us).where(s.c.service == service).order_by(s.c.at_us.desc()).offset(self._kept_max).limit(1)
                 oldest_us = connection.execute(newest).scalar()
                 if oldest_us is not None:
                     connection.execute(delete(s).where(s.c.service == service, s.c.at_us <= oldest_us))

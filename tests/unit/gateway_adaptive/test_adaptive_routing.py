@@ -192,9 +192,8 @@ def test_a_frozen_boundary_stays_where_it_was_approved(frozen: Any) -> None:
     assert made.state("support", "rel_1", frozen.get("policy", POLICY), frozen.get("killed", frozenset())).mode == "frozen"
 
 
-def test_pins_are_bounded_and_the_least_seen_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "PINS_MAX", 2)
-    made = AdaptiveRouter()
+def test_pins_are_bounded_and_the_least_seen_goes_first() -> None:
+    made = AdaptiveRouter(pins_max=2)
     for unit in ("a", "b", "a", "c"):
         choose(made, unit, HARD)
     assert [choose(made, unit, EASY).strong for unit in ("a", "c")] == [True, True]

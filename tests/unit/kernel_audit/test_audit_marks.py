@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from cohort.base.errors import CohortError
+from cohort.kernel.audit.desk import MARK_EVERY_S
 from cohort.kernel.audit.merkle import leaf_hash
 from cohort.kernel.audit.notes import Checkpoint, Signer
 from cohort.kernel.audit.store import Head, Rows
@@ -130,6 +131,9 @@ def test_each_verification_moves_the_mark_and_a_quick_one_needs_little(away, tmp
     assert f"\n{SIZE}\n" in mark_of(tmp_path)
     assert f"\n{WHOLE}\n" in before
     fill(room, 3, SIZE)
+    assert room.desk.verify(full=False).integrity == "verified"
+    assert f"\n{SIZE}\n" in mark_of(tmp_path), "a mark costs two syncs: not after each of many"
+    clock.advance(MARK_EVERY_S)
     assert room.desk.verify(full=False).integrity == "verified"
     assert f"\n{SIZE + 3}\n" in mark_of(tmp_path)
     room.stop()

@@ -53,8 +53,9 @@ class _Release:
 class AdaptiveRouter:
     """`enabled`: False where the process was told to choose nothing (`COHORT_ADAPTIVE=0`)."""
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, pins_max: int = PINS_MAX) -> None:
         self.enabled = enabled
+        self._pins_max = pins_max
         self._releases: OrderedDict[tuple[str, str], _Release] = OrderedDict()
         self._targets: Mapping[tuple[str, str], float] = {}
         self._pins: OrderedDict[tuple[str, str, str], bool] = OrderedDict()
@@ -124,7 +125,7 @@ class AdaptiveRouter:
         before = self._pins.get(place)
         self._pins[place] = strong = strong or bool(before)
         self._pins.move_to_end(place)
-        if len(self._pins) > PINS_MAX:
+        if len(self._pins) > self._pins_max:
             self._pins.popitem(last=False)
         return strong, before is None
 

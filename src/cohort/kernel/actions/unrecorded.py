@@ -47,7 +47,16 @@ class _Waiting:
 class Unrecorded:
     """Safe to use from many threads. Its own thread runs only while something waits."""
 
-    def __init__(self, audit: AuditLog, entries: Callable[[ActionId], Sequence[Entry]], clock: Clock) -> None:
+    def __init__(
+        self,
+        audit: AuditLog,
+        entries: Callable[[ActionId], Sequence[Entry]],
+        clock: Clock,
+        waiting_max: int = WAITING_MAX,
+        bytes_max: int = BYTES_MAX,
+    ) -> None:
+        self._waiting_max = waiting_max
+        self._bytes_max = bytes_max
         self._audit = audit
         self._entries = entries
         self._clock = clock
@@ -64,7 +73,7 @@ class Unrecorded:
         """Offer it again from now on; False when there is no room for it, or no more time."""
         one = _Waiting(action, record, self._clock.monotonic_s(), then)
         with self._lock:
-            full = len(self._waiting) >= WAITING_MAX or one.bytes + sum(other.bytes for other in self._waiting) > BYTES_MAX
+            full = len(self._waiting) >= self._waiting_max or one.bytes + sum(other.bytes for other in self._waiting) > self._bytes_max
             if full or self._stop.is_set():
                 return False
             self._waiting.append(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from cohort.kernel.model import Record, RecordKind
 from cohort.storage.database import Database
 
 NOTE_CHARACTERS_MAX = 4000
+MARK_EVERY_S = 10.0
+"""Between two marks of quick verifications: what a start has to read more for it is this much of a log."""
 NO_DATA, VERIFIED, BROKEN = "no data", "verified", "broken"
 
 
@@ -52,6 +55,7 @@ class AuditDesk:
         self._verifying = threading.Lock()
         self._done: tuple[int, int] | None = None
         self._marked: Mark | None = None
+        self._mark_due_s = -math.inf
         self._sealed: CohortError | None = None  # what the log was sealed with when a verification did it
         self.payloads = Payloads(parts.database, parts.clock)
 
@@ -120,16 +124,17 @@ class AuditDesk:
                 answer = _damaged(error)
             self._judge(answer, full)
             if answer["integrity"] == VERIFIED:
-                self._mark()
+                self._mark(full)
         duration_us = int((self._parts.clock.monotonic_s() - start_s) * 1e6)
         return Verification(**answer, duration_us=duration_us)
 
-    def _mark(self) -> None:
-        """Leave word for the next process, when there is something new to say."""
-        mark = self._recheck.found_whole
-        if self._parts.marks is not None and mark is not None and mark != self._marked:
+    def _mark(self, full: bool) -> None:
+        """Leave word for the next process, when there is something new to say; of quick verifications not after each, as it costs two syncs."""
+        mark, now_s = self._recheck.found_whole, self._parts.clock.monotonic_s()
+        due = full or now_s >= self._mark_due_s
+        if self._parts.marks is not None and mark is not None and mark != self._marked and due:
             self._parts.marks.write(mark)
-            self._marked = mark
+            self._marked, self._mark_due_s = mark, now_s + MARK_EVERY_S
 
     def _judge(self, answer: Mapping[str, Any], full: bool) -> None:
         """Seal a log that this verification found broken; open one that only a verification had sealed."""
