@@ -28,6 +28,7 @@ def cohort(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Comm
     [
         ("gateway key create a --budget-usd-day nan", "budget_usd_per_day"),
         ("gateway key create a --budget-usd-day inf", "budget_usd_per_day"),
+        ("gateway key create a --expires-days nan", "expires_days"),
         ("gateway budget set team web nan", "usd"),
         ("routing replay support --boundary nan", "boundaries[0]"),
         ("routing replay support --weight code=inf", "weights.code"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cohort.base.errors import Exit
+from cohort.base.errors import CohortError, Exit
 from cohort.surfaces.cli.lazy import Verbs
 from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
@@ -50,6 +51,8 @@ def create(session: Session, /, name: str, expires_days: float | None, **terms: 
     from cohort.base.clock import SystemClock
     from cohort.surfaces.cli.api import Api
 
+    if expires_days is not None and math.isnan(expires_days):  # every comparison with it is false: no range refuses it
+        raise CohortError("FIELD_INVALID", "expires_days: nan is no number", field="expires_days", hint="Write a number, such as 2.5.")
     body = {
         "name": name,
         "services": list(terms["services"]),
