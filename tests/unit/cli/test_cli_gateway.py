@@ -68,3 +68,10 @@ def test_a_flag_that_is_nearly_the_gateways_is_pointed_at(cohort: Command) -> No
     assert "did you mean `cohort flag kill routing.adaptive`?" in cohort("flag", "kill", "routing.adpative").err
     for flag in ("routing.adaptive", "self_improvement.auto_apply"):
         assert "did you mean" not in cohort("flag", "kill", flag).err
+
+
+@pytest.mark.parametrize(("usd", "micro"), [("0.0000001", 1), ("0", 0), ("1.5", 1_500_000)])
+def test_only_nothing_is_a_budget_of_nothing(cohort: Command, usd: str, micro: int) -> None:
+    assert cohort("gateway", "budget", "set", "all", usd).code == 0
+    (entry,) = [item for item in cohort("gateway", "budget", "list", "--json").json["items"] if item["budget"]["scope"] == "all"]
+    assert entry["budget"]["usd_micro"] == micro

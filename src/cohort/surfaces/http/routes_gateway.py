@@ -177,5 +177,5 @@ def request_shown(gateway: str, epoch: Number, seq: Number, control: Face, _: Re
 
 
 def micro(usd: float | None) -> int | None:
-    """Millionths of a dollar."""
-    return None if usd is None else round(usd * 1_000_000)
+    """Millionths of a dollar; less than one is one, as only 0 says that nothing may be spent."""
+    return None if usd is None else max(round(usd * 1_000_000), int(usd > 0))
