@@ -143,6 +143,14 @@ def test_a_fit_finds_what_makes_the_weak_model_fail() -> None:
     assert all(weight >= 0 for name, weight in found.weights.items() if name != "bias")
 
 
+def test_a_feature_that_goes_with_success_gets_no_weight_below_zero() -> None:
+    hard = "f" * len(FEATURES)
+    samples = [replace(PLAIN, unit=str(n), features=hard if n % 2 else PLAIN.features, failed=n % 2 == 0) for n in range(FIT_SAMPLES_MIN)]
+    found = fit(samples, {})
+    assert found is not None
+    assert min(found.weights[name] for name in FEATURES) == 0
+
+
 def test_a_fit_that_is_no_better_says_so() -> None:
     found = fit(drawn(FIT_SAMPLES_MIN, dict(WEIGHTS)), dict(WEIGHTS))
     assert found is not None
