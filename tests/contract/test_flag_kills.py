@@ -70,6 +70,15 @@ def test_killing_again_keeps_the_first_reason(flags: Flags) -> None:
     assert [kill.reason for kill in flags.kill("shadow", False, "bob", "second").items] == ["first"]
 
 
+def test_the_list_is_by_name_and_bounded(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cohort.delivery.flags.KILLS_MAX", 2)
+    flags.kill("shadow", False, "alice", "")
+    flags.kill("cache", True, "alice", "")
+    with pytest.raises(CohortError, match="holds 2 entries"):
+        flags.kill("third", False, "alice", "")
+    assert [kill.flag for kill in flags.list()] == ["cache*", "shadow"]
+
+
 def test_the_list_survives_a_restart_of_control_and_a_rollback(house: House, flags: Flags) -> None:
     flags.kill("shadow", False, "alice", "")
     house.crash()

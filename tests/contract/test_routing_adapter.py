@@ -191,8 +191,23 @@ def test_old_routed_calls_are_deleted(adapted: Adapted) -> None:
     assert [sample.unit for sample in adapted.samples()] == [call.unit for call in calls[-30:]]
 
 
+def test_many_calls_of_one_service_delete_none_of_another(adapted: Adapted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing_store, "SAMPLES_KEPT_MAX", 5)
+    monkeypatch.setattr(routing_store, "TRIM_EVERY", 10)
+    adapted.take(adapted.calls(3, strong=True))
+    adapted.take(adapted.calls(20, strong=True, service="other"))
+    assert len(adapted.samples()) == 3
+
+
+def test_feedback_says_nothing_of_a_later_call(adapted: Adapted) -> None:
+    (call,) = adapted.calls(1, strong=False)
+    adapted.take([call])
+    adapted.take([replace(call, kind="feedback", difficulty=None, negative=True, at_us=call.at_us - 1)])
+    assert [sample.failed for sample in adapted.samples()] == [False]
+
+
 def test_of_a_large_batch_a_part_is_kept_that_does_not_depend_on_how_it_went(adapted: Adapted) -> None:
-    calls = adapted.calls(300, strong=True, bad=150)
+    calls = adapted.calls(300, strong=True, bad=150)[::-1]
     store = RoutingStore(adapted.house.store.database)
     with adapted.house.store.database.write() as connection:
         store.take(connection, calls)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.delivery.routing_fit import FIT_SAMPLES_MIN, fit
-from cohort.delivery.routing_rules import SIDE_SAMPLES_MIN, Sample, difference, rate, suggest, what_if
+from cohort.delivery.routing_rules import MARGIN, SIDE_SAMPLES_MIN, Sample, difference, rate, suggest, what_if
 from cohort.gateway.adaptive.features import Scorer, decode, encode
 from cohort.gateway.contract_routing import FEATURES, WEIGHTS, RoutingPolicy
 
@@ -56,6 +56,18 @@ def test_the_share_stays_within_what_the_release_allows(weak_failed: int, strong
     found = suggest(POLICY, share, [*side(False, 2000, weak_failed * 5), *side(True, 2000, strong_failed)])
     assert (found.share, found.moves) == (share, False)
     assert "allows no more" in found.reason
+
+
+def test_a_clear_difference_that_is_not_worth_the_price_moves_nothing() -> None:
+    samples = [*side(False, 1500, 75), *side(True, 1500, 45)]
+    found = suggest(POLICY, 0.6, samples)
+    assert 0 < difference(found.weak, found.strong)[0] < MARGIN
+    assert not found.moves
+
+
+def test_a_conversation_that_failed_once_has_failed() -> None:
+    found = suggest(POLICY, 0.6, [*side(False, 300, 90), *side(False, 300, 0), *side(True, 300, 10)])
+    assert (found.weak.failed, found.weak.count) == (90, 300)
 
 
 def test_few_outcomes_move_nothing() -> None:
@@ -129,6 +141,14 @@ def test_a_fit_finds_what_makes_the_weak_model_fail() -> None:
     assert found.loss < found.loss_before
     assert found.weights["code"] > 2.0 > max(weight for name, weight in found.weights.items() if name not in ("code", "bias"))
     assert all(weight >= 0 for name, weight in found.weights.items() if name != "bias")
+
+
+def test_a_feature_that_goes_with_success_gets_no_weight_below_zero() -> None:
+    hard = "f" * len(FEATURES)
+    samples = [replace(PLAIN, unit=str(n), features=hard if n % 2 else PLAIN.features, failed=n % 2 == 0) for n in range(FIT_SAMPLES_MIN)]
+    found = fit(samples, {})
+    assert found is not None
+    assert min(found.weights[name] for name in FEATURES) == 0
 
 
 def test_a_fit_that_is_no_better_says_so() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cohort.gateway.adaptive import router as routing
 from cohort.gateway.adaptive.features import Scorer, decode, encode, turns
 from cohort.gateway.adaptive.router import ADAPTIVE, CONTROL, AdaptiveRouter
-from cohort.gateway.adaptive.share import Boundary
+from cohort.gateway.adaptive.share import Boundary, Share
 from cohort.gateway.contract_routing import FEATURES, WEIGHTS, RoutingPolicy
 
 POLICY = RoutingPolicy("big", "small", control_bucket_share=0.0)
@@ -218,3 +218,38 @@ def test_few_conversations_say_nothing_of_the_share() -> None:
 def test_weights_are_known_by_name() -> None:
     assert set(WEIGHTS) == {"bias", *FEATURES}
     assert all(weight >= 0 for name, weight in WEIGHTS.items() if name != "bias")
+
+
+@pytest.mark.parametrize("known_before", [True, False], ids=["a release in use", "a release seen later"])
+def test_a_wanted_share_reaches_the_release_it_is_for(known_before: bool) -> None:
+    made = AdaptiveRouter()
+    if known_before:
+        choose(made, "first", EASY)
+    made.aim({("support", "rel_1"): 0.64})
+    choose(made, "second", EASY)
+    assert made.state("support", "rel_1", POLICY, frozenset()).target_share == 0.64
+    made.aim({("other", "rel_1"): 0.64})
+    assert made.state("support", "rel_1", POLICY, frozenset()).target_share == POLICY.strong_share
+
+
+def test_another_policy_of_the_same_release_is_obeyed_at_once() -> None:
+    made = AdaptiveRouter()
+    before = choose(made, "first", EASY).difficulty
+    assert choose(made, "second", EASY, policy=replace(POLICY, weights={"bias": 9.0})).difficulty > before
+
+
+def test_after_many_conversations_the_newest_count_most() -> None:
+    share = Share()
+    for strong in [False] * 5000 + [True] * 1000:
+        share.add(strong)
+    assert share.value is not None and share.value > 0.8
+
+
+def test_of_a_very_long_conversation_the_newest_turns_are_read() -> None:
+    turns_ = [EASY] * 40
+    assert Scorer({}).hardest(chat(*turns_, HARD))[1] == turns(chat(*turns_, HARD))[-1]
+    assert turns(chat(*turns_, HARD))[-1][FEATURES.index("code")] > turns(chat(EASY))[-1][FEATURES.index("code")]
+
+
+def test_asking_for_text_is_no_format() -> None:
+    assert turns(chat(EASY, response_format={"type": "text"})) == turns(chat(EASY))

@@ -31,9 +31,11 @@ NOT_FOUND = [
     "4444444444444444" + "4444",  # too long
     "GB83 WEST 1234 5698 7654 32",  # the check digits
     "XX89370400440532013000",  # no such country
+    "DE89370400440532013000X",  # longer than its country's
+    "jane@" + "a" * 250 + ".com",  # a domain of more than 253
     "000-12-3456", "666-12-3456", "900-12-3456", "123-00-6789", "123-45-0000",
     "10.0.0.1", "127.0.0.1", "192.168.1.1", "999.1.1.1", "1.2.3",
-    "jane@example", "@example.com", "jane@-example.com", "2026-11-21 12:30", "59.90", "+1234", "112-555-2368", "sk-short", "version 1.2.3",
+    "jane@example", "@example.com", "jane@-example.com", "2026-11-21 12:30", "59.90", "+1234", "112-555-2368", "212-155-2368", "sk-short", "version 1.2.3",
 ]  # fmt: skip
 
 
@@ -125,3 +127,11 @@ def test_a_long_text_takes_time_in_proportion_only(detector: Detector) -> None:
     """The classic trap for an engine that backtracks; it would not end."""
     assert detector.redact("a" * 200_000 + "@")[1] == {}
     assert detector.redact("1 " * 100_000)[1] == {}
+
+
+def test_what_is_found_in_several_texts_is_counted_in_all(detector: Detector) -> None:
+    assert detector.redact_value(["jane@example.com", ["joe@example.com"]])[1] == {"email": 2}
+
+
+def test_a_card_does_not_end_within_a_group_of_digits(detector: Detector) -> None:
+    assert detector.redact("41111111111111112") == ("41111111111111112", {})
