@@ -242,7 +242,8 @@ def test_after_many_conversations_the_newest_count_most() -> None:
     share = Share()
     for strong in [False] * 5000 + [True] * 1000:
         share.add(strong)
-    assert share.value is not None and share.value > 0.8
+    assert share.value is not None
+    assert share.value > 0.8
 
 
 def test_of_a_very_long_conversation_the_newest_turns_are_read() -> None:
