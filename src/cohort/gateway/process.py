@@ -87,10 +87,10 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     entropy = Randomness(os.urandom)
     caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
-    answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
     ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
     allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
+    answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
