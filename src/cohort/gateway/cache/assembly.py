@@ -35,6 +35,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def assemble(
     settings: Settings,
+    erased: Erased,
     table: Table,
     upstreams: Upstreams,
     keys: Keys,
@@ -50,7 +51,7 @@ def assemble(
     Raises:
         CohortError CONFIG_INVALID: the address of Redis, or the file with its password.
     """
-    limits, erased = settings.limits, Erased(clock)
+    limits = settings.limits
     off = environment.get(SWITCH) == "0"
 
     def killed(flag: str) -> bool:
