@@ -29,6 +29,7 @@ class GatewayFile(Strict):
     limits: dict[str, Limit] = {}
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
+    hosts: Annotated[list[Text], Field(max_length=100)] = []
 
 
 class ControlFile(Strict):

@@ -15,7 +15,8 @@ from cohort.gateway.cache.steps import CachedCalls
 from cohort.gateway.contract import Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
-from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.face import Chat, Operation, Refused, Withheld
+from cohort.gateway.dialects.repeated import check_every_field_once
 from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -27,7 +28,6 @@ from cohort.gateway.settings import Limits
 from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
-from cohort.gateway.spend.rules import Withheld
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
@@ -88,6 +88,8 @@ class ChatDoor:
             if caller is not None:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
+            if service.looked_into or self._allowances.on:
+                check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)

@@ -22,6 +22,7 @@ from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
+from cohort.gateway.hosts import Hosts, bracketed
 from cohort.gateway.http_server import Server
 from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
@@ -97,7 +98,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization

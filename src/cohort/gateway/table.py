@@ -101,6 +101,7 @@ class Service:
     split: Split | None = None
     salts: Salts | None = None
     shadow_guard: PersonalGuard | None = None  # of copies for the candidate
+    looked_into: bool = False  # what is asked is looked through for personal data or kept under what it says, by one of its releases
 
     def target(self, arm: Arm) -> Target:
         """The release that answers for an arm."""
@@ -271,15 +272,22 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], rele
     for digest in (route.stable, route.split.candidate if route.split else route.stable):
         if digest not in targets:
             raise ValueError(f"services.{name}: release {digest} is not in the table")
+    stable = targets[route.stable]
     if route.split is None:
-        return Service(name, targets[route.stable])
+        return Service(name, stable, looked_into=_looks_into(stable))
     _number(route.split.share, f"services.{name}.split.share")
     _number(route.split.shadow_share, f"services.{name}.split.shadow_share")
     if not (0 <= route.split.share <= 1 and 0 <= route.split.shadow_share <= 1):
         raise ValueError(f"services.{name}.split: shares must be from 0 to 1")
     policy = releases[route.split.candidate].personal or PersonalPolicy()
     guard = guard_of(policy.shadow, policy.kinds) if route.split.shadow_share > 0 else None
-    return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split), guard)
+    candidate = targets[route.split.candidate]
+    looked_into = guard is not None or _looks_into(stable) or _looks_into(candidate)
+    return Service(name, stable, candidate, route.split, salts(route.split), guard, looked_into)
+
+
+def _looks_into(target: Target) -> bool:
+    return target.guard is not None or target.cache is not None
 
 
 def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:
