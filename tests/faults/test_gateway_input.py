@@ -335,7 +335,7 @@ def test_random_damage_to_requests_never_stops_the_gateway(gateway: GatewayProce
 
 
 def test_a_body_nested_beyond_what_can_be_written_again_is_refused(gateway: GatewayProcess) -> None:
-    deep = b'{"model":"well","model":"well","messages":[1],"x":' + b"[" * 500 + b"]" * 500 + b"}"
+    deep = b'{"y":{"model":1},"model":"well","messages":[1],"x":' + b"[" * 500 + b"]" * 500 + b"}"
     status, _, body = gateway.request("POST", "/v1/chat/completions", deep, Content_Type="application/json")
     assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_json")
 
