@@ -17,21 +17,24 @@ _PORT = re.compile(r":[0-9]{1,5}")
 
 
 class Hosts:
-    """`names` besides those of loopback; an address of version 6 in brackets. `anybody`: other machines are meant to come, by any name."""
+    """`names` besides those of loopback; an address of version 6 in brackets. `anybody`: other machines are meant to come, by any name.
+
+    `known`: headers that were answered before, so that most calls need one look.
+    """
 
     def __init__(self, names: Iterable[str], anybody: bool) -> None:
         self._names = frozenset({"localhost", "[::1]", *(name.lower() for name in names)})
         self._anybody = anybody
-        self._known: set[bytes | None] = set()
+        self.known: set[bytes | None] = set()
 
     def answer(self, host: bytes | None) -> bool:
         """Whether requests with this Host header are answered. None: there was none, which no browser sends."""
-        if self._anybody or host in self._known:
+        if self._anybody or host in self.known:
             return True
         if host is not None and not self._is_ours(host.decode("latin-1").lower()):
             return False
-        if len(self._known) < KNOWN_MAX:
-            self._known.add(host)
+        if len(self.known) < KNOWN_MAX:
+            self.known.add(host)
         return True
 
     def _is_ours(self, host: str) -> bool:

@@ -46,7 +46,7 @@ def test_any_name_where_other_machines_are_meant_to_come() -> None:
 def test_what_is_remembered_of_names_is_bounded() -> None:
     hosts = Hosts((), anybody=False)
     assert all(hosts.answer(b"127.0.0.1:%d" % port) for port in range(2 * KNOWN_MAX))
-    assert len(hosts._known) <= KNOWN_MAX
+    assert len(hosts.known) <= KNOWN_MAX
 
 
 @pytest.mark.parametrize("names", ["gateway", [""], ["gateway:80"], ["http://gateway"], [7], ["a b"], ["a"] * 101])
