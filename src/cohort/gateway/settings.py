@@ -68,6 +68,7 @@ class Limits:
     cache_semantic_bytes_max: int = 64 << 20
     cache_semantic_entries_max: int = 10_000
     cache_embeddings_wait_s: float = 0.5
+    cache_embeddings_rest_s: float = 1.0
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30
