@@ -23,6 +23,7 @@ from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
+from cohort.gateway.hosts import Hosts, bracketed
 from cohort.gateway.http_server import Server
 from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
@@ -50,6 +51,8 @@ from cohort.gateway.upstreams import Upstreams
 ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
 """0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What numpy asks how many threads multiply. One: a worker has one core, and threads that wait for each other hold it up."""
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -60,6 +63,8 @@ async def serve(settings: Settings) -> None:
     Raises:
         CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
     """
+    for name in BLAS_THREADS:
+        os.environ.setdefault(name, "1")
     clock = SystemClock()
     epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
@@ -91,9 +96,9 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     erased = Erased(clock, shared.erasures)
     caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
-    answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
+    answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
@@ -101,7 +106,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     cache_door = CacheDoor(caches, unit_key)
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
@@ -114,12 +120,13 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
         sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
+        caches.retire()
         await server.drain()
         await chat.close()
         keeping.cancel()
@@ -190,9 +197,9 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-def _kept(spool: Spool, allowances: Allowances, access: AccessLog | None) -> dict[str, Callable[[], None]]:
+def _kept(spool: Spool, allowances: Allowances, caches: Caches, access: AccessLog | None) -> dict[str, Callable[[], None]]:
     """What is brought to disk now and then, by the name of the event that says it could not be."""
-    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync}
+    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync, "labels_not_synced": caches.sync}
     return kept if access is None else {**kept, "access_not_written": access.flush}
 
 
