@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.rewriting import Rewriting
 
 
@@ -47,15 +48,18 @@ class Through:
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         usage = openai.usage_of(body)
-        if usage is UNKNOWN and not openai.is_json(body):
-            raise Untranslatable("the answer is not JSON")
+        if usage is UNKNOWN:
+            if not openai.is_json(body):
+                raise Untranslatable("the answer is not JSON")
+            if wrong := told_instead(body):
+                raise Untranslatable(wrong)
         return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return openai.Tail()
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 def parse_chat(operation: Operation, body: bytes) -> Chat:
