@@ -16,6 +16,7 @@ from cohort.gateway.contract import Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.repeated import check_every_field_once
 from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -27,7 +28,6 @@ from cohort.gateway.settings import Limits
 from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
-from cohort.gateway.spend.rules import Withheld
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
@@ -65,29 +65,31 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
-        self._cached = CachedCalls(caches, recorder, self._answer)
+        self._cached = CachedCalls(caches, recorder, answering.answer)
         self._deadlines = deadlines
         self._router = router
         self._aimed: object = None  # the table whose wanted shares the router has
         self._gateway = gateway.encode()
         self._shadows = Shadows(table, recorder, answering, metrics, limits, log, self._choose)
-        self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
         try:
-            headers = request.headers
+            headers, snapshot = request.headers, self._table.snapshot
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
-            if self._gateway in headers.get(b"cdn-loop", b""):
+            if b"cdn-loop" in headers and self._gateway in headers[b"cdn-loop"]:
                 raise Refused(508, LOOP, "loop_detected")
-            caller = self._guard.admit(headers, reply.peer)
+            asks = self._guard.exposed or (snapshot is not None and snapshot.keys[1])
+            caller = self._guard.admit(headers, reply.peer) if asks else None
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             if caller is not None:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
+            if service.looked_into:
+                check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
@@ -100,9 +102,10 @@ class ChatDoor:
         ongoing = self._recorder.assign(service, unit, chat.stream)
         ongoing.caller = caller
         chat.unit, chat.at_us = unit, ongoing.at_us
-        self._choose(ongoing, chat)
+        if ongoing.target.routing is not None:
+            self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
-            self._shadows.maybe_copy(ongoing, chat, request, self.in_flight)
+            self._shadows.maybe_copy(ongoing, chat, request, self._answering.in_flight)
         if ongoing.form.target.guard is not None:
             return self._guarded(ongoing.form.target.guard, ongoing, chat, request, reply)
         return self._answered(ongoing, chat, request, reply)
@@ -124,27 +127,16 @@ class ChatDoor:
         if ongoing.target.cache is not None or b"cache-control" in request.headers:
             caller = ongoing.caller
             return self._cached.handle(ongoing, chat, request, reply, caller.key.tenant if caller is not None else "")
-        return self._answer(ongoing, chat, request, reply)
-
-    async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
-        self.in_flight += 1
-        try:
-            if self._allowances.on:
-                self._allowances.reserve(ongoing, chat, request.headers)
-            await self._answering.answer(ongoing, chat, request, reply)
-        except Refused as refused:
-            self._metrics.refused(refused.code)
-            ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
-            ongoing.status = refused.status
-            reply.send(refused.status, _said(refused, chat.operation), refused.headers)
-        finally:
-            self.in_flight -= 1
-            if ongoing.total_us is None:
-                self._recorder.end(ongoing)
+        return self._answering.answer(ongoing, chat, request, reply)
 
     async def close(self) -> None:
         """End the copies still running."""
         await self._shadows.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls between assignment and end."""
+        return self._answering.in_flight
 
     @property
     def shadows(self) -> int:

@@ -6,9 +6,9 @@ Everything here happens before the client has got a byte. A call may ask several
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b, sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cohort.base.ids import Entropy
 from cohort.gateway.cache.tape import Taped
@@ -88,7 +88,9 @@ class Attempts:
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
 
-    async def ask(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, *, patient: bool = True) -> Answer:
+    def ask(
+        self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, *, patient: bool = True
+    ) -> Coroutine[Any, None, Answer]:
         """The first answer that is the client's, or the last one met. Afterwards `ongoing.target` is the route that gave it.
 
         Raises:
@@ -99,11 +101,11 @@ class Attempts:
         asking = Asking(ongoing, chat, request, deadline, patient)
         first = ongoing.target
         if not (first.others or first.breaker.failures):
-            return await self._ask_route(asking, first, more=False)
+            return self._ask_route(asking, first, more=False)
         chain = self._admitted(chat, first)
         if first.reliability.hedge_after_s is not None and patient and len(chain) > 1:
-            return await self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
-        return await self._ask_chain(asking, first, chain)
+            return self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
+        return self._ask_chain(asking, first, chain)
 
     def failed(self, target: Target, *, slow: bool) -> None:
         """An answer of `target` that had begun broke off, or its time ran out."""
@@ -215,7 +217,7 @@ class Attempts:
         """One exchange, until its answer has begun (a stream) or is here whole."""
         deadline = asking.deadline
         try:
-            message = self._message(target, passage, upstream_headers(asking), body)
+            message = self._message(asking, target, passage, body)
             connection = await self._upstreams.exchange(target.origin, message, patient=asking.patient)
             try:
                 if asking.ongoing.stream and 200 <= connection.status < 300:
@@ -291,25 +293,29 @@ class Attempts:
                 raise Invalid(f"the answer is larger than {self._answer_bytes_max} bytes (answer_bytes_max)")
         return b"".join(parts)
 
-    def _message(self, target: Target, passage: Passage, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
-        own = self._keys.authorization(target.api_key, target.key_line)
-        passed = passage.headers(headers)
+    def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
+        headers = asking.request.headers
+        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking, target))
+        own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
 
-def upstream_headers(asking: Asking) -> Mapping[bytes, bytes]:
-    """The caller's headers. Its idempotency key becomes one of its own: callers share the release's account at the upstream.
+def upstream_headers(asking: Asking, target: Target) -> Mapping[bytes, bytes]:
+    """The caller's headers. Its idempotency key becomes one of the caller, the release and the route; each try of the route has the same.
 
-    Otherwise two callers with one key could get each other's answer. A copy for nobody has none: it would meet the client's answer.
+    Callers share the release's account at the upstream: two with one key could get each other's answer. Another route, or the same one of
+    another release, is asked something else, which an upstream refuses under a key that it knows, or answers with what it said before. A
+    copy for nobody has none: it would meet the client's answer.
     """
     headers, caller = asking.request.headers, asking.ongoing.caller
-    if IDEMPOTENCY not in headers or (caller is None and not asking.chat.shadow):
+    if IDEMPOTENCY not in headers:
         return headers
     rest = {name: value for name, value in headers.items() if name != IDEMPOTENCY}
-    if caller is None or asking.chat.shadow:
+    if asking.chat.shadow:
         return rest
-    scope = f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
-    own = blake2b(headers[IDEMPOTENCY], key=sha256(scope.encode()).digest(), digest_size=16, person=b"cohort idempot").hexdigest()
+    who = "" if caller is None else f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
+    scope = sha256(f"{target.digest}\n{target.route}\n{who}".encode()).digest()
+    own = blake2b(headers[IDEMPOTENCY], key=scope, digest_size=16, person=b"cohort idempot").hexdigest()
     return {**rest, IDEMPOTENCY: own.encode()}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.face import Chat, Refused, Withheld
 from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
@@ -19,7 +19,6 @@ from cohort.gateway.spend.rules import (
     DAY_US,
     UNBILLED,
     Rules,
-    Withheld,
     account,
     bound,
     broken_off,
