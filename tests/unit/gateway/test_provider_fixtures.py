@@ -21,6 +21,8 @@ from cohort.gateway.reliability.retrying import Fault
 
 
 class NoMemory:
+    """Neither keeps responses nor notes ids of upstreams."""
+
     def get(self, response_id: str) -> None:
         return None
 
@@ -30,8 +32,14 @@ class NoMemory:
     def keep(self, *said: Any) -> None:
         return None
 
+    def holds(self, *parts: str) -> bool:
+        return False
 
-OPERATIONS: Mapping[bytes, Operation] = operations(NoMemory(), lambda: "resp_" + "0" * 32)
+    def add(self, *parts: str) -> bool:
+        return True
+
+
+OPERATIONS: Mapping[bytes, Operation] = operations(NoMemory(), NoMemory(), lambda: "resp_" + "0" * 32)
 ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}},
     "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
