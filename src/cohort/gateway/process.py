@@ -82,11 +82,11 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     if settings.access_log:
         recorder.access = AccessLog(settings.data_dir / "access.ndjson", settings.gateway_id, clock)
-    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams), clock)
     deadlines = Deadlines(limits.loop_late_s_max)
     entropy = Randomness(os.urandom)
     caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
-    attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
+    attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
     ledger_dir = settings.ledger_dir or settings.data_dir / "spend"

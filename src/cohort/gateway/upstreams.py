@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections import deque
 
+from cohort.base.clock import Clock
 from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
@@ -28,7 +29,8 @@ class _Pool:
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits, send: Send, guard: AddressGuard) -> None:
+    def __init__(self, limits: Limits, send: Send, guard: AddressGuard, clock: Clock) -> None:
+        self._monotonic_s = clock.monotonic_s
         self._guard = guard
         self._limits = limits
         self._send = send
@@ -47,11 +49,14 @@ class Upstreams:
             Unreachable, Forbidden, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
         connection = self._idle(origin)
-        reused = connection is not None
+        reused, waited_s = connection is not None, 0.0
         if connection is None:
+            began_s = self._monotonic_s()
             connection, reused = await self._acquire(origin, patient)
+            waited_s = self._monotonic_s() - began_s
         try:
             connection.send(request)
+            connection.waited_s = waited_s
             await connection.head()
             return connection
         except NoAnswer:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused
@@ -121,6 +123,9 @@ class Allowances:
                 self._cancel(reserved)
                 raise
             reserved.tokens = tokens_in + tokens_out
+        if reserved.hold is not None:
+            names = orjson.dumps([":".join(limit.name.split("\0")[:2]) for limit in limits]).decode()
+            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
         ongoing.reserved = reserved
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
