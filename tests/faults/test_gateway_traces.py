@@ -73,7 +73,7 @@ def test_a_call_that_was_tried_again_and_then_elsewhere_says_each_attempt_with_i
     assert ways(call) == [(1, "main", "status", 529), (2, "main", "status", 529), (3, "backup", "ok", 200)]
     first, second, third = call.tries
     assert (first.wait_us, third.wait_us) == (0, 0)
-    assert 0 < second.wait_us <= 20_000
+    assert second.wait_us > 0
     assert second.start_us >= first.start_us + (first.total_us or 0) + second.wait_us
     assert third.start_us >= second.start_us + (second.total_us or 0)
     assert (third.total_us is None) is stream

@@ -216,8 +216,9 @@ class Attempts:
                     return answer
                 self._upstreams.finish(answer.connection)
             self.counts.retries += 1
-            asking.wait_s = wait
+            since_s = self._monotonic_s()
             await asyncio.sleep(wait)
+            asking.wait_s = self._monotonic_s() - since_s
 
     def _begin(self, asking: Asking, target: Target, more: bool) -> None:
         """One attempt begins: its limit, its place in the record, the route's probe if it is that."""
