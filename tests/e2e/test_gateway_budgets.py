@@ -209,7 +209,7 @@ def test_without_room_for_the_ledger_calls_with_a_budget_are_refused_and_told(up
 
 
 def test_two_workers_share_one_budget_and_the_death_of_one_gives_back_what_it_held(upstream: Upstream, tmp_path: Path) -> None:
-    workers = [GatewayProcess(tmp_path / name, ledger_dir=str(tmp_path / "spend")) for name in ("one", "two")]
+    workers = [GatewayProcess(tmp_path / name, shared_dir=str(tmp_path / "both")) for name in ("one", "two")]
     try:
         for worker in workers:
             worker.push(limited(upstream, 1))

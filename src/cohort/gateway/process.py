@@ -19,6 +19,7 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.cache.assembly import assemble
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.door import CacheDoor
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
@@ -35,6 +36,7 @@ from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.shared.face import open_shared
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
@@ -85,18 +87,20 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams), clock)
     deadlines = Deadlines(limits.loop_late_s_max)
     entropy = Randomness(os.urandom)
-    caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
+    shared = open_shared(settings.shared_dir or settings.data_dir, clock, log)
+    erased = Erased(clock, shared.erasures)
+    caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
     answering = Answering(attempts, upstreams, deadlines, recorder)
     guard = Guard(table.keys, clock, settings.expose)
-    ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
-    allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
+    allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
-    responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
+    kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
+    responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
     asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
@@ -112,7 +116,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
@@ -135,7 +139,7 @@ def own_places(settings: Settings) -> list[Path]:
     """Files and folders of Cohort's own: whoever may create a release must not have one of them sent to its upstream as a key."""
     password = settings.cache_redis_password_file
     places = [settings.link_token_file.parent, settings.unit_key_file.parent, settings.data_dir]
-    return places + ([password] if password is not None else []) + ([settings.ledger_dir] if settings.ledger_dir is not None else [])
+    return places + ([password] if password is not None else []) + ([settings.shared_dir] if settings.shared_dir is not None else [])
 
 
 def _lock(data_dir: Path) -> int:
@@ -211,9 +215,10 @@ async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -
                 log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
+        kept.sweep()
         allowances.sweep()
         upstreams.sweep()
         caches.sweep()

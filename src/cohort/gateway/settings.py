@@ -81,7 +81,7 @@ class Limits:
 class Settings:
     """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
 
-    `access_log`: write one. `ledger_dir`: where the workers of this machine share what is spent; None: in `data_dir`.
+    `access_log`: write one. `shared_dir`: where the workers of this machine share what they must; None: `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     """
 
@@ -93,7 +93,7 @@ class Settings:
     link_token_file: Path
     expose: bool = False
     access_log: bool = False
-    ledger_dir: Path | None = None
+    shared_dir: Path | None = None
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -123,7 +123,7 @@ def load_settings(path: Path) -> Settings:
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
         access_log=bool(body.get("access_log", False)),
-        ledger_dir=Path(_text(body, "ledger_dir")) if body.get("ledger_dir") is not None else None,
+        shared_dir=Path(_text(body, "shared_dir")) if body.get("shared_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,

@@ -95,7 +95,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "data_dir": str(data.gateway if number == 1 else data.gateway / str(number)),
         "unit_key_file": str(data.unit_key),
         "link_token_file": str(data.link_token),
-        "ledger_dir": str(data.gateway / "spend"),
+        "shared_dir": str(data.gateway),
         "access_log": settings.gateway.access_log,
         "cache_redis": settings.gateway.cache_redis,
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,

@@ -31,6 +31,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def assemble(
     settings: Settings,
+    erased: Erased,
     table: Table,
     upstreams: Upstreams,
     keys: Keys,
@@ -46,7 +47,7 @@ def assemble(
     Raises:
         CohortError CONFIG_INVALID: the address of Redis, or the file with its password.
     """
-    limits, erased = settings.limits, Erased(clock)
+    limits = settings.limits
     off = environment.get(SWITCH) == "0"
 
     def killed(flag: str) -> bool:

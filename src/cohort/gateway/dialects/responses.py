@@ -1,4 +1,4 @@
-"""OpenAI's Responses: answered by chat completions where the upstream has nothing else, and passed on where it has them itself."""
+"""OpenAI's Responses, answered by chat completions where the upstream has nothing else."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from cohort.gateway.dialects.chat_from_messages import ChunksFlow, completion_of
 from cohort.gateway.dialects.chat_translated import ChatOverMessages
 from cohort.gateway.dialects.events import MISSHAPEN, loaded
 from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Untranslatable, Usage
-from cohort.gateway.dialects.openai_same import OpenAIVoice, Through, forwarded
+from cohort.gateway.dialects.openai_same import OpenAIVoice, forwarded
 from cohort.gateway.dialects.responses_answer import Said, Turn, ended, message_of, said_in
 from cohort.gateway.dialects.responses_request import translate
 from cohort.gateway.dialects.responses_stream import ResponsesFlow, error_event
-from cohort.gateway.openai import Tail
-from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
+from cohort.gateway.rewriting import Rewriting
 
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_USAGE = re.compile(rb'"usage" ?: ?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 
 
 class Memory(Protocol):
@@ -140,64 +138,6 @@ class Joined:
 
     def usage(self) -> Usage:
         return self._first.usage()
-
-
-class ResponsesTail(Tail):
-    """The last bytes of a native stream: it ends with the whole response, usage and all."""
-
-    __slots__ = ()
-
-    @property
-    def done(self) -> bool:
-        tail = self._join()
-        return b"\nevent: response.completed" in tail or b"\nevent: response.incomplete" in tail or bool(_USAGE.search(tail))
-
-    @property
-    def failed(self) -> bool:
-        tail = self._join()
-        return b"\nevent: error" in tail or b"\nevent: response.failed" in tail
-
-    def usage(self) -> Usage:
-        found = _USAGE.findall(self._join())
-        return native_usage(b"{" + found[-1] + b"}") if found else Usage()
-
-
-class ResponsesThrough(Through):
-    """`/v1/responses` to an upstream that has it, as it is, but for what the release sets. Its state is the upstream's."""
-
-    def __init__(self) -> None:
-        super().__init__(b"/responses", whole_release=False)
-
-    def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        native = chat.native
-        names = dict.fromkeys(OUTPUT_TOKENS_NAMES, "max_output_tokens")
-        own = {names.get(entry[0], entry[0]): entry[2] for entry in rewriting.parameters}
-        own = {name: value for name, value in own.items() if name not in native}
-        if rewriting.prompt is not None:
-            given = native.get("instructions")
-            own["instructions"] = f"{rewriting.prompt}\n\n{given}" if isinstance(given, str) and given else rewriting.prompt
-        if not own:
-            return rewriting.apply_model(chat, native)
-        body = spliced_model(chat, rewriting, orjson.dumps(own)[1:-1] + b",") if "instructions" not in native else None
-        return body or rewriting.written({**native, "model": rewriting.model, **own})
-
-    def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, native_usage(body)
-
-    def flow(self, _chat: Chat) -> Flow:
-        return ResponsesTail()
-
-
-def native_usage(body: bytes) -> Usage:
-    """The usage of a response; nothing known when it has none."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return Usage()
-    usage = fields.get("usage") if isinstance(fields, dict) else None
-    if not isinstance(usage, dict):
-        return Usage()
-    return openai.usage_in({"usage": {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}})
 
 
 def parser(memory: Memory, make_id: Callable[[], str]) -> Callable[[Operation, bytes], Chat]:
