@@ -50,6 +50,8 @@ from cohort.gateway.upstreams import Upstreams
 ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
 """0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What numpy asks how many threads multiply. One: a worker has one core, and threads that wait for each other hold it up."""
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -60,6 +62,8 @@ async def serve(settings: Settings) -> None:
     Raises:
         CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
     """
+    for name in BLAS_THREADS:
+        os.environ.setdefault(name, "1")
     clock = SystemClock()
     epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
@@ -114,7 +118,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
         sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
         await _stop_signal()
@@ -190,9 +194,9 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-def _kept(spool: Spool, allowances: Allowances, access: AccessLog | None) -> dict[str, Callable[[], None]]:
+def _kept(spool: Spool, allowances: Allowances, caches: Caches, access: AccessLog | None) -> dict[str, Callable[[], None]]:
     """What is brought to disk now and then, by the name of the event that says it could not be."""
-    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync}
+    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync, "labels_not_synced": caches.sync}
     return kept if access is None else {**kept, "access_not_written": access.flush}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from cohort.base.clock import Clock
+from cohort.base.errors import CohortError, Retry
 from cohort.gateway.cache import answers
 from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.asking import CacheControl, cache_control, exact_key, may_keep, wants_usage
@@ -189,9 +192,21 @@ class Caches:
         """
         self._erased.add(unit)
         in_memory, by_meaning = self._memory.erase(unit), self._semantic.erase(unit)
+        await self._labels_erased()
         outside = await self._outside.erase(unit)
         in_memory += self._memory.erase(unit)  # what was found outside meanwhile
         return {Tier.MEMORY.value: in_memory, **outside, Tier.SEMANTIC.value: by_meaning}
+
+    async def _labels_erased(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._semantic.sync)
+        except OSError as error:
+            said = f"what was learned of the answers could not be erased: {os.strerror(error.errno or 0)}"
+            raise CohortError("CACHE_NOT_ERASED", said, retry=Retry.SAFE, hint="Ask again once the disk works.") from error
+
+    def sync(self) -> None:
+        """Bring to disk what comparisons taught, from any thread. Raises OSError."""
+        self._semantic.sync()
 
     def state(self) -> dict[str, Any]:
         """What is held, and how calls were answered, by service."""
@@ -207,6 +222,7 @@ class Caches:
 
     def close(self) -> None:
         self._outside.close()
+        self._semantic.close()
 
     def sweep(self) -> None:
         """Drop what is over its time."""
