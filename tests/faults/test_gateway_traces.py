@@ -98,7 +98,7 @@ def test_of_a_hedged_call_both_attempts_are_told_and_which_was_given_up(gateway:
     by_route = {attempt.route: attempt for attempt in call.tries}
     assert {route: attempt.ended for route, attempt in by_route.items()} == {"main": "given_up", "backup": "ok"}
     assert all(attempt.hedged for attempt in call.tries)
-    assert by_route["backup"].start_us >= 100_000 > by_route["main"].start_us
+    assert by_route["backup"].start_us - by_route["main"].start_us > 50_000
 
 
 def test_the_one_attempt_of_an_ordinary_call_takes_no_room_in_the_record(gateway: GatewayProcess) -> None:
