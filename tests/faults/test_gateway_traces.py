@@ -104,7 +104,7 @@ def test_of_a_hedged_call_both_attempts_are_told_and_which_was_given_up(gateway:
 def test_the_one_attempt_of_an_ordinary_call_takes_no_room_in_the_record(gateway: GatewayProcess) -> None:
     asked(gateway, "plain")
     call = asked(gateway, "plain")  # over the connection of the one before
-    assert (call.attempts, call.tries, call.looked, call.run, call.parent) == (1, (), "", "", "")
+    assert (call.attempts, call.tries, call.steps, call.looked, call.run, call.parent) == (1, (), (), "", "", "")
     line = next(line for line in (gateway.data_dir / "spool").glob("*.log") if call.unit.encode() in line.read_bytes()).read_bytes()
     row = next(row for row in line.splitlines() if call.unit.encode() in row)
     assert len(row) < 420
@@ -113,7 +113,7 @@ def test_the_one_attempt_of_an_ordinary_call_takes_no_room_in_the_record(gateway
 def test_what_took_part_in_a_call_is_told_with_its_times(gateway: GatewayProcess) -> None:
     missed, hit = asked(gateway, "cached", temperature=0), asked(gateway, "cached", temperature=0)
     assert (missed.looked, missed.cache, hit.cache, hit.saved_usd_micro) == ("miss", "", "l1", 18_000)
-    (step,) = [step for step in hit.steps if step.name != "admission"]
+    (step,) = hit.steps
     assert step.name == "cache"
     assert 0 <= step.start_us + step.total_us <= (hit.total_us or 0)
     status, headers, _ = gateway.chat("cached", temperature=0)
@@ -142,7 +142,7 @@ def test_the_agent_of_a_key_stands_before_the_one_a_caller_names_and_budgets_say
         call = asked(process, "well", headers=labels, max_tokens=10)
         assert (call.agent, call.budgets, call.cost_usd_micro) == ("clerk of shop", ("agent:clerk of shop", "all:"), 18_000)
         assert 18_000 < (call.held_usd_micro or 0) <= 150_000
-        assert [step.name for step in call.steps if step.name != "admission"] == ["budget"]
+        assert [step.name for step in call.steps] == ["budget"]
         statuses = [process.chat("well", headers=labels, max_tokens=10)[0] for _ in range(8)]
         assert 402 in statuses
         refused = process.records(9)[-1]

@@ -7,12 +7,15 @@ import math
 
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
-from cohort.gateway.dialects.face import Chat, Flow, Passage
+from cohort.gateway.dialects.face import Chat, Flow, Passage, Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing
+from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
 from cohort.gateway.reliability.retrying import Slow
+from cohort.gateway.spend.allowances import Allowances
+from cohort.gateway.spend.rules import Withheld
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import (
     Broken,
@@ -51,21 +54,29 @@ _FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
 class Answering:
     """What calls share: attempts, connections, deadlines."""
 
-    def __init__(self, attempts: Attempts, upstreams: Upstreams, deadlines: Deadlines, recorder: Recorder) -> None:
+    def __init__(
+        self, attempts: Attempts, upstreams: Upstreams, deadlines: Deadlines, recorder: Recorder, allowances: Allowances, metrics: Metrics
+    ) -> None:
         self._attempts = attempts
         self._upstreams = upstreams
         self._deadlines = deadlines
         self._recorder = recorder
+        self._allowances = allowances
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
+        self.in_flight = 0
 
     async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
-        """Answer the client, whatever happens. Afterwards `ongoing` says how it went.
+        """Answer the client, whatever happens. Afterwards `ongoing` says how it went, and is recorded.
 
         Raises:
-            Refused: the upstream cannot be asked this. CancelledError: others cancelled it.
+            CancelledError: others cancelled it.
         """
+        self.in_flight += 1
         deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
+            if ongoing.service.limited:
+                self._allowances.reserve(ongoing, chat, request.headers)
             answer = await self._attempts.ask(ongoing, chat, request, deadline)
             try:
                 if answer.flow is not None:
@@ -82,8 +93,13 @@ class Answering:
             self._fail(ongoing, chat, reply, Slow(_late(ongoing, deadline)))
         except (UpstreamError, KeyMissing) as error:
             self._fail(ongoing, chat, reply, error)
+        except Refused as refused:
+            self._refuse(ongoing, chat, reply, refused)
         finally:
             self._deadlines.end(deadline)
+            self.in_flight -= 1
+            if ongoing.total_us is None:
+                self._recorder.end(ongoing)
 
     def has_room(self, target: Target) -> bool:
         """A call of `target` would not have to wait for a connection."""
@@ -106,6 +122,15 @@ class Answering:
             ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
         finally:
             self._deadlines.end(deadline)
+
+    def _refuse(self, ongoing: Ongoing, chat: Chat, reply: Reply, refused: Refused) -> None:
+        """The upstream cannot be asked this, or a limit does not let it pass."""
+        self._metrics.refused(refused.code)
+        ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
+        ongoing.refused(refused)
+        self._recorder.end(ongoing)
+        said = chat.operation.voice.error(refused.status, refused.message, refused.code, refused.param, refused.kind)
+        reply.send(refused.status, said, refused.headers)
 
     def _fail(self, ongoing: Ongoing, chat: Chat, reply: Reply, error: UpstreamError | KeyMissing) -> None:
         status, code, result = _FAILURES[type(error)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -28,14 +29,14 @@ from cohort.gateway.settings import Limits
 from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Caller, Guard
-from cohort.gateway.spend.rules import Withheld, label
+from cohort.gateway.spend.rules import label
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
 LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"
 RUN, AGENT, TRACEPARENT = b"x-cohort-run", b"x-cohort-agent", b"traceparent"
-ADMISSION_TOLD_S = 0.001
-"""From which duration on the record of a call says how long its request was looked at before it was assigned."""
+LARGE_BYTES, ADMISSION_TOLD_S = 32 << 10, 0.001
+"""The record of a call says how long its request was looked at before it was assigned, of one so large that took so long."""
 OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
@@ -70,24 +71,24 @@ class ChatDoor:
         self._entropy = entropy
         self._limits = limits
         self._log = log
-        self._cached = CachedCalls(caches, recorder, self._answer)
+        self._cached = CachedCalls(caches, recorder, answering.answer)
         self._deadlines = deadlines
         self._router = router
         self._aimed: object = None  # the table whose wanted shares the router has
         self._gateway = gateway.encode()
         self._shadows = Shadows(table, recorder, answering, metrics, limits, log, self._choose)
-        self.in_flight = 0
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
-        arrived_s = self._monotonic_s()
+        arrived_s = self._monotonic_s() if len(request.body) > LARGE_BYTES else math.inf
         try:
-            headers = request.headers
+            headers, snapshot = request.headers, self._table.snapshot
             if self._deadlines.late:
                 raise Refused(503, OVERLOADED, "gateway_overloaded", kind="server_error", headers=b"retry-after: 1\r\n")
-            if self._gateway in headers.get(b"cdn-loop", b""):
+            if b"cdn-loop" in headers and self._gateway in headers[b"cdn-loop"]:
                 raise Refused(508, LOOP, "loop_detected")
-            caller = self._guard.admit(headers, reply.peer)
+            asks = self._guard.exposed or (snapshot is not None and snapshot.keys[1])
+            caller = self._guard.admit(headers, reply.peer) if asks else None
             openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
@@ -110,9 +111,10 @@ class ChatDoor:
         if ongoing.started_s - arrived_s >= ADMISSION_TOLD_S:
             ongoing.step("admission", arrived_s, ongoing.started_s)
         chat.unit, chat.at_us = unit, ongoing.at_us
-        self._choose(ongoing, chat)
+        if ongoing.target.routing is not None:
+            self._choose(ongoing, chat)
         if service.split is not None and service.split.shadow_share > 0:
-            self._shadows.maybe_copy(ongoing, chat, request, self.in_flight)
+            self._shadows.maybe_copy(ongoing, chat, request, self._answering.in_flight)
         if ongoing.form.target.guard is not None:
             return self._guarded(ongoing.form.target.guard, ongoing, chat, request, reply)
         return self._answered(ongoing, chat, request, reply)
@@ -137,30 +139,16 @@ class ChatDoor:
         if ongoing.target.cache is not None or b"cache-control" in request.headers:
             caller = ongoing.caller
             return self._cached.handle(ongoing, chat, request, reply, caller.key.tenant if caller is not None else "")
-        return self._answer(ongoing, chat, request, reply)
-
-    async def _answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
-        self.in_flight += 1
-        try:
-            if self._allowances.on:
-                began_s = self._monotonic_s()
-                self._allowances.reserve(ongoing, chat, request.headers)
-                if ongoing.reserved is not None:
-                    ongoing.step("budget", began_s, self._monotonic_s())
-            await self._answering.answer(ongoing, chat, request, reply)
-        except Refused as refused:
-            self._metrics.refused(refused.code)
-            ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
-            ongoing.refused(refused)
-            reply.send(refused.status, _said(refused, chat.operation), refused.headers)
-        finally:
-            self.in_flight -= 1
-            if ongoing.total_us is None:
-                self._recorder.end(ongoing)
+        return self._answering.answer(ongoing, chat, request, reply)
 
     async def close(self) -> None:
         """End the copies still running."""
         await self._shadows.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls between assignment and end."""
+        return self._answering.in_flight
 
     @property
     def shadows(self) -> int:

@@ -41,7 +41,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing the gateway did for a call: `admission` (where it took a millisecond or more), `personal`, `routing`, `cache`, `budget`.
+    """One thing the gateway did for a call: `admission` (of a large request that took a millisecond or more), `personal`, `routing`, `cache`, `budget`.
 
     Microseconds from the call's assignment, before which `admission` lies.
     """

@@ -95,7 +95,7 @@ class Doors:
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
-        if self._local and _ELSEWHERE.match(request.headers.get(b"origin", b"")):
+        if b"origin" in request.headers and self._local and _ELSEWHERE.match(request.headers[b"origin"]):
             words = "web pages of other sites may not use this gateway; `expose` it behind a proxy that decides who may"
             self._refuse(reply, Refused(403, words, "origin_refused"), target=request.target)
             return None
@@ -106,7 +106,7 @@ class Doors:
         if found is None:
             self._model_or_nothing(path, request, reply)
             return None
-        if found[0] != request.method and (found[0], request.method) != (b"GET", b"HEAD"):
+        if found[0] != request.method and not (found[0] == b"GET" and request.method == b"HEAD"):
             words = f"{path.decode()} takes {found[0].decode()}, not {request.method.decode()}"
             self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n", request.target)
             return None

@@ -16,9 +16,7 @@ class Channel(Protocol):
 
     gone: bool
     congested: bool
-
-    @property
-    def draining(self) -> bool: ...
+    draining: bool
 
     @property
     def peer(self) -> str: ...

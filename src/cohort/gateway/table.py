@@ -101,6 +101,7 @@ class Service:
     split: Split | None = None
     salts: Salts | None = None
     shadow_guard: PersonalGuard | None = None  # of copies for the candidate
+    limited: bool = False  # something limits what may be spent
 
     def target(self, arm: Arm) -> Target:
         """The release that answers for an arm."""
@@ -247,7 +248,9 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     """
     known = breakers or Breakers()
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
-    services = {name: _service(name, route, targets, table.releases) for name, route in table.services.items()}
+    rules = compile_rules(table)
+    made = {name: _service(name, route, targets, table.releases) for name, route in table.services.items()}
+    services = made if rules is None else {name: replace(service, limited=True) for name, service in made.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
@@ -256,7 +259,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
         (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
     }
     stable = {name: s.stable.digest for name, s in services.items()}
-    return Snapshot(table, services, splits, stable, shares, keys, killed, used, compile_rules(table))
+    return Snapshot(table, services, splits, stable, shares, keys, killed, used, rules)
 
 
 def _other_contract(data: bytes) -> bool:

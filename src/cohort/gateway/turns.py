@@ -28,7 +28,8 @@ class Turn:
     def record(self, payload: bytes) -> None:
         """Have a record on disk before anything sent from now on."""
         self._spool.add(payload)
-        self._arm()
+        if not self._armed:
+            self._arm()
 
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write `data` to `transport`, unless it is closed by then. Call `flush` before closing it."""
@@ -36,7 +37,7 @@ class Turn:
         self._held_bytes += len(data)
         if self._held_bytes >= HELD_BYTES_MAX:
             self.flush()
-        else:
+        elif not self._armed:
             self._arm()
 
     def flush(self) -> None:
@@ -51,9 +52,8 @@ class Turn:
                     transport.write(data)
 
     def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            self._loop.call_soon(self._end)
+        self._armed = True
+        self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         self._armed = False

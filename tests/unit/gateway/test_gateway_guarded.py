@@ -99,6 +99,7 @@ class Host:
 
     def __init__(self) -> None:
         self.handler = self.turn = None
+        self.draining = False
         self.limits = Limits()
         self.lines = io.StringIO()
         self.log = Log("gw", ManualClock(), self.lines)

@@ -6,9 +6,9 @@ Everything here happens before the client has got a byte. A call may ask several
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from hashlib import blake2b, sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cohort.base.clock import Clock
 from cohort.base.ids import Entropy
@@ -94,7 +94,9 @@ class Attempts:
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
 
-    async def ask(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, *, patient: bool = True) -> Answer:
+    def ask(
+        self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, *, patient: bool = True
+    ) -> Coroutine[Any, None, Answer]:
         """The first answer that is the client's, or the last one met. Afterwards `ongoing.target` is the route that gave it.
 
         Raises:
@@ -105,11 +107,11 @@ class Attempts:
         asking = Asking(ongoing, chat, request, deadline, patient)
         first = ongoing.target
         if not (first.others or first.breaker.failures):
-            return await self._ask_route(asking, first, more=False)
+            return self._ask_route(asking, first, more=False)
         chain = self._admitted(asking, first)
         if first.reliability.hedge_after_s is not None and patient and len(chain) > 1:
-            return await self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
-        return await self._ask_chain(asking, first, chain)
+            return self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
+        return self._ask_chain(asking, first, chain)
 
     def failed(self, target: Target, *, slow: bool) -> None:
         """An answer of `target` that had begun broke off, or its time ran out."""
@@ -235,7 +237,7 @@ class Attempts:
         """One exchange, until its answer has begun (a stream) or is here whole."""
         deadline = asking.deadline
         try:
-            message = self._message(target, passage, upstream_headers(asking), body)
+            message = self._message(asking, target, passage, body)
             connection = await self._upstreams.exchange(target.origin, message, patient=asking.patient)
             asking.head_s, asking.connect_s = self._monotonic_s(), connection.waited_s
             try:
@@ -310,9 +312,10 @@ class Attempts:
                 raise Invalid(f"the answer is larger than {self._answer_bytes_max} bytes (answer_bytes_max)")
         return b"".join(parts)
 
-    def _message(self, target: Target, passage: Passage, headers: Mapping[bytes, bytes], body: bytes) -> bytes:
-        own = self._keys.authorization(target.api_key, target.key_line)
-        passed = passage.headers(headers)
+    def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
+        headers = asking.request.headers
+        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking))
+        own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
 

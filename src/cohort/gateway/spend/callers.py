@@ -64,7 +64,7 @@ class Guard:
     def __init__(self, keys: Callable[[], tuple[Callers, bool] | None], clock: Clock, exposed: bool) -> None:
         self._keys = keys
         self._clock = clock
-        self._exposed = exposed
+        self.exposed = exposed
         self.lockout = Lockout(clock)
 
     def admit(self, headers: Mapping[bytes, bytes], peer: str) -> Caller | None:
@@ -76,12 +76,12 @@ class Guard:
         """
         known = self._keys()
         if known is None:
-            if self._exposed:  # which keys are in force is not known
+            if self.exposed:  # which keys are in force is not known
                 words = "the gateway has no routing table yet; control pushes one when it starts"
                 raise Refused(503, words, "not_ready", kind="server_error", headers=b"retry-after: 1\r\n")
             return None
         callers, required = known
-        if not required and not self._exposed:
+        if not required and not self.exposed:
             return None
         text = _shown(headers)
         caller = self._find(callers, text) if text else None
