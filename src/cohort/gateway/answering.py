@@ -7,7 +7,7 @@ import math
 
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
-from cohort.gateway.dialects.face import Chat, Flow, Passage, Refused
+from cohort.gateway.dialects.face import Chat, Flow, Passage, Refused, Withheld
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.keys import KeyMissing
 from cohort.gateway.metrics import Metrics
@@ -15,7 +15,6 @@ from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
 from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.spend.allowances import Allowances
-from cohort.gateway.spend.rules import Withheld
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import (
     Broken,

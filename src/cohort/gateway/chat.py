@@ -18,6 +18,7 @@ from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.contract_trace import parse_traceparent
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.repeated import check_every_field_once
 from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.log import Log
@@ -95,6 +96,8 @@ class ChatDoor:
             if caller is not None:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
+            if service.looked_into:
+                check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)

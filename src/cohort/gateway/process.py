@@ -23,6 +23,7 @@ from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
+from cohort.gateway.hosts import Hosts, bracketed
 from cohort.gateway.http_server import Server
 from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
@@ -105,7 +106,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     cache_door = CacheDoor(caches, unit_key)
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization

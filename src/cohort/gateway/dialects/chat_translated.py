@@ -11,7 +11,7 @@ from cohort.gateway.dialects.face import Chat, Flow, Untranslatable, Usage
 from cohort.gateway.dialects.messages_same import upstream_headers
 from cohort.gateway.rewriting import Rewriting
 
-_FORWARDED = frozenset({b"traceparent", b"tracestate", b"x-request-id"})
+_FORWARDED = frozenset({b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id"})
 
 
 class ChatOverMessages:
@@ -23,7 +23,7 @@ class ChatOverMessages:
         return upstream_headers(headers, _FORWARDED)
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        return rewriting.written(translate(rewriting.fields(chat.fields)))
+        return rewriting.written(chat, translate(rewriting.fields(chat.fields)))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return completion_of(chat, body)

@@ -76,7 +76,7 @@ class MessagesThrough:
         if rewriting.prompt is None or "system" not in chat.native:
             added = own if rewriting.prompt is None else {**own, "system": rewriting.prompt}
             body = spliced_model(chat, rewriting, orjson.dumps(added)[1:-1] + b",")
-        return body or rewriting.written({**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
+        return body or rewriting.written(chat, {**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return body, Usage(0, 0) if self._counting else usage_of(body)  # counting costs nothing

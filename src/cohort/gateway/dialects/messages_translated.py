@@ -23,7 +23,7 @@ class MessagesOverChat:
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
         check_sayable(chat)
-        return rewriting.written(rewriting.fields(chat.fields))
+        return rewriting.written(chat, rewriting.fields(chat.fields))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return message_of(chat, body), openai.usage_of(body)
@@ -37,9 +37,9 @@ class MessagesOverChat:
 
 def check_sayable(chat: Chat) -> None:
     """Raises Refused 400 for what a chat completion cannot say."""
-    if chat.unsayable:
-        words = f"the upstream of this service speaks OpenAI's dialect, which cannot say {chat.unsayable}"
-        raise Refused(400, words, "not_translatable")
+    if chat.unsayable is not None:
+        words = f"the upstream of this service speaks OpenAI's dialect, which cannot say {chat.unsayable.words}"
+        raise Refused(400, words, "not_translatable", chat.unsayable.field)
 
 
 def said_as_message_error(status: int, body: bytes) -> bytes | None:

@@ -314,24 +314,27 @@ class Attempts:
 
     def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
         headers = asking.request.headers
-        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking))
+        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking, target))
         own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
 
-def upstream_headers(asking: Asking) -> Mapping[bytes, bytes]:
-    """The caller's headers. Its idempotency key becomes one of its own: callers share the release's account at the upstream.
+def upstream_headers(asking: Asking, target: Target) -> Mapping[bytes, bytes]:
+    """The caller's headers. Its idempotency key becomes one of the caller, the release and the route; each try of the route has the same.
 
-    Otherwise two callers with one key could get each other's answer. A copy for nobody has none: it would meet the client's answer.
+    Callers share the release's account at the upstream: two with one key could get each other's answer. Another route, or the same one of
+    another release, is asked something else, which an upstream refuses under a key that it knows, or answers with what it said before. A
+    copy for nobody has none: it would meet the client's answer.
     """
     headers, caller = asking.request.headers, asking.ongoing.caller
-    if IDEMPOTENCY not in headers or (caller is None and not asking.chat.shadow):
+    if IDEMPOTENCY not in headers:
         return headers
     rest = {name: value for name, value in headers.items() if name != IDEMPOTENCY}
-    if caller is None or asking.chat.shadow:
+    if asking.chat.shadow:
         return rest
-    scope = f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
-    own = blake2b(headers[IDEMPOTENCY], key=sha256(scope.encode()).digest(), digest_size=16, person=b"cohort idempot").hexdigest()
+    who = "" if caller is None else f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
+    scope = sha256(f"{target.digest}\n{target.route}\n{who}".encode()).digest()
+    own = blake2b(headers[IDEMPOTENCY], key=scope, digest_size=16, person=b"cohort idempot").hexdigest()
     return {**rest, IDEMPOTENCY: own.encode()}
 
 

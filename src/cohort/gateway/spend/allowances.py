@@ -11,7 +11,7 @@ import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.face import Chat, Refused, Withheld
 from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
@@ -21,7 +21,6 @@ from cohort.gateway.spend.rules import (
     DAY_US,
     UNBILLED,
     Rules,
-    Withheld,
     account,
     bound,
     broken_off,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cohort.gateway.contract import Price, Result, RoutingTable
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Refused, Usage
+from cohort.gateway.dialects.face import Refused, Usage, Withheld
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
 
@@ -21,10 +21,6 @@ DAY_US = 86_400_000_000
 UNBILLED = frozenset({Result.UNREACHABLE, Result.UPSTREAM_ERROR})
 """How a call can end that no upstream charges for."""
 _LABEL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}")
-
-
-class Withheld(Refused):
-    """A limit of the caller, or of all, does not have it: no failure of the release. Its own budget used up is a Refused: its callers meet its doing."""
 
 
 @dataclass(frozen=True, slots=True)
