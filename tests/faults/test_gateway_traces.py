@@ -166,7 +166,7 @@ def test_the_cost_of_a_stream_follows_it_as_a_trailer_for_who_takes_one(gateway:
 def raw_stream(gateway: GatewayProcess, lines: str, version: str = "1.1") -> tuple[bytes, bytes]:
     """Head and body of a streamed answer, as they are on the wire."""
     body = json.dumps({"model": "plain", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
-    head = f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n{lines}"
+    head = f"POST /v1/chat/completions HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{lines}"
     with gateway.connect() as sock:
         sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         said = b"".join(iter(lambda: sock.recv(65536), b""))
