@@ -45,7 +45,7 @@ class Request:
 class Reply:
     """The answer to one request. `headers` arguments are ready lines, each ending in CRLF. Writing after the client left does nothing."""
 
-    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "started")
 
     def __init__(self, connection: Channel, keep_alive: bool, chunked: bool, has_body: bool) -> None:
         self._connection = connection
@@ -53,7 +53,6 @@ class Reply:
         self._chunked = chunked
         self._has_body = has_body
         self.started = False
-        self.ended = False
 
     @property
     def gone(self) -> bool:
@@ -81,7 +80,7 @@ class Reply:
                 body if self._has_body else b"",
             )
         )
-        self.started = self.ended = True
+        self.started = True
         connection.answered(self._keep_alive)
 
     def start(self, status: int, headers: bytes) -> None:
@@ -123,7 +122,7 @@ class Reply:
         return b"" if self._keep_alive else CLOSING
 
     def _end(self) -> None:
-        self.started = self.ended = True
+        self.started = True
         self._connection.answered(self._keep_alive)
 
 

@@ -126,6 +126,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
+        caches.retire()
         await server.drain()
         await chat.close()
         keeping.cancel()

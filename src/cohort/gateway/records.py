@@ -16,7 +16,7 @@ from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
 from cohort.gateway.contract_trace import TRIES_MAX
 from cohort.gateway.dialects.face import UNKNOWN, Refused, Usage
-from cohort.gateway.metrics import Metrics
+from cohort.gateway.metrics import CallPlace, Metrics
 from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
@@ -38,6 +38,7 @@ class _Form:
     """What is the same in every record of one arm of a service under one table: each kind's JSON up to the number, encoded once."""
 
     target: Target
+    place: CallPlace
     assigned: str
     call: str
     feedback: str
@@ -186,9 +187,7 @@ class Recorder:
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
-        self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
-        if ongoing.arm is not Arm.SHADOW:
-            self._metrics.used(ongoing.service.name, ongoing.usage)
+        self._metrics.called(form.place, ongoing.result, total_us, ongoing.usage)
         if self.access is not None:
             self.access.call(ongoing)
 
@@ -236,7 +235,7 @@ class Recorder:
             body["rollout_id"], body["stage_run"] = split.rollout_id, split.stage_run
             body["share"] = split.shadow_share if arm is Arm.SHADOW else split.share
         begun = {kind: orjson.dumps({"kind": kind, **body, "seq": 0}).decode()[:-2] for kind in ("assigned", "call", "feedback")}
-        return _Form(target, **begun)
+        return _Form(target, (service.name, target.version, arm), **begun)
 
 
 def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
@@ -249,18 +248,13 @@ def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
 
 def _ending(ongoing: Ongoing) -> str:
     """The fields of a `call` that are not at their default, and the closing brace. Text, without a dictionary in between."""
-    rest = "" if ongoing.result is _OK else f',"result":"{ongoing.result.value}"'
-    if ongoing.status:
-        rest += f',"status":{ongoing.status}'
-    if ongoing.first_us is not None:
-        rest += f',"first_us":{ongoing.first_us}'
+    tokens_in, tokens_out = ongoing.usage
+    if ongoing.result is _OK and tokens_in is not None and tokens_out is not None:
+        rest = f',"status":{ongoing.status},"first_us":{ongoing.first_us},"tokens_in":{tokens_in},"tokens_out":{tokens_out}'
+    else:
+        rest = _unusual(ongoing)
     if ongoing.stream:
         rest += ',"stream":true'
-    tokens_in, tokens_out = ongoing.usage
-    if tokens_in is not None:
-        rest += f',"tokens_in":{tokens_in}'
-    if tokens_out is not None:
-        rest += f',"tokens_out":{tokens_out}'
     if ongoing.caller is not None:
         rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
@@ -284,6 +278,19 @@ def _ending(ongoing: Ongoing) -> str:
     if ongoing.steps:
         rest += f',"steps":[{ongoing.steps[1:]}]'
     return f"{rest}{ongoing.told}}}"
+
+
+def _unusual(ongoing: Ongoing) -> str:
+    """What an answer has and anything else may not have."""
+    rest = "" if ongoing.result is _OK else f',"result":"{ongoing.result.value}"'
+    if ongoing.status:
+        rest += f',"status":{ongoing.status}'
+    if ongoing.first_us is not None:
+        rest += f',"first_us":{ongoing.first_us}'
+    tokens_in, tokens_out = ongoing.usage
+    if tokens_in is not None:
+        rest += f',"tokens_in":{tokens_in}'
+    return rest if tokens_out is None else f'{rest},"tokens_out":{tokens_out}'
 
 
 def _chosen(choice: Choice) -> str:
