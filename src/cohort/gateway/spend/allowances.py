@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused, Withheld
@@ -99,6 +101,7 @@ class Allowances:
         per_minute = caller.key.tokens_per_minute if caller is not None else None
         if not limits and per_minute is None:
             return
+        began_s = self._clock.monotonic_s()
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
@@ -120,7 +123,11 @@ class Allowances:
                 self._cancel(reserved)
                 raise
             reserved.tokens = tokens_in + tokens_out
+        if reserved.hold is not None:
+            names = orjson.dumps([":".join(limit.name.split("\0")[:2]) for limit in limits]).decode()
+            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
         ongoing.reserved = reserved
+        ongoing.step("budget", began_s, self._clock.monotonic_s())
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
         """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""

@@ -50,7 +50,8 @@ def compile_keys(keys: Iterable[ClientKey]) -> dict[bytes, Caller]:
     made = {}
     for key in keys:
         digest = bytes.fromhex(key.sha256)
-        made[digest] = Caller(key, digest, frozenset(key.services), f',"key":{orjson.dumps(key.id).decode()}')
+        record = f',"key":{orjson.dumps(key.id).decode()}' + (f',"agent":{orjson.dumps(key.agent).decode()}' if key.agent else "")
+        made[digest] = Caller(key, digest, frozenset(key.services), record)
     return made
 
 
