@@ -257,14 +257,24 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 async def _responses(exchange: Exchange, fields: dict[str, Any]) -> None:
-    """A vendor that has Responses itself: only their shortest form."""
+    """A vendor that has Responses itself: only their shortest form. The metadata `as` chooses the ids, and all metadata comes back."""
     if fields.get("model") != "big":
         raise Wrong(404, f"no model {fields.get('model')!r}")
     content = [{"type": "output_text", "text": TEXT, "annotations": []}]
-    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": content}
+    metadata = fields.get("metadata") or {}
+    name = metadata.get("as", "native")
+    item = {"id": f"msg_{name}", "type": "message", "role": "assistant", "status": "completed", "content": content}
     details = {"input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
     usage = {"input_tokens": 21, "output_tokens": 9, "total_tokens": 30, **details}
-    whole = {"id": "resp_native", "object": "response", "created_at": 1, "model": "big", "status": "completed", "output": [item]}
+    whole = {
+        "id": f"resp_{name}",
+        "metadata": metadata,
+        "object": "response",
+        "created_at": 1,
+        "model": "big",
+        "status": "completed",
+        "output": [item],
+    }
     whole |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}
     if not fields.get("stream"):
         exchange.whole(json.dumps(whole).encode())

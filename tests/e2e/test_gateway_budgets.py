@@ -164,7 +164,7 @@ def test_clients_that_leave_leave_nothing_held(gateway: GatewayProcess) -> None:
 def begin(gateway: GatewayProcess) -> socket.socket:
     body = json.dumps({"model": "stall", "messages": MESSAGES, "max_tokens": 10}).encode()
     sock = gateway.connect()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer cgk_free\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer cgk_free\r\n"
     sock.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     return sock
 
@@ -209,7 +209,7 @@ def test_without_room_for_the_ledger_calls_with_a_budget_are_refused_and_told(up
 
 
 def test_two_workers_share_one_budget_and_the_death_of_one_gives_back_what_it_held(upstream: Upstream, tmp_path: Path) -> None:
-    workers = [GatewayProcess(tmp_path / name, ledger_dir=str(tmp_path / "spend")) for name in ("one", "two")]
+    workers = [GatewayProcess(tmp_path / name, shared_dir=str(tmp_path / "both")) for name in ("one", "two")]
     try:
         for worker in workers:
             worker.push(limited(upstream, 1))

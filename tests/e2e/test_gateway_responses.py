@@ -153,7 +153,7 @@ def test_a_copy_for_the_candidate_is_not_kept(client: openai.OpenAI, gateway: Ga
     answer = client.responses.create(model="shadowed", input="one", user="shadowed person")
     unit = pseudonym(bytes.fromhex(UNIT_KEY), "shadowed person")
     until(lambda: [r for r in gateway.all_records() if r.unit == unit and r.kind == "call" and r.arm is Arm.SHADOW], "the copy ended")
-    assert {path.name for path in folder.glob(f"*.{unit}")} == {f"{answer.id}.{unit}"}
+    assert {path.name for path in folder.glob(f"*/*.{unit}")} == {f"{answer.id}.{unit}"}
 
 
 def test_what_is_kept_outlives_the_process_and_goes_with_the_person(upstream: Upstream, tmp_path: Path) -> None:
@@ -207,7 +207,8 @@ def test_the_oldest_responses_go_when_there_are_too_many(client: openai.OpenAI, 
     first = client.responses.create(model="over-openai", input="one")
     for _ in range(LIMITS["responses_max"]):
         newest = client.responses.create(model="over-openai", input="one")
-    assert len(list((gateway.data_dir / "responses").iterdir())) == LIMITS["responses_max"]
+    most = LIMITS["responses_max"]  # when there are too many, one in sixteen goes
+    assert most - most // 16 <= len(list((gateway.data_dir / "responses").glob("*/resp_*"))) <= most
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(first.id)
     assert client.responses.retrieve(newest.id).id == newest.id

@@ -130,13 +130,21 @@ def test_tool_calls_are_not_kept_by_meaning(gateway: GatewayProcess) -> None:
     assert state(gateway)["entries"] == 0
 
 
-def test_a_conversation_is_not_answered_by_its_last_turn(gateway: GatewayProcess) -> None:
+def test_a_later_turn_is_answered_only_behind_the_same_history(gateway: GatewayProcess) -> None:
+    def turn(text: str, said: str = "Hello.", **fields: Any) -> str:
+        before = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": said}]
+        return ask(gateway, "letters", "", messages=[*before, {"role": "user", "content": text}], **fields)
+
     for text in RESETS:
         ask(gateway, "letters", text)
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": RESETS[0] + " "}]
-    assert ask(gateway, "letters", "", messages=turns) == "miss"
+    assert turn(RESETS[0] + " ") == "miss", "what was learned of first turns says nothing of later ones"
+    states = [turn(text) for text in RESETS[1:]]
+    assert states[-1] == "semantic"
+    assert turn("I want to reset the password, how?") == "semantic"
+    assert turn("I want to reset the password, how?", said="Good morning.") == "miss"
     other_prompt = [{"role": "system", "content": "Speak like a pirate."}, {"role": "user", "content": RESETS[0] + " "}]
     assert ask(gateway, "letters", "", messages=other_prompt) == "miss"
+    assert state(gateway)["partitions"] == 4
 
 
 def test_the_endpoint_sees_meaning_and_may_change_its_dimension(gateway: GatewayProcess) -> None:
@@ -195,5 +203,38 @@ def test_tenants_share_answers_neither_of_the_same_nor_of_other_words(upstream: 
         assert (said("anton", RESETS[0]), said("anton", RESETS[0] + " ")) == ("exact", "semantic")
         assert (said("bert", RESETS[0]), said("bert", RESETS[0])) == ("miss", "exact")
         assert said("bert", "How should this person be greeted?") == "miss"
+        assert [said("bert", text) for text in RESETS[1:3]] == ["miss", "miss"], "what one tenant's answers proved counts for no other"
+        assert said("bert", RESETS[4]) == "semantic", "its own do"
     finally:
         process.close()
+
+
+def test_what_comparisons_taught_outlives_kill_9(gateway: GatewayProcess, upstream: Upstream) -> None:
+    for text in RESETS:
+        ask(gateway, "letters", text)
+        ask(gateway, "numbered", text)
+    learned = state(gateway)["labels"]
+    assert learned >= 2
+    gateway.kill()
+    gateway.start()
+    assert (state(gateway)["labels"], state(gateway)["damaged"]) == (learned, 0)
+    assert ask(gateway, "letters", RESETS[0]) == "miss", "answers by meaning are in memory alone"
+    assert ask(gateway, "letters", RESETS[1]) == "semantic", "what was proved before is not asked for again"
+    assert {ask(gateway, "numbered", text) for text in RESETS} == {"miss"}
+    status, _ = gateway.link("POST", "/-/cache/erase", {"subject": "nobody"})
+    assert status == 200
+
+
+def test_erasing_a_subject_erases_what_was_learned_of_its_answers(gateway: GatewayProcess) -> None:
+    units = [ask_for_unit(gateway, text) for text in RESETS[:3]]
+    assert len(set(units)) == 1
+    written = gateway.data_dir / "labels" / "entries"
+    assert bytes.fromhex(units[0]) in written.read_bytes()
+    assert gateway.link("POST", "/-/cache/erase", {"unit": units[0]})[0] == 200
+    assert bytes.fromhex(units[0]) not in written.read_bytes()
+    assert state(gateway)["labels"] == 0
+
+
+def ask_for_unit(gateway: GatewayProcess, text: str) -> str:
+    messages = [{"role": "user", "content": text}]
+    return gateway.chat("letters", headers={"X-Cohort-Unit": "anna"}, messages=messages, temperature=0)[1]["x-cohort-unit"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import subprocess
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy
@@ -21,7 +23,7 @@ from cohort.gateway.cache.semantic.embedding import NoVector, from_answer, lexic
 from cohort.gateway.cache.semantic.guards import objections
 from cohort.gateway.cache.semantic.index import VectorIndex
 from cohort.gateway.cache.semantic.proportion import beta_cdf, clopper_pearson
-from cohort.gateway.cache.semantic.store import FEATURES_BYTES, Store
+from cohort.gateway.cache.semantic.store import FEATURES_BYTES, FOLLOWING_SHARE_MAX, NEAREST, ON_LOOP_NUMBERS_MAX, Store, key_of
 from cohort.gateway.cache.semantic.text import features
 
 WORDS = st.text(alphabet="abc ", max_size=5)
@@ -30,6 +32,18 @@ SYSTEMS = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["system", "de
 FIELDS = st.fixed_dictionaries(
     {}, optional={"temperature": st.sampled_from([0, 0.5]), "tools": st.lists(WORDS, max_size=2), "seed": st.integers(0, 2)}
 )
+
+
+HISTORIES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "tool"]), "content": WORDS}), max_size=3)
+
+
+def at_once(search: Coroutine[Any, Any, Any]) -> Any:
+    """What a search finds that waits for nothing."""
+    try:
+        search.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
 
 
 def asked(place: list[str], system: list[dict[str, str]], fields: dict[str, Any], text: str) -> Question | None:
@@ -46,6 +60,31 @@ def test_two_questions_share_a_partition_only_if_all_but_the_text_is_equal(
     assert (one.partition == other.partition) == ((place, system, fields) == (place2, system2, fields2))
 
 
+@given(HISTORIES, HISTORIES, SYSTEMS, st.sampled_from(["messages", "input"]))
+def test_a_later_question_meets_only_those_with_the_same_said_before_it(one: Any, other: Any, system: Any, field: str) -> None:
+    last = {"role": "user", "content": "and now?"}
+    found = [question("", "s", "r", "m", "o", {field: [*system, *before, last]}) for before in (one, other)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert (found[0].partition == found[1].partition) == (one == other)
+    assert [asked.follows for asked in found] == [bool(one), bool(other)]
+
+
+def test_a_text_written_as_a_part_is_the_same_question_and_what_else_it_says_counts() -> None:
+    def of(content: Any, field: str = "messages") -> Question | None:
+        return question("t", "s", "r", "m", "o", {field: [{"role": "user", "content": content}]})
+
+    plain = of("hello")
+    assert plain == of([{"type": "text", "text": "hello"}])
+    marked = of([{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}])
+    assert marked is not None
+    assert marked != plain
+    assert of([{"type": "input_text", "text": "hello"}], "input") == question("t", "s", "r", "m", "o", {"input": "hello"})
+    going_on = question("t", "s", "r", "m", "o", {"input": "hello", "previous_response_id": "resp_1"})
+    assert going_on is not None
+    assert going_on.follows
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -53,7 +92,7 @@ def test_two_questions_share_a_partition_only_if_all_but_the_text_is_equal(
         {"messages": [{"role": "assistant", "content": "x"}]}, {"messages": [{"role": "user", "content": "x"}], "n": 2},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{"role": "user", "content": "x" * 5000}]},
-        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}]},
+        {"messages": ["x", {"role": "user", "content": "z"}]}, {"input": [{"role": "assistant", "content": "y"}]}, {"messages": "x"},
     ],
 )  # fmt: skip
 def test_what_does_not_stand_for_itself_is_no_question(fields: dict[str, Any]) -> None:
@@ -108,6 +147,42 @@ def test_the_nearest_is_found_among_what_was_not_removed(exact_max: int, seed: i
         assert all(slot in {slots[n] for n in left} for slot, _ in index.nearest(vectors[at], 3, -1.0))
 
 
+@settings(max_examples=15)
+@given(st.integers(0, 2**32), st.integers(1, 4500))
+def test_candidates_hold_the_nearest_of_every_block_however_many_are_near(seed: int, count: int) -> None:
+    chance = numpy.random.default_rng(seed)
+    vectors = chance.normal(size=(count, 4)).astype(numpy.float32)
+    vectors /= numpy.linalg.norm(vectors, axis=1, keepdims=True)
+    index = VectorIndex(4)
+    slots = [index.add(vector) for vector in vectors]
+    asked = vectors[chance.integers(count)]
+    exact = sorted(((float(vector @ asked), slot) for vector, slot in zip(vectors, slots, strict=True)), reverse=True)[:5]
+    found = index.nearest(asked, 5, -1.0)
+    assert [cosine for _, cosine in found] == pytest.approx([cosine for cosine, _ in exact], abs=1e-5)
+
+
+def test_what_leaves_while_a_thread_searches_is_not_found(clock: ManualClock) -> None:
+    dimension = 2048
+    store = Store(1 << 30, 10_000, clock)
+    vector = numpy.zeros(dimension, dtype=numpy.float32)
+    vector[0] = 1.0
+    store.keep(Question(b"p", "0"), vector, Answer(b"x", True), "u", 100)
+    other = numpy.roll(vector, 1)
+    for n in range(1, ON_LOOP_NUMBERS_MAX // dimension + 2):
+        store.keep(Question(b"p", str(n)), other, Answer(b"x", True), "v", 100)
+
+    async def search() -> list[Any]:
+        task = asyncio.create_task(store.nearest(b"p", vector, 0.9))
+        await asyncio.sleep(0)
+        assert not task.done(), "large searches are left to a thread"
+        store.erase("u")
+        store.keep(Question(b"p", "new"), other, Answer(b"x", True), "v", 100)  # takes the place that became free
+        return await task
+
+    assert asyncio.run(search()) == []
+    assert len(asyncio.run(store.nearest(b"p", other, 0.9))) == NEAREST
+
+
 # --- store ---------------------------------------------------------------------------------------------------------------------
 
 BYTES_MAX, ENTRIES_MAX = 40_000, 8
@@ -122,17 +197,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         partition=st.sampled_from([b"p", b"q"]), word=st.sampled_from("abcdefghijkl"), size=st.integers(0, 20_000), unit=st.sampled_from("uv"),
-        ttl_s=st.integers(1, 60), dimension=st.sampled_from([4, 4, 4, 6]),
+        ttl_s=st.integers(1, 60), dimension=st.sampled_from([4, 4, 4, 6]), follows=st.booleans(),
     )  # fmt: skip
-    def keep(self, partition: bytes, word: str, size: int, unit: str, ttl_s: int, dimension: int) -> None:
+    def keep(self, partition: bytes, word: str, size: int, unit: str, ttl_s: int, dimension: int, follows: bool) -> None:
         vector = numpy.ones(dimension, dtype=numpy.float32) / math.sqrt(dimension)
-        self.store.keep(Question(partition, word), vector, Answer(b"x" * size, True), unit, ttl_s)
+        self.store.keep(Question(partition, word, "", follows), vector, Answer(b"x" * size, True), unit, ttl_s)
         self.expires[(partition, word)] = self.clock.monotonic_s() + ttl_s
 
     @rule(partition=st.sampled_from([b"p", b"q"]), dimension=st.sampled_from([4, 6]))
     def look(self, partition: bytes, dimension: int) -> None:
         vector = numpy.ones(dimension, dtype=numpy.float32) / math.sqrt(dimension)
-        for entry, cosine in list(self.store.nearest(partition, vector, 0.5)):
+        for entry, cosine in at_once(self.store.nearest(partition, vector, 0.5)):
             assert entry.partition == partition
             assert cosine == pytest.approx(1, abs=1e-5)
             kept = self.store.kept(entry)
@@ -156,6 +231,8 @@ class StoreMachine(RuleBasedStateMachine):
     def it_stays_within_its_bounds_and_whole(self) -> None:
         assert self.store.used_bytes <= BYTES_MAX
         assert len(self.store) <= ENTRIES_MAX
+        assert len(self.store._following) <= ENTRIES_MAX * FOLLOWING_SHARE_MAX
+        assert set(self.store._following) <= set(self.store._entries)
         held = {entry.key for _, entries in self.store._partitions.values() for entry in entries.values()}
         assert held == set(self.store._entries) == {kept.key for kept in self.store._memory}
         assert all(len(index) == len(entries) > 0 for index, entries in self.store._partitions.values())
@@ -165,12 +242,24 @@ TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
+def test_conversations_never_push_out_more_than_their_part(clock: ManualClock) -> None:
+    store = Store(1 << 20, 10, clock)
+    vector = numpy.ones(4, dtype=numpy.float32) / 2
+    for n in range(5):
+        store.keep(Question(b"p", f"question {n}"), vector, Answer(b"x", True), "u", 100)
+    for n in range(50):
+        store.keep(Question(b"history %d" % n, "and now?", "", True), vector, Answer(b"x", True), "u", 100)
+    assert len(at_once(store.nearest(b"p", vector, 0.5))) == 5
+    assert (len(store), store.partitions) == (10, 6)
+    assert len({key_of(Question(b"history %d" % n, "and now?")) for n in range(50)}) == 50
+
+
 def test_a_store_short_of_room_clears_away_what_nobody_asked_for_again(clock: ManualClock) -> None:
     store = Store(1 << 20, 10, clock)
     vector = numpy.ones(4, dtype=numpy.float32) / 2
     for n in range(10):
         store.keep(Question(b"p", f"question {n}"), vector, Answer(b"x", True), "u", 100)
-    wanted = next(iter(store.nearest(b"p", vector, 0.5)))[0]
+    wanted = at_once(store.nearest(b"p", vector, 0.5))[0][0]
     assert store.kept(wanted) is not None
     clock.advance(51)
     store.sweep()

@@ -64,14 +64,15 @@ class Connection(asyncio.Protocol):
     """One client. Requests are answered one at a time; pipelined ones wait, bounded."""
 
     __slots__ = (
-        "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_handler", "_head_bytes",
-        "_headers", "_limits", "_loop", "_modern", "_parser", "_paused", "_peer", "_pending", "_raw_head_bytes",
+        "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_fed_bytes", "_handler",
+        "_headers", "_limits", "_loop", "_modern", "_odd_bytes", "_parser", "_paused", "_peer", "_pending", "_raw_head_bytes",
         "_reading", "_refusal", "_reply", "_server", "_strand",
-        "_target", "_transport", "_turn", "congested", "gone",
+        "_target", "_transport", "_turn", "congested", "draining", "gone",
     )  # fmt: skip
 
     def __init__(self, server: Host) -> None:
         self._server = server
+        self.draining = server.draining
         self._handler = server.handler
         self._limits = server.limits
         self._turn = server.turn
@@ -91,12 +92,10 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._head_bytes = self._body_bytes = 0
+        self._fed_bytes = 0  # since the message being read began; or more, where it began behind another one
+        self._odd_bytes = 0  # of repeated headers and trailers
+        self._body_bytes = 0
         self._deadline_s = self._loop.time() + self._limits.head_read_s
-
-    @property
-    def draining(self) -> bool:
-        return self._server.draining
 
     @property
     def peer(self) -> str:
@@ -127,6 +126,7 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         before, self._completed = self._reading, False
+        self._fed_bytes = len(data) if before is _IDLE else self._fed_bytes + len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._refusal is None:
             self._target, self._headers, self._body = b"", {}, []
-            self._head_bytes = self._body_bytes = 0
+            self._odd_bytes = self._body_bytes = 0
             self._reading = _HEAD
 
     def on_url(self, url: bytes) -> None:
@@ -168,19 +168,17 @@ class Connection(asyncio.Protocol):
 
     def _odd_header(self, name: bytes, value: bytes) -> None:
         """A repeated header, or a trailer: that is counted, not used."""
-        self._head_bytes += len(name) + len(value) + HEADER_MARKS_BYTES
+        self._odd_bytes += len(name) + len(value) + HEADER_MARKS_BYTES
         if self._reading is _HEAD:
             self._headers[name] += b", " + value
             if name == b"host":
                 self._refusal = (400, "invalid_http", "the Host header is given twice")
 
     def on_headers_complete(self) -> None:
-        headers = self._headers
         self._reading = _BODY
         self._raw_head_bytes = 0
-        self._head_bytes += len(self._target) + sum(map(len, headers)) + sum(map(len, headers.values())) + HEADER_MARKS_BYTES * len(headers)
         self._refusal = self._refusal or self._head_problem()
-        if self._refusal is None and headers.get(b"expect") == b"100-continue":
+        if self._refusal is None and self._headers.get(b"expect") == b"100-continue":
             self._continue = True
 
     def on_body(self, body: bytes) -> None:
@@ -193,7 +191,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._refusal is not None:
             return
-        if self._head_bytes > self._limits.head_bytes_max:
+        if self._odd_bytes and self._head_bytes() > self._limits.head_bytes_max:
             self._refusal = self._head_too_large()
             return
         self._reading = _IDLE
@@ -214,7 +212,7 @@ class Connection(asyncio.Protocol):
     # --- answering -------------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if not self.gone and self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self.gone:
             self._turn.send(self._transport, data)
 
     async def drain(self) -> None:
@@ -250,10 +248,11 @@ class Connection(asyncio.Protocol):
     def _over(self, _strand: Strand, error: BaseException | None) -> None:
         """The supervisor of one request: nothing a request does may end the process."""
         reply, self._strand, self._reply = self._reply, None, None
-        if isinstance(error, Exception) and reply is not None:
-            self._crashed(reply, error)
-        elif error is not None:
-            self._abort()
+        if error is not None:
+            if isinstance(error, Exception) and reply is not None:
+                self._crashed(reply, error)
+            else:
+                self._abort()
         if not (self._busy or self.gone) and self._transport is not None and not self._transport.is_closing():
             self._next()
 
@@ -304,6 +303,7 @@ class Connection(asyncio.Protocol):
 
     def close_soon(self) -> None:
         """The process drains: a connection without a request is closed by a later `sweep`, one with a request when that is answered."""
+        self.draining = True
         if not self._busy and self._reading is _IDLE:
             self._deadline_s = min(self._deadline_s, self._loop.time() + self._limits.drain_idle_s)
 
@@ -342,8 +342,14 @@ class Connection(asyncio.Protocol):
             self._turn.flush()
             self._transport.write_eof()
 
+    def _head_bytes(self) -> int:
+        """What the head takes, line ends and all; trailers that have come count as well."""
+        headers = self._headers
+        named = sum(map(len, headers)) + sum(map(len, headers.values())) + HEADER_MARKS_BYTES * len(headers)
+        return self._odd_bytes + len(self._target) + named
+
     def _head_problem(self) -> tuple[int, str, str] | None:
-        if self._head_bytes > self._limits.head_bytes_max:
+        if self._fed_bytes > self._limits.head_bytes_max and self._head_bytes() > self._limits.head_bytes_max:
             return self._head_too_large()
         if self._parser.should_upgrade():
             return (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")

@@ -1,13 +1,15 @@
-"""Responses that a later call may go on from, on disk: one file each, so that they outlive the process and any worker finds them.
+"""Responses that a later call may go on from, on disk: one file each, so that they outlive the process and every worker of the machine finds them.
 
-Bounded in number, bytes and age; the oldest go first. Not synced: a machine that loses power may lose the newest.
+A file is looked for by its name in one of 256 folders, so a response is there for all workers as soon as one has kept it. Number and bytes are
+counted in a file that the workers share, and when there are too many the oldest go. Not synced: a machine that loses power may lose the newest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,44 +20,44 @@ from cohort.base.errors import CohortError, Retry
 from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
+from cohort.gateway.spend.book import FREE_WORDS_AT, HEADER_WORDS, Book, BookBusy, BookUnavailable
 
+_ID = re.compile(r"resp_([0-9a-f]{2})[0-9a-f]{30}")
 _NAME = re.compile(r"(resp_[0-9a-f]{32})\.([0-9a-f]{32})")
-_UNFINISHED = re.compile(r"resp_[0-9a-f]{32}\.[0-9a-f]{32}\.new")
 UNFINISHED_S = 60.0
 """A file that is still not in its place after so long was being written when its process was killed."""
-RESCAN_S = 1.0
-"""Another worker's responses are looked for at most this often."""
+FOLDERS = 256
+ROOM_SHARE = 16
+"""When there is too much, one in so many goes as well, so that not every response has to make room for itself."""
+_COUNT, _BYTES = FREE_WORDS_AT, FREE_WORDS_AT + 1
+_NOT_KEPT = (OSError, BookBusy, BookUnavailable)
 
 
 class _File(NamedTuple):
-    name: str
-    bytes: int
     at_s: float
+    bytes: int
+    path: str
 
 
 class KeptResponses:
-    """`directory` is made when the first response is kept. The limits hold for each worker's own writing."""
+    """`directory` is shared by the workers of a machine and made when the first response is kept; the limits hold for all of them together."""
 
-    def __init__(self, directory: Path, limits: Limits, clock: Clock, log: Log) -> None:
+    def __init__(self, directory: Path, limits: Limits, clock: Clock, log: Log, erased: Erased) -> None:
         self._directory = directory
         self._limits = limits
         self._clock = clock
         self._log = log
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._bytes = 0
-        self._scanned_s = -RESCAN_S
-        self._erased = Erased(clock)
+        self._erased = erased
+        self._book: Book | None = None
+        self._swept = 0
 
     def get(self, response_id: str) -> dict[str, Any] | None:
         """`unit`, `owner`, `messages` and `response`; None when it is not there, too old or cannot be read."""
         file = self._find(response_id)
-        if file is None:
-            return None
-        if self._now_s() - file.at_s > self._limits.responses_kept_s:
-            self._drop(response_id)
+        if file is None or self._now_s() - file.at_s > self._limits.responses_kept_s:
             return None
         try:
-            value = orjson.loads((self._directory / file.name).read_bytes())
+            value = orjson.loads(Path(file.path).read_bytes())
         except (OSError, orjson.JSONDecodeError):
             return None
         return value if isinstance(value, dict) else None
@@ -74,114 +76,160 @@ class KeptResponses:
         if len(data) > self._limits.response_bytes_max:
             self._log.seldom("response_not_kept", reason="larger than response_bytes_max")
             return
-        self._scan()
-        name = f"{response_id}.{unit}"
+        path = f"{self._folder(response_id)}/{response_id}.{unit}"
         try:
-            self._write(self._directory / name, data)
-        except OSError as error:
-            self._log.seldom("response_not_kept", reason=os.strerror(error.errno or 0))
-            return
-        self._files[response_id] = _File(name, len(data), self._now_s())
-        self._bytes += len(data)
-        self._evict()
+            book = self._opened()
+            _write(f"{path}.new", data)
+            self._put(book, path, len(data), unit, began_s)
+        except _NOT_KEPT as error:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}.new")
+            self._log.seldom("response_not_kept", reason=_reason(error))
 
     def delete(self, response_id: str) -> bool:
         """Whether it was there."""
-        return self._find(response_id) is not None and self._drop(response_id)
+        file = self._find(response_id)
+        return file is not None and self._drop([file]) == 1
 
     def erase(self, unit: str) -> int:
-        """Forget every response of a unit, those of calls under way included; how many there were.
+        """Forget every response of a unit, those of calls under way in any worker included; how many there were.
 
         Raises:
             CohortError CACHE_NOT_ERASED: the directory cannot be read, or a file not removed; some may still be there.
         """
         self._erased.add(unit)
         try:
-            names = [name for name in os.listdir(self._directory) if name.endswith((f".{unit}", f".{unit}.new"))]
-            for name in names:
-                (self._directory / name).unlink(missing_ok=True)
-        except FileNotFoundError:  # nothing was ever kept
-            return 0
+            gone = [file for file in self._files(f".{unit}", f".{unit}.new") if _unlinked(file)]
+            return self._discount(gone)
+        except _NOT_KEPT as error:
+            what = f"not every kept response could be erased: {_reason(error)}"
+            raise CohortError("CACHE_NOT_ERASED", what, retry=Retry.SAFE, hint="Ask again once it works.") from error
+
+    def sweep(self) -> None:
+        """Remove what is too old, and what killed processes left, from one of the folders; call now and then."""
+        self._swept = (self._swept + 1) % FOLDERS
+        now_s, old = self._now_s(), []
+        try:
+            for file in _listed(f"{self._directory}/{self._swept:02x}"):
+                age_s = now_s - file.at_s
+                if age_s > (UNFINISHED_S if file.path.endswith(".new") else self._limits.responses_kept_s):
+                    old.append(file)
+            self._drop(old)
         except OSError as error:
-            raise CohortError(
-                "CACHE_NOT_ERASED",
-                f"not every kept response could be erased: {os.strerror(error.errno or 0)}",
-                retry=Retry.SAFE,
-                hint="Ask again once it works.",
-            ) from error
-        self._scanned_s = -RESCAN_S
-        self._scan()
-        return sum(not name.endswith(".new") for name in names)
+            self._log.seldom("response_not_deleted", reason=_reason(error))
+
+    # --- files -----------------------------------------------------------------------------------------------------------------
 
     def _find(self, response_id: str) -> _File | None:
-        if response_id not in self._files:
-            self._scan()
-        return self._files.get(response_id)
-
-    def _scan(self) -> None:
-        """Learn what is on disk, of earlier processes and of other workers, oldest first."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._scanned_s < RESCAN_S:
-            return
-        self._scanned_s = now_s
+        if not _ID.fullmatch(response_id):
+            return None
         try:
-            with os.scandir(self._directory) as scanned:
-                entries = list(scanned)
-            found = [(match[1], _file(entry)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
-            self._tidy(entries)
-        except OSError:  # nothing is kept yet; that nothing can be is said when something is to be
-            found = []
-        files = sorted(((name, file) for name, file in found if file is not None), key=lambda pair: pair[1].at_s)
-        self._files = OrderedDict(files)
-        self._bytes = sum(file.bytes for file in self._files.values())
-        self._evict()
-
-    def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
-        oldest_s = self._now_s() - UNFINISHED_S
-        try:
-            for entry in entries:
-                if _UNFINISHED.fullmatch(entry.name) and (file := _file(entry)) is not None and file.at_s < oldest_s:
-                    (self._directory / entry.name).unlink(missing_ok=True)
-        except OSError as error:  # the next look finds it again
-            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
-
-    def _evict(self) -> None:
-        limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s
-        while self._files:
-            response_id, file = next(iter(self._files.items()))
-            over = len(self._files) > limits.responses_max or self._bytes > limits.responses_bytes_max
-            if not over and file.at_s >= oldest_s:
-                return
-            self._drop(response_id)
-
-    def _drop(self, response_id: str) -> bool:
-        file = self._files.pop(response_id)
-        self._bytes -= file.bytes
-        try:
-            (self._directory / file.name).unlink(missing_ok=True)
-        except OSError as error:  # it is found again by the next look at the directory
-            self._log.seldom("response_not_deleted", reason=os.strerror(error.errno or 0))
-            return False
-        return True
-
-    def _write(self, path: Path, data: bytes) -> None:
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.new")
-        try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
-                file.write(data)
-            fresh.replace(path)
+            found = [file for file in _listed(self._folder(response_id), f"{response_id}.") if not file.path.endswith(".new")]
         except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
+            return None
+        return found[0] if found else None
+
+    def _folder(self, response_id: str) -> str:
+        return f"{self._directory}/{response_id[5:7]}"
+
+    def _files(self, *ends: str) -> Iterator[_File]:
+        for number in range(FOLDERS):
+            yield from _listed(f"{self._directory}/{number:02x}", "", ends)
+
+    def _put(self, book: Book, path: str, size: int, unit: str, began_s: float) -> None:
+        book.lock()
+        try:
+            if self._erased.since(unit, began_s):  # while it was being written; from here on an erasure finds it
+                os.unlink(f"{path}.new")
+                return
+            # Commit point. Before this line no worker finds the response; after it, all do.
+            os.rename(f"{path}.new", path)
+            book.change([(_COUNT, book.words[_COUNT] + 1), (_BYTES, book.words[_BYTES] + size)])
+            if book.words[_COUNT] > self._limits.responses_max or book.words[_BYTES] > self._limits.responses_bytes_max:
+                self._make_room(book)
+        finally:
+            book.unlock()
+
+    def _make_room(self, book: Book) -> None:
+        """Look at everything, which also puts the count right after a process was killed between a file and its count. The lock is held."""
+        limits, oldest_s = self._limits, self._now_s() - self._limits.responses_kept_s
+        files = sorted(file for file in self._files() if _NAME.fullmatch(os.path.basename(file.path)))
+        count, size = len(files), sum(file.bytes for file in files)
+        count_max, bytes_max = limits.responses_max, limits.responses_bytes_max
+        if count > count_max or size > bytes_max:
+            count_max, bytes_max = count_max - count_max // ROOM_SHARE, bytes_max - bytes_max // ROOM_SHARE
+        for file in files:
+            if count <= count_max and size <= bytes_max and file.at_s >= oldest_s:
+                break
+            Path(file.path).unlink(missing_ok=True)
+            count, size = count - 1, size - file.bytes
+        book.change([(_COUNT, count), (_BYTES, size)])
+
+    def _drop(self, files: list[_File]) -> int:
+        """Remove files; how many were there. Those that another worker removed first are counted by it."""
+        try:
+            return self._discount([file for file in files if _unlinked(file)])
+        except _NOT_KEPT as error:
+            self._log.seldom("response_not_deleted", reason=_reason(error))
+            return 0
+
+    def _discount(self, gone: list[_File]) -> int:
+        """Take files that were removed from the count; how many were responses. Raises BookBusy, BookUnavailable."""
+        responses = [file for file in gone if not file.path.endswith(".new")]
+        if responses:
+            book, size = self._opened(), sum(file.bytes for file in responses)
+            book.lock()
+            try:
+                book.change([(_COUNT, max(book.words[_COUNT] - len(responses), 0)), (_BYTES, max(book.words[_BYTES] - size, 0))])
+            finally:
+                book.unlock()
+        return len(responses)
+
+    def _opened(self) -> Book:
+        """The count, which the first of a process's responses puts right. Raises BookUnavailable, BookBusy."""
+        if self._book is None:
+            book = Book(self._directory / "count", HEADER_WORDS)
+            book.lock()
+            try:
+                self._make_room(book)
+            finally:
+                book.unlock()
+            self._book = book
+        return self._book
 
     def _now_s(self) -> float:
         return self._clock.now_us() / 1e6
 
 
-def _file(entry: os.DirEntry[str]) -> _File | None:
+def _listed(folder: str, begins: str = "", ends: tuple[str, ...] = ()) -> Iterator[_File]:
+    """The files of a folder whose names fit; none where there is no folder. Raises OSError."""
     try:
-        status = entry.stat()
+        with os.scandir(folder) as entries:
+            names = [entry for entry in entries if entry.name.startswith(begins) and (not ends or entry.name.endswith(ends))]
     except FileNotFoundError:
-        return None
-    return _File(entry.name, status.st_size, status.st_mtime)
+        return
+    for entry in names:
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue
+        yield _File(status.st_mtime, status.st_size, entry.path)
+
+
+def _unlinked(file: _File) -> bool:
+    """Whether this call removed it. Raises OSError."""
+    try:
+        os.unlink(file.path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # it holds what people wrote
+        file.write(data)
+
+
+def _reason(error: Exception) -> str:
+    return os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)

@@ -19,9 +19,11 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.cache.assembly import assemble
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.door import CacheDoor
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
+from cohort.gateway.hosts import Hosts, bracketed
 from cohort.gateway.http_server import Server
 from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
@@ -35,6 +37,7 @@ from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
+from cohort.gateway.shared.face import open_shared
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
@@ -48,6 +51,8 @@ from cohort.gateway.upstreams import Upstreams
 ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
 """0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What numpy asks how many threads multiply. One: a worker has one core, and threads that wait for each other hold it up."""
 YOUNG_OBJECTS_MAX = 10_000
 """Objects before the collector looks for cycles. Calls make none, but at the usual 700 it looked in every other turn: 2 us of 45 per call."""
 
@@ -58,6 +63,8 @@ async def serve(settings: Settings) -> None:
     Raises:
         CohortError PORT_IN_USE, BIND_REFUSED, ALREADY_RUNNING, CONFIG_INVALID: nothing was served.
     """
+    for name in BLAS_THREADS:
+        os.environ.setdefault(name, "1")
     clock = SystemClock()
     epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
@@ -82,22 +89,25 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     if settings.access_log:
         recorder.access = AccessLog(settings.data_dir / "access.ndjson", settings.gateway_id, clock)
-    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams), clock)
     deadlines = Deadlines(limits.loop_late_s_max)
     entropy = Randomness(os.urandom)
-    caches = assemble(settings, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
-    attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
-    answering = Answering(attempts, upstreams, deadlines, recorder)
-    guard = Guard(table.keys, clock, settings.expose)
-    ledger_dir = settings.ledger_dir or settings.data_dir / "spend"
-    allowances = Allowances(table.rules, lambda: Ledger(ledger_dir, clock), clock, log)
+    shared = open_shared(settings.shared_dir or settings.data_dir, clock, log)
+    erased = Erased(clock, shared.erasures)
+    caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
+    attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
+    guard = Guard(table.keys, clock, settings.expose, shared.lockout)
+    allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
+    answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
-    responses = ResponsesDoor(KeptResponses(settings.data_dir / "responses", limits, clock, log), entropy, unit_key)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
+    responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
+    hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
@@ -110,12 +120,13 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
     log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(_kept(spool, allowances, recorder.access), limits.spool_sync_s, log))
+        syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances))
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
+        caches.retire()
         await server.drain()
         await chat.close()
         keeping.cancel()
@@ -135,7 +146,7 @@ def own_places(settings: Settings) -> list[Path]:
     """Files and folders of Cohort's own: whoever may create a release must not have one of them sent to its upstream as a key."""
     password = settings.cache_redis_password_file
     places = [settings.link_token_file.parent, settings.unit_key_file.parent, settings.data_dir]
-    return places + ([password] if password is not None else []) + ([settings.ledger_dir] if settings.ledger_dir is not None else [])
+    return places + ([password] if password is not None else []) + ([settings.shared_dir] if settings.shared_dir is not None else [])
 
 
 def _lock(data_dir: Path) -> int:
@@ -186,9 +197,9 @@ async def _stop_signal() -> None:
     await stop.wait()
 
 
-def _kept(spool: Spool, allowances: Allowances, access: AccessLog | None) -> dict[str, Callable[[], None]]:
+def _kept(spool: Spool, allowances: Allowances, caches: Caches, access: AccessLog | None) -> dict[str, Callable[[], None]]:
     """What is brought to disk now and then, by the name of the event that says it could not be."""
-    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync}
+    kept = {"spool_not_synced": spool.sync, "ledger_not_synced": allowances.sync, "labels_not_synced": caches.sync}
     return kept if access is None else {**kept, "access_not_written": access.flush}
 
 
@@ -211,9 +222,10 @@ async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -
                 log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances) -> None:
+async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
+        kept.sweep()
         allowances.sweep()
         upstreams.sweep()
         caches.sweep()

@@ -15,6 +15,7 @@ from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import operations
 from cohort.gateway.dialects.responses import RESPONSE_ID
+from cohort.gateway.dialects.responses_same import Given
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.spend.callers import Caller
@@ -26,10 +27,10 @@ _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 class ResponsesDoor:
     """`operations` are every model call that a caller can make, by path; those of Responses among them keep what they answer."""
 
-    def __init__(self, memory: KeptResponses, entropy: Entropy, unit_key: bytes) -> None:
+    def __init__(self, memory: KeptResponses, given: Given, entropy: Entropy, unit_key: bytes) -> None:
         self._memory = memory
         self._unit_key = unit_key
-        self.operations = operations(memory, lambda: f"resp_{entropy(16).hex()}")
+        self.operations = operations(memory, given, lambda: f"resp_{entropy(16).hex()}")
 
     def kept(self, rest: bytes, owner: str, request: Request, reply: Reply) -> None:
         """GET and DELETE /v1/responses/ID, GET /v1/responses/ID/input_items, of `owner`'s. Raises Refused 404, 405."""

@@ -13,10 +13,12 @@ import orjson
 
 from cohort.base.errors import CohortError
 from cohort.gateway.addresses import LOOPBACK_ONLY, NETWORKS_MAX, Network, networks
+from cohort.gateway.hosts import NAME
 
 CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
 PORT_MAX = 65535
+HOSTS_MAX = 100
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -66,6 +68,7 @@ class Limits:
     cache_semantic_bytes_max: int = 64 << 20
     cache_semantic_entries_max: int = 10_000
     cache_embeddings_wait_s: float = 0.5
+    cache_embeddings_rest_s: float = 1.0
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30
@@ -81,8 +84,9 @@ class Limits:
 class Settings:
     """`data_dir` belongs to this process alone. The key files hold the installation's unit key (hexadecimal) and control's bearer token.
 
-    `access_log`: write one. `ledger_dir`: where the workers of this machine share what is spent; None: in `data_dir`.
+    `access_log`: write one. `shared_dir`: where the workers of this machine share what they must; None: `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `hosts`: names besides those of loopback by which callers may call it.
     """
 
     gateway_id: str
@@ -93,12 +97,13 @@ class Settings:
     link_token_file: Path
     expose: bool = False
     access_log: bool = False
-    ledger_dir: Path | None = None
+    shared_dir: Path | None = None
     cache_redis: str | None = None
     cache_redis_password_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
     link_socket: Path | None = None
+    hosts: tuple[str, ...] = ()
 
 
 def load_settings(path: Path) -> Settings:
@@ -123,12 +128,13 @@ def load_settings(path: Path) -> Settings:
         link_token_file=Path(_text(body, "link_token_file")),
         expose=bool(body.get("expose", False)),
         access_log=bool(body.get("access_log", False)),
-        ledger_dir=Path(_text(body, "ledger_dir")) if body.get("ledger_dir") is not None else None,
+        shared_dir=Path(_text(body, "shared_dir")) if body.get("shared_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
         link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
+        hosts=_hosts(body.get("hosts", [])),
     )
     if settings.host not in LOOPBACK and not settings.expose:
         raise CohortError(
@@ -203,6 +209,18 @@ def _networks(texts: Any) -> tuple[Network, ...]:
         return networks(texts)
     except ValueError as error:
         raise _invalid(name, str(error), fix) from error
+
+
+def _hosts(names: Any) -> tuple[str, ...]:
+    wrong = names if not isinstance(names, list) or len(names) > HOSTS_MAX else [name for name in names if not _is_host(name)]
+    if wrong or not isinstance(names, list):
+        what = f"must be a list of at most {HOSTS_MAX} names without a port, found {wrong!r}"
+        raise _invalid("hosts", what[:200], "Write names such as gateway.internal.")
+    return tuple(name.lower() for name in names)
+
+
+def _is_host(name: Any) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name.lower()) is not None
 
 
 def _text(body: dict[str, Any], name: str) -> str:

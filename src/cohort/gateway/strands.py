@@ -27,7 +27,7 @@ class Pause:
         self.strand: Strand | None = None
 
     def __await__(self) -> Generator[Pause, None, None]:
-        yield self
+        return iter((self,))  # type: ignore[return-value]  # yields itself once, in half the time of a generator
 
     def wake(self) -> None:
         """Run the strand that waits, if any, here and now: call it last, when everything it may look at is in order."""
@@ -62,7 +62,11 @@ class Strand:
         except (Exception, asyncio.CancelledError) as caught:
             raised = caught
         else:
-            self._wait(waits_for)
+            if waits_for.__class__ is Pause and not self._cancelled:
+                self._waits_for = waits_for
+                waits_for.strand = self
+            else:
+                self._wait(waits_for)
             return
         finally:
             _current = outer

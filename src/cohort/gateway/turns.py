@@ -7,10 +7,17 @@ than the turn of the loop in which it was written; at one connection that is the
 from __future__ import annotations
 
 import asyncio
-
-from cohort.gateway.spool import Spool
+from typing import Protocol
 
 HELD_BYTES_MAX = 1 << 18
+
+
+class Records(Protocol):
+    """Where records go: the spool."""
+
+    def add(self, payload: bytes) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class Turn:
@@ -18,7 +25,7 @@ class Turn:
 
     __slots__ = ("_armed", "_held_bytes", "_loop", "_sends", "_spool")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spool: Spool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, spool: Records) -> None:
         self._loop = loop
         self._spool = spool
         self._sends: list[tuple[asyncio.Transport, bytes]] = []
@@ -28,7 +35,8 @@ class Turn:
     def record(self, payload: bytes) -> None:
         """Have a record on disk before anything sent from now on."""
         self._spool.add(payload)
-        self._arm()
+        if not self._armed:
+            self._arm()
 
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write `data` to `transport`, unless it is closed by then. Call `flush` before closing it."""
@@ -36,7 +44,7 @@ class Turn:
         self._held_bytes += len(data)
         if self._held_bytes >= HELD_BYTES_MAX:
             self.flush()
-        else:
+        elif not self._armed:
             self._arm()
 
     def flush(self) -> None:
@@ -51,9 +59,8 @@ class Turn:
                     transport.write(data)
 
     def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            self._loop.call_soon(self._end)
+        self._armed = True
+        self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         self._armed = False

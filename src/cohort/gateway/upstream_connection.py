@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -46,17 +47,29 @@ class Invalid(UpstreamError):
     """What came is not HTTP, or more than may come."""
 
 
+class Pool:
+    """Connections to one origin."""
+
+    __slots__ = ("idle", "open", "waiters")
+
+    def __init__(self) -> None:
+        self.idle: list[UpstreamConnection] = []
+        self.open = 0
+        self.waiters: deque[tuple[float, asyncio.Future[None]]] = deque()  # since when, in order
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection: one exchange at a time, read by one strand."""
 
     __slots__ = (
         "_buffered", "_chunks", "_error", "_head_bytes", "_informational", "_limits", "_news", "_parser", "_paused", "_resting", "_send",
-        "_sink", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "reusable", "status", "touched",
-        "transport",
+        "_sink", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "pool", "reusable", "status", "touched",
+        "transport", "waited_s",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, limits: Limits, send: Send) -> None:
         self.origin = origin
+        self.pool = Pool()  # its own until it has a place in one
         self._limits = limits
         self._send = send
         self._parser = httptools.HttpResponseParser(self)
@@ -65,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = self.in_use = False
         self.idle_since_s = 0.0
+        self.waited_s = 0.0  # before the exchange could begin
         self._reset()
 
     def _reset(self) -> None:
@@ -83,20 +97,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self._send(self.transport, data)
 
-    async def head(self) -> None:
-        """Returns when status and headers are there; raises NoAnswer, Broken or Invalid."""
-        while not self.answered:
-            if self._error is not None:
-                raise self._error
-            await self._news
+    def news(self) -> Pause:
+        """To be waited for: something came, or the connection was lost. Raises NoAnswer, Broken or Invalid where nothing can come any more."""
+        if self._error is not None:
+            raise self._error
+        return self._news
 
     async def chunk(self) -> bytes:
         """The next bytes of the body, as they come; empty at its end. Raises Broken or Invalid."""
         while not self._chunks:
             if self.complete:
                 return b""
-            self._raise()
-            await self._news
+            await self.news()
         return self.taken()
 
     async def flow(self, sink: Callable[[bytes], bool]) -> bool:
@@ -109,10 +121,10 @@ class UpstreamConnection(asyncio.Protocol):
                 return False
             if self.complete:
                 return True
-            self._raise()
+            news = self.news()
             self._sink, self._resting = sink, False
             try:
-                await self._news
+                await news
             finally:
                 self._sink = None
             if self._resting:
@@ -134,10 +146,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.lost = True
         if self.transport is not None:
             self.transport.abort()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     # --- asyncio ---------------------------------------------------------------------------------------------------------------
 

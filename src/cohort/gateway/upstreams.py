@@ -6,34 +6,24 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections import deque
 
+from cohort.base.clock import Clock
 from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
-from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, Send, Unreachable, UpstreamConnection
-
-
-class _Pool:
-    """Connections to one origin."""
-
-    __slots__ = ("idle", "open", "waiters")
-
-    def __init__(self) -> None:
-        self.idle: list[UpstreamConnection] = []
-        self.open = 0
-        self.waiters: deque[tuple[float, asyncio.Future[None]]] = deque()  # since when, in order
+from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, Pool, Send, Unreachable, UpstreamConnection
 
 
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits, send: Send, guard: AddressGuard) -> None:
+    def __init__(self, limits: Limits, send: Send, guard: AddressGuard, clock: Clock) -> None:
+        self._monotonic_s = clock.monotonic_s
         self._guard = guard
         self._limits = limits
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._pools: dict[Origin, _Pool] = {}
+        self._pools: dict[Origin, Pool] = {}
         self._tls: ssl.SSLContext | None = None
         self.retries = 0
         self.shed = 0
@@ -47,12 +37,16 @@ class Upstreams:
             Unreachable, Forbidden, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
         connection = self._idle(origin)
-        reused = connection is not None
+        reused, waited_s = connection is not None, 0.0
         if connection is None:
+            began_s = self._monotonic_s()
             connection, reused = await self._acquire(origin, patient)
+            waited_s = self._monotonic_s() - began_s
         try:
             connection.send(request)
-            await connection.head()
+            connection.waited_s = waited_s
+            while not connection.answered:
+                await connection.news()
             return connection
         except NoAnswer:
             self.finish(connection)
@@ -66,7 +60,7 @@ class Upstreams:
 
     def finish(self, connection: UpstreamConnection) -> None:
         """The exchange is over: keep the connection if the answer was read whole, else close it at once."""
-        pool = self._pools[connection.origin]
+        pool = connection.pool
         if connection.complete and connection.reusable and not connection.lost:
             connection.in_use = False
             connection.idle_since_s = self._loop.time()
@@ -104,12 +98,13 @@ class Upstreams:
                 connection.abort()
 
     async def _again(self, origin: Origin, request: bytes) -> UpstreamConnection:
-        pool = self._pools.setdefault(origin, _Pool())
+        pool = self._pools.setdefault(origin, Pool())
         pool.open += 1
         connection = await self._connect(origin, pool)
         try:
             connection.send(request)
-            await connection.head()
+            while not connection.answered:
+                await connection.news()
         except BaseException:
             self.finish(connection)
             raise
@@ -128,7 +123,7 @@ class Upstreams:
     async def _acquire(self, origin: Origin, patient: bool) -> tuple[UpstreamConnection, bool]:
         pool = self._pools.get(origin)
         if pool is None:
-            pool = self._pools[origin] = _Pool()
+            pool = self._pools[origin] = Pool()
         while True:
             connection = self._idle(origin)
             if connection is not None:
@@ -138,7 +133,7 @@ class Upstreams:
                 return await self._connect(origin, pool), False
             await self._wait_for_one(origin, pool, patient)
 
-    async def _wait_for_one(self, origin: Origin, pool: _Pool, patient: bool) -> None:
+    async def _wait_for_one(self, origin: Origin, pool: Pool, patient: bool) -> None:
         now_s = self._loop.time()
         late = bool(pool.waiters) and now_s - pool.waiters[0][0] > self._limits.queue_age_s_max
         if late or not patient or len(pool.waiters) >= self._limits.upstream_waiters_max:
@@ -158,15 +153,17 @@ class Upstreams:
             if place in pool.waiters:
                 pool.waiters.remove(place)
 
-    async def _connect(self, origin: Origin, pool: _Pool) -> UpstreamConnection:
+    async def _connect(self, origin: Origin, pool: Pool) -> UpstreamConnection:
         """A new connection, tried twice. The pool has counted it already."""
         try:
             try:
-                return await self._connect_once(origin)
+                connection = await self._connect_once(origin)
             except OSError:
                 self.retries += 1
                 await asyncio.sleep(self._limits.connect_retry_wait_s)
-                return await self._connect_once(origin)
+                connection = await self._connect_once(origin)
+            connection.pool = pool
+            return connection
         except OSError as error:
             self._lose(pool)
             raise Unreachable(f"{origin}: {_reason(error)}") from error
@@ -207,12 +204,12 @@ class Upstreams:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    def _lose(self, pool: _Pool) -> None:
+    def _lose(self, pool: Pool) -> None:
         pool.open -= 1
         _wake_one(pool)
 
 
-def _wake_one(pool: _Pool) -> None:
+def _wake_one(pool: Pool) -> None:
     while pool.waiters:
         _, waiter = pool.waiters.popleft()
         if not waiter.done():

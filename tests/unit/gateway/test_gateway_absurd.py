@@ -14,7 +14,7 @@ from cohort.gateway.dialects.messages_same import MessagesTail
 from cohort.gateway.dialects.messages_same import usage_of as anthropic_usage
 from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT, operations
-from cohort.gateway.dialects.responses import ResponsesTail, native_usage
+from cohort.gateway.dialects.responses_same import ResponsesTail, native_usage
 from cohort.gateway.spend import estimates
 from cohort.gateway.table import compile_table
 from support_gateway import release, table
@@ -83,7 +83,7 @@ def test_an_answer_cannot_be_longer_than_its_bound(fields: dict[str, Any], param
 
 
 def test_every_prompt_of_a_completion_has_its_answers() -> None:
-    operation = operations(UNUSED, UNUSED)[b"/v1/completions"]
+    operation = operations(UNUSED, UNUSED, UNUSED)[b"/v1/completions"]
 
     def bound(**fields: Any) -> int:
         made = operation.parse(operation, json.dumps({"model": "well", "max_tokens": 10, **fields}).encode())
@@ -121,7 +121,7 @@ def test_nothing_is_known_of_an_answer_without_usage() -> None:
 
 
 def test_counting_tokens_costs_none() -> None:
-    operation = operations(UNUSED, UNUSED)[b"/v1/messages/count_tokens"]
+    operation = operations(UNUSED, UNUSED, UNUSED)[b"/v1/messages/count_tokens"]
     made = operation.parse(operation, b'{"model":"well","messages":[{"role":"user","content":"Hi"}]}')
     assert operation.passage("anthropic").answer(made, b'{"input_tokens":7}')[1] == Usage(0, 0)
     assert estimates.output_tokens_max(made, {"max_output_tokens": 9}) == 0

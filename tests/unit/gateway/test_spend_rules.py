@@ -152,7 +152,7 @@ def test_routes_that_are_asked_side_by_side_are_all_reserved_for(clock: ManualCl
 
 def test_embeddings_are_bounded_by_what_is_sent() -> None:
     unused: Any = None
-    operation = operations(unused, unused)[b"/v1/embeddings"]
+    operation = operations(unused, unused, unused)[b"/v1/embeddings"]
     made = operation.parse(operation, b'{"model":"well","input":"Hi","max_tokens":9}')
     assert estimates.output_tokens_max(made, {}) == 0
 

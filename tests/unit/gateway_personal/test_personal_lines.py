@@ -11,6 +11,7 @@ from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT, operations
 from cohort.gateway.personal.guard import guard_of
 
+UNUSED: Any = None
 SSN, CARD, IP = "123-45-6789", "4111 1111 1111 1111", "8.8.8.8"
 
 
@@ -56,7 +57,7 @@ class Kept:
 
 def test_a_conversation_that_is_kept_is_looked_through_with_every_turn() -> None:
     memory = Kept({"role": "user", "content": f"I am {SSN}"}, {"role": "assistant", "content": "Hello."})
-    operation = operations(memory, lambda: "resp_" + "b" * 32)[b"/v1/responses"]
+    operation = operations(memory, UNUSED, lambda: "resp_" + "b" * 32)[b"/v1/responses"]
     body = {"model": "well", "input": "And now?", "previous_response_id": "resp_" + "c" * 32}
     guard = guard_of("redact", ("ssn",))
     assert guard is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside
 from cohort.gateway.cache.packing import Packing
 from cohort.gateway.cache.semantic.embedder import Embedder
-from cohort.gateway.cache.semantic.semantic import Semantic
+from cohort.gateway.cache.semantic.labels import LabelBook
+from cohort.gateway.cache.semantic.semantic import POOLS_MAX, Semantic
 from cohort.gateway.cache.semantic.store import Store
 from cohort.gateway.cache.shared import Shared, redis_address
 from cohort.gateway.deadlines import Deadlines
@@ -26,11 +28,14 @@ from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
 
 SWITCH = "COHORT_CACHE"
+LABELS_FACTOR = 2
+"""Entries that are remembered by their labels, as many times as there may be entries: those that left for being wrong are among them."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def assemble(
     settings: Settings,
+    erased: Erased,
     table: Table,
     upstreams: Upstreams,
     keys: Keys,
@@ -46,7 +51,7 @@ def assemble(
     Raises:
         CohortError CONFIG_INVALID: the address of Redis, or the file with its password.
     """
-    limits, erased = settings.limits, Erased(clock)
+    limits = settings.limits
     off = environment.get(SWITCH) == "0"
 
     def killed(flag: str) -> bool:
@@ -55,11 +60,28 @@ def assemble(
     def chance() -> float:
         return int.from_bytes(entropy(4), "big") / (1 << 32)
 
-    embedder = Embedder(upstreams, keys, deadlines, limits.cache_embeddings_wait_s, settings.gateway_id)
+    waits = (limits.cache_embeddings_wait_s, limits.cache_embeddings_rest_s)
+    embedder = Embedder(upstreams, keys, deadlines, clock, *waits, settings.gateway_id)
     store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
     memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
-    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, chance, log)
+    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, *_labels(settings, clock, log), chance, log)
     return Caches(memory, outside, semantic, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
+
+
+def _labels(settings: Settings, clock: Clock, log: Log) -> tuple[LabelBook, LabelBook]:
+    """What this process's predecessor learned, by entry and by kind. What cannot be read is learned again."""
+
+    def failed(error: OSError) -> None:
+        log.seldom("cache_labels_failed", reason=os.strerror(error.errno or 0))
+
+    folder, entries_max = settings.data_dir / "labels", LABELS_FACTOR * settings.limits.cache_semantic_entries_max
+    own, pooled = LabelBook(folder / "entries", entries_max, clock, failed), LabelBook(folder / "pools", POOLS_MAX, clock, failed)
+    for book in (own, pooled):
+        try:
+            book.load()
+        except OSError as error:
+            failed(error)
+    return own, pooled
 
 
 def _outside(settings: Settings, clock: Clock, erased: Erased, log: Log) -> Outside:

@@ -10,7 +10,8 @@ from cohort.gateway.dialects.messages_same import MessagesThrough, parse_message
 from cohort.gateway.dialects.messages_translated import MessagesOverChat
 from cohort.gateway.dialects.messages_voice import VOICE as MESSAGES_VOICE
 from cohort.gateway.dialects.openai_same import VOICE, Through, parse_chat, parse_plain
-from cohort.gateway.dialects.responses import Memory, ResponsesOverChat, ResponsesOverMessages, ResponsesThrough, ResponsesVoice, parser
+from cohort.gateway.dialects.responses import Memory, ResponsesOverChat, ResponsesOverMessages, ResponsesVoice, parser
+from cohort.gateway.dialects.responses_same import Given, ResponsesThrough
 
 _OPENAI_PATHS = (b"/chat/completions", b"/completions", b"/embeddings", b"/moderations")
 UPSTREAM_PATHS: Mapping[str, tuple[bytes, ...]] = {
@@ -40,10 +41,10 @@ COUNT_TOKENS = Operation(
 )
 
 
-def operations(memory: Memory, make_response_id: Callable[[], str]) -> dict[bytes, Operation]:
-    """By the caller's path. `memory` holds the responses that a later call may go on from."""
+def operations(memory: Memory, given: Given, make_response_id: Callable[[], str]) -> dict[bytes, Operation]:
+    """By the caller's path. `memory` holds the responses that a later call may go on from, `given` which ids of upstreams were given to whom."""
     voice = ResponsesVoice(memory)
-    ways = _ways(ResponsesOverChat(voice), ResponsesOverMessages(voice), ResponsesThrough())
+    ways = _ways(ResponsesOverChat(voice), ResponsesOverMessages(voice), ResponsesThrough(given))
     return {
         b"/v1/chat/completions": CHAT,
         b"/v1/responses": Operation(RESPONSES_NAME, voice, parser(memory, make_response_id), ways),

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: answered by chat completions where the upstream has nothing else, and passed on where it has them itself."""
+"""OpenAI's Responses, answered by chat completions where the upstream has nothing else."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cohort.gateway import openai
 from cohort.gateway.dialects.chat_from_messages import ChunksFlow, completion_of
 from cohort.gateway.dialects.chat_translated import ChatOverMessages
 from cohort.gateway.dialects.events import MISSHAPEN, loaded
-from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Untranslatable, Usage
-from cohort.gateway.dialects.openai_same import OpenAIVoice, Through, forwarded
+from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Unsaid, Untranslatable, Usage
+from cohort.gateway.dialects.openai_same import OpenAIVoice, forwarded
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.dialects.responses_answer import Said, Turn, ended, message_of, said_in
 from cohort.gateway.dialects.responses_request import translate
 from cohort.gateway.dialects.responses_stream import ResponsesFlow, error_event
-from cohort.gateway.openai import Tail
-from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
+from cohort.gateway.rewriting import Rewriting
 
+PREVIOUS = "previous_response_id"
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_USAGE = re.compile(rb'"usage" ?: ?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 
 
 class Memory(Protocol):
@@ -57,7 +57,8 @@ class ResponsesVoice(OpenAIVoice):
             said = said_in(loaded(answer))
             response = ended(chat, turn, said)
         except MISSHAPEN as error:
-            raise Untranslatable(f"the upstream's answer is not a chat completion: {type(error).__name__}") from error
+            words = told_instead(answer) or f"the upstream's answer is not a chat completion: {type(error).__name__}"
+            raise Untranslatable(words) from error
         self._keep(chat, turn, said)
         return orjson.dumps(response)
 
@@ -83,7 +84,7 @@ class ResponsesOverChat:
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
         check_sayable(chat)
-        return rewriting.written(rewriting.fields(chat.fields))
+        return rewriting.written(chat, rewriting.fields(chat.fields))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return self._voice.whole(chat, body), openai.usage_of(body)
@@ -92,7 +93,7 @@ class ResponsesOverChat:
         return self._voice.flow(chat)
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 class ResponsesOverMessages(ChatOverMessages):
@@ -142,75 +143,17 @@ class Joined:
         return self._first.usage()
 
 
-class ResponsesTail(Tail):
-    """The last bytes of a native stream: it ends with the whole response, usage and all."""
-
-    __slots__ = ()
-
-    @property
-    def done(self) -> bool:
-        tail = self._join()
-        return b"\nevent: response.completed" in tail or b"\nevent: response.incomplete" in tail or bool(_USAGE.search(tail))
-
-    @property
-    def failed(self) -> bool:
-        tail = self._join()
-        return b"\nevent: error" in tail or b"\nevent: response.failed" in tail
-
-    def usage(self) -> Usage:
-        found = _USAGE.findall(self._join())
-        return native_usage(b"{" + found[-1] + b"}") if found else Usage()
-
-
-class ResponsesThrough(Through):
-    """`/v1/responses` to an upstream that has it, as it is, but for what the release sets. Its state is the upstream's."""
-
-    def __init__(self) -> None:
-        super().__init__(b"/responses", whole_release=False)
-
-    def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        native = chat.native
-        names = dict.fromkeys(OUTPUT_TOKENS_NAMES, "max_output_tokens")
-        own = {names.get(entry[0], entry[0]): entry[2] for entry in rewriting.parameters}
-        own = {name: value for name, value in own.items() if name not in native}
-        if rewriting.prompt is not None:
-            given = native.get("instructions")
-            own["instructions"] = f"{rewriting.prompt}\n\n{given}" if isinstance(given, str) and given else rewriting.prompt
-        if not own:
-            return rewriting.apply_model(chat, native)
-        body = spliced_model(chat, rewriting, orjson.dumps(own)[1:-1] + b",") if "instructions" not in native else None
-        return body or rewriting.written({**native, "model": rewriting.model, **own})
-
-    def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, native_usage(body)
-
-    def flow(self, _chat: Chat) -> Flow:
-        return ResponsesTail()
-
-
-def native_usage(body: bytes) -> Usage:
-    """The usage of a response; nothing known when it has none."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return Usage()
-    usage = fields.get("usage") if isinstance(fields, dict) else None
-    if not isinstance(usage, dict):
-        return Usage()
-    return openai.usage_in({"usage": {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}})
-
-
 def parser(memory: Memory, make_id: Callable[[], str]) -> Callable[[Operation, bytes], Chat]:
     """Reads requests of Responses, and what they go on from out of `memory`."""
 
     def parse(operation: Operation, body: bytes) -> Chat:
         native = openai.parse_object(body)
         service, stream = openai.service_of(native), openai.wants_stream(native)
-        previous = native.get("previous_response_id")
+        previous = native.get(PREVIOUS)
         kept = memory.get(previous) if isinstance(previous, str) and RESPONSE_ID.fullmatch(previous) else None
         fields, messages, unsayable = translate(native, kept["messages"] if kept else [])
         if previous is not None and kept is None:
-            unsayable = unsayable or "`previous_response_id`"
+            unsayable = unsayable or Unsaid("`previous_response_id`", PREVIOUS)
         turn = Turn(make_id(), messages, native.get("store") is not False, kept["owner"] if kept else None, memory.now_s())
         unit = kept["unit"] if kept else ""
         return Chat(body, fields, service, stream, operation, native, unit=unit, unsayable=unsayable, turn=turn)
@@ -227,14 +170,11 @@ def turn_of(chat: Chat) -> Turn:
 
 def check_sayable(chat: Chat) -> None:
     """Raises Refused 400 for what a chat completion cannot say, or what is not kept any more."""
-    if chat.unsayable == "`previous_response_id`":
-        words = (
-            "the response of `previous_response_id` is not kept here: it is too old, was not stored, or never was; send the conversation"
-        )
-        raise Refused(400, words, "previous_response_not_found", "previous_response_id")
-    if chat.unsayable:
-        words = f"the upstream of this service has chat completions only, which cannot say {chat.unsayable}"
-        raise Refused(400, words, "not_translatable")
+    if chat.unsayable is not None and chat.unsayable.field == PREVIOUS:
+        raise _not_kept()
+    if chat.unsayable is not None:
+        words = f"the upstream of this service has chat completions only, which cannot say {chat.unsayable.words}"
+        raise Refused(400, words, "not_translatable", chat.unsayable.field)
 
 
 def claim(chat: Chat, owner: str) -> None:
@@ -246,4 +186,4 @@ def claim(chat: Chat, owner: str) -> None:
 
 def _not_kept() -> Refused:
     words = "the response of `previous_response_id` is not kept here: it is too old, was not stored, or never was; send the conversation"
-    return Refused(400, words, "previous_response_not_found", "previous_response_id")
+    return Refused(400, words, "previous_response_not_found", PREVIOUS)

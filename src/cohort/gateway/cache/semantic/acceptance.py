@@ -18,6 +18,9 @@ OWN_FAULT_FACTOR = 10.0
 JEFFREYS = 0.5
 BANDS = (0.9, 0.95, 0.99)
 """Lower ends of the bands of likeness above the threshold."""
+FAULTS_MAX = 2
+FAULTS_SHARE_MAX = 0.02
+"""An entry leaves with so many comparisons against it, where they are more than this part of all of its own."""
 
 
 class Grade(Enum):
@@ -54,3 +57,8 @@ def accepts(own: Labels, pooled: Labels, false_hit_max: float) -> bool:
     wrong = JEFFREYS + weight * against + own.against
     right = JEFFREYS + weight * same + own.same
     return beta_cdf(false_hit_max, wrong, right) >= CONFIDENCE
+
+
+def refused(own: Labels) -> bool:
+    """Too often wrong to be kept any longer; the same question is not kept again before its labels are over their time."""
+    return own.against >= FAULTS_MAX and own.against > FAULTS_SHARE_MAX * (own.same + own.against)

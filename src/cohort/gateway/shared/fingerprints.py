@@ -1,0 +1,89 @@
+"""A set of what was seen lately, of bounded size, that the workers of a machine share: a file of hashes, mapped into memory.
+
+Looking something up takes no lock. Where there is no room the entry noted longest ago makes it: among the `WAYS` that one thing's hash may
+be at. Two different things are taken for one with a chance of 2^-44.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cohort.base.clock import Clock
+from cohort.gateway.spend.book import HEADER_WORDS, Book, BookBusy, BookUnavailable
+
+WAYS = 8
+OPEN_AGAIN_S = 5.0
+HOUR_US = 3_600_000_000
+_HOURS = 1 << 16
+
+
+class Fingerprints:
+    """`entries`: a power of two, at least WAYS. The file is made when something is first added or asked; without it the set is empty."""
+
+    def __init__(self, path: Path, entries: int, clock: Clock) -> None:
+        self._path = path
+        self._entries = entries
+        self._clock = clock
+        self._book: Book | None = None
+        self._again_s = float("-inf")
+        self.problem: str | None = None
+
+    def holds(self, *parts: str) -> bool:
+        """Whether it was added, by any worker, and is still there."""
+        book = self._opened()
+        if book is None:
+            return False
+        at, mark = self._place(parts)
+        return any(word >> 16 == mark for word in book.words[at : at + WAYS])
+
+    def add(self, *parts: str) -> bool:
+        """False: it could not be noted; `problem` says why."""
+        book = self._opened()
+        if book is None:
+            return False
+        at, mark = self._place(parts)
+        hour = self._clock.now_us() // HOUR_US % _HOURS
+        with _alone(book):
+            words = book.words[at : at + WAYS].tolist()
+            way = next((number for number, word in enumerate(words) if not word or word >> 16 == mark), None)
+            if way is None:
+                way = max(range(WAYS), key=lambda number: (hour - words[number]) % _HOURS)
+            # Commit point. One store of one aligned word.
+            book.words[at + way] = mark << 16 | hour
+        return True
+
+    def close(self) -> None:
+        if self._book is not None:
+            self._book.close()
+            self._book = None
+
+    def _place(self, parts: tuple[str, ...]) -> tuple[int, int]:
+        digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=14).digest()
+        group = int.from_bytes(digest[:8], "little") % (self._entries // WAYS)
+        mark = int.from_bytes(digest[8:], "little") & ((1 << 47) - 1)
+        return HEADER_WORDS + group * WAYS, mark or 1
+
+    def _opened(self) -> Book | None:
+        if self._book is None and self._clock.monotonic_s() >= self._again_s:
+            try:
+                self._book, self.problem = Book(self._path, HEADER_WORDS + self._entries), None
+            except BookUnavailable as error:
+                self._again_s, self.problem = self._clock.monotonic_s() + OPEN_AGAIN_S, str(error)
+        return self._book
+
+
+@contextmanager
+def _alone(book: Book) -> Iterator[None]:
+    """With the lock where it is to be had; what is lost without it is at most an entry that another worker adds at the same moment."""
+    try:
+        book.lock()
+    except BookBusy:
+        yield
+        return
+    try:
+        yield
+    finally:
+        book.unlock()
