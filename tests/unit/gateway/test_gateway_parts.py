@@ -219,13 +219,17 @@ def test_metrics_are_valid_prometheus_text() -> None:
 
     metrics = Metrics()
     for total_us in (1_000, 5_000, 90_000_000):
-        metrics.called('a "b"\\', "v1", Arm.STABLE, Result.OK, total_us)
+        metrics.called(('a "b"\\', "v1", Arm.STABLE), Result.OK, total_us, Usage(10, None))
+    metrics.called(('a "b"\\', "v2", Arm.STABLE), Result.TIMEOUT, 7_000, Usage(1, 4))
+    metrics.called(('a "b"\\', "v2", Arm.SHADOW), Result.OK, 1_000, Usage(1000, 1000))
     metrics.refused("invalid_json")
     text = metrics.text({"g": ("Words.", lambda: 1.5)}, {"c_total": ("Words.", lambda: 2)}).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
     assert families["cohort_gateway_calls"].samples[0].labels == {"service": 'a "b"\\', "release": "v1", "arm": "stable", "result": "ok"}
     buckets = [s.value for s in families["cohort_gateway_call_seconds"].samples if s.name.endswith("_bucket")]
-    assert (buckets[0], buckets[-2], buckets[-1]) == (2, 2, 3)
+    assert (buckets[14], buckets[15], buckets[-1]) == (2, 3, 4)  # of the stable arm, whichever release; the shadow's are before
+    tokens = families["gen_ai_client_token_usage"].samples
+    assert {s.labels["gen_ai_token_type"]: s.value for s in tokens if s.name.endswith("_sum")} == {"input": 31, "output": 4}
     assert families["g"].samples[0].value == 1.5
 
 
