@@ -90,7 +90,7 @@ def message_of(target: Target, case: str) -> bytes:
     """A whole request as bytes."""
     body = request_body(case)
     more = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     return head.encode() + body
 
 

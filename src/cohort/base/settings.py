@@ -33,6 +33,7 @@ class GatewaySettings:
 
     `workers`: processes that serve side by side. `private_upstreams`: networks that releases may have upstreams in though they are not public.
     `access_log`: a line for every call. `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `hosts`: names besides those of loopback by which callers call it.
     """
 
     host: str = "127.0.0.1"
@@ -44,9 +45,11 @@ class GatewaySettings:
     limits: Mapping[str, float] = field(default_factory=dict)
     private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
     workers: int = 1
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "private_upstreams", tuple(self.private_upstreams))
+        object.__setattr__(self, "hosts", tuple(self.hosts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +308,7 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_ACCESS_LOG": ("gateway", "access_log", _flag),
     f"{PREFIX}GATEWAY_WORKERS": ("gateway", "workers", whole_number(1, WORKERS_MAX)),
     f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
+    f"{PREFIX}GATEWAY_HOSTS": ("gateway", "hosts", _list),
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
     f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),

@@ -17,7 +17,7 @@ Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number, and "no" not false
 
 
 class GatewayFile(Strict):
@@ -30,6 +30,7 @@ class GatewayFile(Strict):
     limits: dict[str, Limit] = {}
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
+    hosts: Annotated[list[Text], Field(max_length=100)] = []
 
 
 class ControlFile(Strict):

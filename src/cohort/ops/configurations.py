@@ -87,7 +87,7 @@ def _check_limits(settings: Settings, written: Path) -> None:
         CohortError CONFIG_INVALID: names it.
     """
     where = settings.gateway
-    if where.limits or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
+    if where.limits or where.hosts or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
         from cohort.gateway.cache.shared import redis_address
         from cohort.gateway.settings import load_settings
 
@@ -121,6 +121,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),
         "private_upstreams": list(settings.gateway.private_upstreams),
+        "hosts": list(settings.gateway.hosts),
     }
 
 
