@@ -45,7 +45,7 @@ class Request:
 class Reply:
     """The answer to one request. `headers` arguments are ready lines, each ending in CRLF. Writing after the client left does nothing."""
 
-    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_has_body", "_keep_alive", "started")
 
     def __init__(self, connection: Channel, keep_alive: bool, chunked: bool, has_body: bool) -> None:
         self._connection = connection
@@ -53,7 +53,6 @@ class Reply:
         self._chunked = chunked
         self._has_body = has_body
         self.started = False
-        self.ended = False
 
     @property
     def gone(self) -> bool:
@@ -81,7 +80,7 @@ class Reply:
                 body if self._has_body else b"",
             )
         )
-        self.started = self.ended = True
+        self.started = True
         connection.answered(self._keep_alive)
 
     def start(self, status: int, headers: bytes) -> None:
@@ -102,24 +101,28 @@ class Reply:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def finish(self) -> None:
-        """The end of a streamed answer."""
+    def takes_trailers(self, request: Request) -> bool:
+        """Header lines may follow the body of a streamed answer: it is chunked, and the client said `TE: trailers` (RFC 9110, 6.5.1)."""
+        return self._chunked and any(coding.strip().lower() == b"trailers" for coding in request.headers.get(b"te", b"").split(b","))
+
+    def finish(self, trailers: bytes = b"") -> None:
+        """The end of a streamed answer. `trailers`: ready lines, of which the head has told."""
         if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
+            self._connection.write(b"0\r\n%s\r\n" % trailers)
         self._end()
 
-    def break_off(self, data: bytes) -> None:
+    def break_off(self, data: bytes, trailers: bytes = b"") -> None:
         """Last words of a streamed answer that cannot go on; the connection closes behind them."""
         self._keep_alive = False
         self.write(data)
-        self.finish()
+        self.finish(trailers)
 
     def _closing(self) -> bytes:
         self._keep_alive = self._keep_alive and not self._connection.draining
         return b"" if self._keep_alive else CLOSING
 
     def _end(self) -> None:
-        self.started = self.ended = True
+        self.started = True
         self._connection.answered(self._keep_alive)
 
 

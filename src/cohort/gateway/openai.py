@@ -10,6 +10,7 @@ from cohort.gateway.dialects.face import BAD_REQUEST, TOKENS_MAX, UNKNOWN, Refus
 
 TAIL_BYTES = 16 << 10
 DONE = b"data: [DONE]"
+_new = tuple.__new__  # a named tuple's own constructor takes three times as long
 
 
 def error(message: str, code: str, param: str | None = None, kind: str = BAD_REQUEST) -> bytes:
@@ -66,14 +67,6 @@ def usage_of(body: bytes) -> Usage:
         return UNKNOWN
 
 
-def is_json(body: bytes) -> bool:
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
 def is_error(body: bytes) -> bool:
     """Whether an upstream's error is already in OpenAI's shape."""
     try:
@@ -117,8 +110,7 @@ class Tail:
     @property
     def failed(self) -> bool:
         """The upstream reported an error as an event."""
-        tail = self._join()
-        return b'data: {"error"' in tail or b'data:{"error"' in tail
+        return reports_error(self._join())
 
     def usage(self) -> Usage:
         tail = self._join()
@@ -132,12 +124,32 @@ class Tail:
         return usage_of(line)
 
 
+def reports_error(tail: bytes) -> bool:
+    """One of the last events of a stream is an error. It may stand beside other fields (OpenRouter), and `"error"` cannot stand in a text."""
+    at = tail.rfind(b'"error"')
+    while at >= 0:
+        start = tail.rfind(b"\ndata:", 0, at)
+        if start < 0:
+            return False
+        try:
+            event = orjson.loads(tail[start + 6 :].split(b"\n", 1)[0])
+        except orjson.JSONDecodeError:
+            event = None
+        if isinstance(event, dict) and event.get("error"):
+            return True
+        at = tail.rfind(b'"error"', 0, start)
+    return False
+
+
 def usage_in(fields: Any) -> Usage:
     """The usage that an answer or a chunk reports in its `usage`."""
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return UNKNOWN
-    tokens_in, written = _count(usage.get("prompt_tokens")), usage.get("completion_tokens")
+    asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(asked) is int and type(written) is int and 0 <= asked <= TOKENS_MAX and 0 <= written <= TOKENS_MAX:
+        return _new(Usage, (asked, written))
+    tokens_in = _count(asked)
     if written is None and tokens_in is not None and usage.get("total_tokens") == tokens_in:
         return Usage(tokens_in, 0)  # embeddings
     return Usage(tokens_in, _count(written))

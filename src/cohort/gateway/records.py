@@ -14,8 +14,9 @@ from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
-from cohort.gateway.dialects.face import UNKNOWN, Usage
-from cohort.gateway.metrics import Metrics
+from cohort.gateway.contract_trace import TRIES_MAX
+from cohort.gateway.dialects.face import UNKNOWN, Refused, Usage
+from cohort.gateway.metrics import CallPlace, Metrics
 from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spool import Spool
@@ -23,6 +24,8 @@ from cohort.gateway.table import Service, Target
 from cohort.gateway.telemetry.access import AccessLog
 
 SERVICES_MAX = 4096
+_LOOKED = {b"x-cohort-cache: miss\r\n": ',"looked":"miss"', b"x-cohort-cache: bypass\r\n": ',"looked":"bypass"'}
+"""What a record says of the caches, by what the reply says of them."""
 _STABLE, _CANDIDATE, _OK = (
     Arm.STABLE,
     Arm.CANDIDATE,
@@ -35,6 +38,7 @@ class _Form:
     """What is the same in every record of one arm of a service under one table: each kind's JSON up to the number, encoded once."""
 
     target: Target
+    place: CallPlace
     assigned: str
     call: str
     feedback: str
@@ -71,6 +75,10 @@ class Ongoing:
     degraded: bool = False  # another route than the first answered
     choice: Choice | None = None  # of a routing policy
     asked: Target | None = None  # the route asked first, where that is not the release's first
+    tries: list[str] | None = None  # attempts as they stand in the record; None: one that needs no telling
+    steps: str = ""  # as they stand in the record, each behind a comma
+    trailer: bool = False  # the cost of a streamed answer follows its body
+    told: str = ""  # further fields of the record
 
     @property
     def first(self) -> Target:
@@ -81,6 +89,30 @@ class Ongoing:
         """A routing policy chose which route is asked first."""
         self.choice = choice
         self.target = self.asked = self.form.target.by_strength[choice.strong]
+
+    def step(self, name: str, began_s: float, ended_s: float) -> None:
+        """Something took part in the call from `began_s` to `ended_s` of the clock."""
+        start_us, total_us = int((began_s - self.started_s) * 1e6), int((ended_s - began_s) * 1e6)
+        self.steps += f',["{name}",{start_us},{total_us}]'
+
+    def refused(self, refused: Refused) -> None:
+        """It was refused after its assignment."""
+        self.status = refused.status
+        self.code(refused.code)
+
+    def code(self, code: str) -> None:
+        """The client gets an error of the gateway's own."""
+        self.told += f',"code":"{code}"'
+
+    def tried(self, attempt: tuple[Any, ...]) -> None:
+        """An attempt ended: the values of a `contract_trace.Attempt`."""
+        row = orjson.dumps(attempt).decode()
+        if self.tries is None:
+            self.tries = [row]
+        elif len(self.tries) < TRIES_MAX:
+            self.tries.append(row)
+        else:
+            self.tries[-1] = row
 
 
 class Recorder:
@@ -105,6 +137,7 @@ class Recorder:
         self._write = write if write is not None else spool.append
         self._metrics = metrics
         self._clock = clock
+        self.monotonic_s = clock.monotonic_s
         self._rollouts_remembered = rollouts_remembered
         self._seq = 0
         self._last_us = epoch
@@ -129,7 +162,7 @@ class Recorder:
         """The shadow of a call: same number, same moment, the candidate's release."""
         form = self._form(original.service, Arm.SHADOW)
         numbers = (original.unit, original.seq, original.at_us, original.started_s, original.stream)
-        shadow = Ongoing(original.service, form.target, Arm.SHADOW, *numbers, form)
+        shadow = Ongoing(original.service, form.target, Arm.SHADOW, *numbers, form, told=original.told)
         self._assigned(shadow)
         return shadow
 
@@ -154,9 +187,7 @@ class Recorder:
         form = ongoing.form
         begun = f'{form.call}{ongoing.seq},"at_us":{ongoing.at_us},"unit":"{ongoing.unit}","total_us":{total_us}{ongoing.target.record}'
         self._write((begun + _ending(ongoing)).encode())
-        self._metrics.called(ongoing.service.name, form.target.version, ongoing.arm, ongoing.result, total_us)
-        if ongoing.arm is not Arm.SHADOW:
-            self._metrics.used(ongoing.service.name, ongoing.usage)
+        self._metrics.called(form.place, ongoing.result, total_us, ongoing.usage)
         if self.access is not None:
             self.access.call(ongoing)
 
@@ -204,7 +235,7 @@ class Recorder:
             body["rollout_id"], body["stage_run"] = split.rollout_id, split.stage_run
             body["share"] = split.shadow_share if arm is Arm.SHADOW else split.share
         begun = {kind: orjson.dumps({"kind": kind, **body, "seq": 0}).decode()[:-2] for kind in ("assigned", "call", "feedback")}
-        return _Form(target, **begun)
+        return _Form(target, (service.name, target.version, arm), **begun)
 
 
 def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
@@ -217,18 +248,13 @@ def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
 
 def _ending(ongoing: Ongoing) -> str:
     """The fields of a `call` that are not at their default, and the closing brace. Text, without a dictionary in between."""
-    rest = "" if ongoing.result is _OK else f',"result":"{ongoing.result.value}"'
-    if ongoing.status:
-        rest += f',"status":{ongoing.status}'
-    if ongoing.first_us is not None:
-        rest += f',"first_us":{ongoing.first_us}'
+    tokens_in, tokens_out = ongoing.usage
+    if ongoing.result is _OK and tokens_in is not None and tokens_out is not None:
+        rest = f',"status":{ongoing.status},"first_us":{ongoing.first_us},"tokens_in":{tokens_in},"tokens_out":{tokens_out}'
+    else:
+        rest = _unusual(ongoing)
     if ongoing.stream:
         rest += ',"stream":true'
-    tokens_in, tokens_out = ongoing.usage
-    if tokens_in is not None:
-        rest += f',"tokens_in":{tokens_in}'
-    if tokens_out is not None:
-        rest += f',"tokens_out":{tokens_out}'
     if ongoing.caller is not None:
         rest += ongoing.caller.record
     if ongoing.cost_usd_micro is not None:
@@ -245,7 +271,26 @@ def _ending(ongoing: Ongoing) -> str:
         rest += ',"degraded":true'
     if ongoing.choice is not None:
         rest += _chosen(ongoing.choice)
-    return rest + "}"
+    if ongoing.cache_line:
+        rest += _LOOKED.get(ongoing.cache_line, "") if not ongoing.cache else ""
+    if ongoing.tries is not None:
+        rest += f',"tries":[{",".join(ongoing.tries)}]'
+    if ongoing.steps:
+        rest += f',"steps":[{ongoing.steps[1:]}]'
+    return f"{rest}{ongoing.told}}}"
+
+
+def _unusual(ongoing: Ongoing) -> str:
+    """What an answer has and anything else may not have."""
+    rest = "" if ongoing.result is _OK else f',"result":"{ongoing.result.value}"'
+    if ongoing.status:
+        rest += f',"status":{ongoing.status}'
+    if ongoing.first_us is not None:
+        rest += f',"first_us":{ongoing.first_us}'
+    tokens_in, tokens_out = ongoing.usage
+    if tokens_in is not None:
+        rest += f',"tokens_in":{tokens_in}'
+    return rest if tokens_out is None else f'{rest},"tokens_out":{tokens_out}'
 
 
 def _chosen(choice: Choice) -> str:

@@ -101,8 +101,11 @@ def _replace(body: bytes, key: bytes, old: bytes, new: bytes) -> bytes | None:
     at = body.find(key)
     if at < 0 or body.rfind(key) != at:  # of two searches through a long prompt, `rfind` takes half the time of `find`
         return None
-    colon = _COLON.match(body, at + len(key))
-    if colon is None or not body.startswith(old, colon.end()):
-        return None
-    at = colon.end()
-    return b"".join((body[:at], new, body[at + len(old) :]))
+    at += len(key)
+    begin = at + 2 if body.startswith(b": ", at) else at + 1  # as most clients write it
+    if not (body.startswith(b":", at) and body.startswith(old, begin)):
+        colon = _COLON.match(body, at)
+        if colon is None or not body.startswith(old, colon.end()):
+            return None
+        begin = colon.end()
+    return b"".join((body[:begin], new, body[begin + len(old) :]))

@@ -62,7 +62,11 @@ class Strand:
         except (Exception, asyncio.CancelledError) as caught:
             raised = caught
         else:
-            self._wait(waits_for)
+            if waits_for.__class__ is Pause and not self._cancelled:
+                self._waits_for = waits_for
+                waits_for.strand = self
+            else:
+                self._wait(waits_for)
             return
         finally:
             _current = outer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from cohort.gateway.spool import Spool
 from cohort.gateway.table import compile_table
 from support_gateway import SRC, release, split, table, write_config
 
+WHOLE_LIMITS = [limit.name for limit in dataclasses.fields(Limits) if isinstance(limit.default, int)]
 FORBIDDEN = {
     "sqlalchemy",
     "alembic",
@@ -61,6 +63,11 @@ def test_the_process_imports_no_database_no_framework_and_no_agent_library() -> 
         ({"limits": {"body_bytes": 1}}, "CONFIG_INVALID", "limits.body_bytes"),
         ({"limits": {"body_bytes_max": 0}}, "CONFIG_INVALID", "limits.body_bytes_max"),
         ({"limits": []}, "CONFIG_INVALID", "limits"),
+        *(({"limits": {name: 1.5}}, "CONFIG_INVALID", f"limits.{name}") for name in WHOLE_LIMITS),
+        ({"limits": {"body_bytes_max": True}}, "CONFIG_INVALID", "limits.body_bytes_max"),
+        ({"limits": {"body_bytes_max": 1e300}}, "CONFIG_INVALID", "limits.body_bytes_max"),
+        ({"expose": "false"}, "CONFIG_INVALID", "expose"),
+        ({"access_log": 1}, "CONFIG_INVALID", "access_log"),
         ({"host": "0.0.0.0"}, "BIND_REFUSED", "host"),
     ],
 )
@@ -212,13 +219,17 @@ def test_metrics_are_valid_prometheus_text() -> None:
 
     metrics = Metrics()
     for total_us in (1_000, 5_000, 90_000_000):
-        metrics.called('a "b"\\', "v1", Arm.STABLE, Result.OK, total_us)
+        metrics.called(('a "b"\\', "v1", Arm.STABLE), Result.OK, total_us, Usage(10, None))
+    metrics.called(('a "b"\\', "v2", Arm.STABLE), Result.TIMEOUT, 7_000, Usage(1, 4))
+    metrics.called(('a "b"\\', "v2", Arm.SHADOW), Result.OK, 1_000, Usage(1000, 1000))
     metrics.refused("invalid_json")
     text = metrics.text({"g": ("Words.", lambda: 1.5)}, {"c_total": ("Words.", lambda: 2)}).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
     assert families["cohort_gateway_calls"].samples[0].labels == {"service": 'a "b"\\', "release": "v1", "arm": "stable", "result": "ok"}
     buckets = [s.value for s in families["cohort_gateway_call_seconds"].samples if s.name.endswith("_bucket")]
-    assert (buckets[0], buckets[-2], buckets[-1]) == (2, 2, 3)
+    assert (buckets[14], buckets[15], buckets[-1]) == (2, 3, 4)  # of the stable arm, whichever release; the shadow's are before
+    tokens = families["gen_ai_client_token_usage"].samples
+    assert {s.labels["gen_ai_token_type"]: s.value for s in tokens if s.name.endswith("_sum")} == {"input": 31, "output": 4}
     assert families["g"].samples[0].value == 1.5
 
 

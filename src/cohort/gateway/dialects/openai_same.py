@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import orjson
+
 from cohort.gateway import openai
 from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.rewriting import Rewriting
 
 
@@ -46,16 +49,19 @@ class Through:
         return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat, chat.native)
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        usage = openai.usage_of(body)
-        if usage is UNKNOWN and not openai.is_json(body):
-            raise Untranslatable("the answer is not JSON")
+        try:
+            usage = openai.usage_in(orjson.loads(body))
+        except orjson.JSONDecodeError as error:
+            raise Untranslatable("the answer is not JSON") from error
+        if usage is UNKNOWN and (wrong := told_instead(body)):
+            raise Untranslatable(wrong)
         return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return openai.Tail()
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 def parse_chat(operation: Operation, body: bytes) -> Chat:
@@ -64,7 +70,7 @@ def parse_chat(operation: Operation, body: bytes) -> Chat:
     service, messages = openai.service_of(fields), fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "`messages` must be a list with at least one message", "messages_missing", "messages")
-    return Chat(body, fields, service, openai.wants_stream(fields), operation, fields)
+    return Chat(body, fields, service, "stream" in fields and openai.wants_stream(fields), operation, fields)
 
 
 def parse_plain(operation: Operation, body: bytes) -> Chat:
