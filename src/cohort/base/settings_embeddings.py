@@ -35,7 +35,7 @@ class EmbeddingsLimits:
     batch_max: int = 32
     batch_tokens_max: int = 4096
     gather_ms: float = 0.0
-    queue_max: int = 256
+    queue_max: int = 128
     connections_max: int = 256
     drain_s: float = 5.0
 
