@@ -24,7 +24,7 @@ TOLD = {
     "steps": (Step("cache", 2, 5), Step("budget", 7, 3)),
     "looked": "miss",
     "held_usd_micro": 900,
-    "budgets": ("team:web", "all:"),
+    "budgets": ("team:web", "all"),
     "saved_usd_micro": 7,
 }
 

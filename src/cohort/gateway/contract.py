@@ -202,7 +202,7 @@ class Call:
     steps: tuple[Step, ...] = ()  # of what took part in the call
     looked: str = ""  # `miss`: the caches had no answer; `bypass`: they took no part in a call that could have been kept
     held_usd_micro: int | None = None  # reserved on each of `budgets` while the call ran; `cost_usd_micro` was settled
-    budgets: tuple[str, ...] = ()  # that it counted in: `SCOPE:NAME`
+    budgets: tuple[str, ...] = ()  # that it counted in: `SCOPE:NAME`, or `all`
     code: str = ""  # of the gateway's own error that the client got
     run: str = ""  # as the caller named it
     agent: str = ""  # of the caller's key, or else as the caller named it

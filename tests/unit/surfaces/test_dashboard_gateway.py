@@ -86,7 +86,15 @@ TRIED = dataclasses.replace(
 def test_a_request_is_drawn_as_what_happened_when(client: TestClient, home: House) -> None:
     home.control.accounts.recent.take([TRIED])
     page = client.get("/requests/gw-1/7/4", headers=BY).text
-    for words in ("1. main", "status 503, 3 ms for a connection", "before trying again", "2. main", "too slow", "3. backup", "passing on"):
+    for words in (
+        "1. main",
+        "status 503, 3.0 ms for a connection",
+        "before trying again",
+        "2. main",
+        "too slow",
+        "3. backup",
+        "passing on",
+    ):
         assert words in page.replace("\u202f", " ").replace("\u00a0", " "), words
     assert "not asked: its circuit is open" in page
     assert "$0.000900 held on team:web; $0.000005 settled" in page

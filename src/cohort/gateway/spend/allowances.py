@@ -124,7 +124,7 @@ class Allowances:
                 raise
             reserved.tokens = tokens_in + tokens_out
         if reserved.hold is not None:
-            names = orjson.dumps([":".join(limit.name.split("\0")[:2]) for limit in limits]).decode()
+            names = orjson.dumps([":".join(limit.name.split("\0")[:2]).rstrip(":") for limit in limits]).decode()
             ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
         ongoing.reserved = reserved
         ongoing.step("budget", began_s, self._clock.monotonic_s())
