@@ -14,6 +14,7 @@ from cohort.gateway.dialects.chat_translated import ChatOverMessages
 from cohort.gateway.dialects.events import MISSHAPEN, loaded
 from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Unsaid, Untranslatable, Usage
 from cohort.gateway.dialects.openai_same import OpenAIVoice, forwarded
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.dialects.responses_answer import Said, Turn, ended, message_of, said_in
 from cohort.gateway.dialects.responses_request import translate
 from cohort.gateway.dialects.responses_stream import ResponsesFlow, error_event
@@ -56,7 +57,8 @@ class ResponsesVoice(OpenAIVoice):
             said = said_in(loaded(answer))
             response = ended(chat, turn, said)
         except MISSHAPEN as error:
-            raise Untranslatable(f"the upstream's answer is not a chat completion: {type(error).__name__}") from error
+            words = told_instead(answer) or f"the upstream's answer is not a chat completion: {type(error).__name__}"
+            raise Untranslatable(words) from error
         self._keep(chat, turn, said)
         return orjson.dumps(response)
 
@@ -91,7 +93,7 @@ class ResponsesOverChat:
         return self._voice.flow(chat)
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 class ResponsesOverMessages(ChatOverMessages):

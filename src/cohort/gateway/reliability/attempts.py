@@ -19,7 +19,7 @@ from cohort.gateway.http_messages import Request
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.records import Ongoing
 from cohort.gateway.reliability.breakers import Circuit
-from cohort.gateway.reliability.first_event import fault_of_first_event
+from cohort.gateway.reliability.first_event import fault_of_first_event, with_first_event
 from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.reliability.telling import tell_answer, tell_end, tell_failure, tell_passed_over
@@ -266,6 +266,8 @@ class Attempts:
         if asking.ongoing.tape is not None:
             flow = Taped(flow, asking.ongoing.tape, target.provider)
         chunk = await connection.chunk()
+        if chunk[:1] == b":":
+            chunk = await with_first_event(connection, chunk)
         fault = fault_of_first_event(chunk)
         said = flow.feed(chunk) if chunk else b""
         while not said:
