@@ -17,7 +17,7 @@ Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number, and "no" not false
 
 
 class GatewayFile(Strict):

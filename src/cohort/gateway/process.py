@@ -96,7 +96,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     erased = Erased(clock, shared.erasures)
     caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
     attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
-    guard = Guard(table.keys, clock, settings.expose)
+    guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")

@@ -19,6 +19,7 @@ CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
 PORT_MAX = 65535
 HOSTS_MAX = 100
+LIMIT_MAX = 1e15
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -126,8 +127,8 @@ def load_settings(path: Path) -> Settings:
         data_dir=Path(_text(body, "data_dir")),
         unit_key_file=Path(_text(body, "unit_key_file")),
         link_token_file=Path(_text(body, "link_token_file")),
-        expose=bool(body.get("expose", False)),
-        access_log=bool(body.get("access_log", False)),
+        expose=_flag(body, "expose"),
+        access_log=_flag(body, "access_log"),
         shared_dir=Path(_text(body, "shared_dir")) if body.get("shared_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
@@ -146,7 +147,7 @@ def load_settings(path: Path) -> Settings:
     return settings
 
 
-def read_secret(path: Path, field_name: str) -> str:
+def read_secret(path: Path, field_name: str, chars_min: int = KEY_BYTES_MIN) -> str:
     """The first line of a file that only its owner may read.
 
     Raises:
@@ -159,8 +160,9 @@ def read_secret(path: Path, field_name: str) -> str:
         raise _invalid(field_name, f"{path} cannot be read: {type(error).__name__}", f"Write the key to {path}.") from error
     if stat.S_IMODE(mode) & 0o077:
         raise _invalid(field_name, f"{path} can be read by other users", f"Run: chmod 600 {path}")
-    if len(text) < KEY_BYTES_MIN:
-        raise _invalid(field_name, f"{path} holds fewer than {KEY_BYTES_MIN} characters", f"Write a longer key to {path}.")
+    if len(text) < chars_min:
+        what = f"{path} holds fewer than {chars_min} characters" if text else f"{path} is empty"
+        raise _invalid(field_name, what, f"Write a longer key to {path}." if text else f"Write the key to {path}.")
     return text
 
 
@@ -196,8 +198,12 @@ def _limits(body: Any) -> Limits:
     for name, value in body.items():
         if name not in defaults:
             raise _invalid(f"limits.{name}", "unknown limit", f"Use one of: {', '.join(sorted(defaults))}.")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise _invalid(f"limits.{name}", f"must be a number above 0, found {value!r}", f"Correct `limits.{name}`.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LIMIT_MAX:
+            raise _invalid(
+                f"limits.{name}", f"must be a number above 0 and at most {LIMIT_MAX:g}, found {value!r}", f"Correct `limits.{name}`."
+            )
+        if isinstance(defaults[name], int) and value != int(value):
+            raise _invalid(f"limits.{name}", f"must be a whole number, found {value!r}", f"Correct `limits.{name}`.")
     return Limits(**{name: type(defaults[name])(value) for name, value in body.items()})
 
 
@@ -227,6 +233,13 @@ def _text(body: dict[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
         raise _invalid(name, "missing" if value is None else f"must be text, found {value!r}", f"Set `{name}`.")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise _invalid(name, f"must be true or false, found {value!r}"[:200], f"Correct `{name}`.")
     return value
 
 

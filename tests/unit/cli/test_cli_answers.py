@@ -329,6 +329,9 @@ def test_a_cache_says_its_hits_and_false_hits_and_fails_when_too_many_are_false(
         "numbers 40",
         "false hits: 0.5%",
         "0.99",
+        "0.85 (now)",
+        "too few samples",
+        "steady",
     ):
         assert words in shown.out
     home.caches.other = 20
@@ -336,6 +339,12 @@ def test_a_cache_says_its_hits_and_false_hits_and_fails_when_too_many_are_false(
         assert cohort("cache", "show", "support", "--json").code == 3
     finally:
         home.caches.other = 1
+    home.caches.fallen = 200
+    try:
+        drifted = cohort("cache", "show", "support")
+    finally:
+        home.caches.fallen = 0
+    assert (drifted.code, "drifted" in drifted.out, "-24." in drifted.out) == (3, True, True)
     home.caches.away = True
     try:
         away = cohort("cache", "show", "support")
@@ -352,6 +361,8 @@ def test_a_person_is_forgotten_or_it_is_said_where_not(cohort: Command, home: Ho
     assert cohort("cache", "erase", "--unit", "cd" * 16, "--json").json["unit"] == "cd" * 16
     assert [(person.unit, person.subject) for person, _ in home.caches.erased] == [(None, "anna"), ("cd" * 16, None)]
     assert cohort("cache", "erase").code == 2
+    wrong = cohort("cache", "erase", "--unit", "zz")
+    assert (wrong.code, "32 hexadecimal digits" in wrong.err, "[0-9a-f]" in wrong.err) == (2, True, False)
     assert cohort("cache", "erase", "--unit", "cd" * 16, "--subject", "anna").code == 2
     home.caches.stuck = True
     try:

@@ -16,7 +16,7 @@ from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
-from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import Exceeded, Hold, LabelsFull, Ledger, LedgerFull, Limit
 from cohort.gateway.spend.rules import (
     DAY_US,
     UNBILLED,
@@ -91,7 +91,7 @@ class Allowances:
         """Hold what this call may cost on every budget that it counts in, and its tokens on the key's rate.
 
         Raises:
-            Refused: 402 a budget does not have it, or the price is not known; 429 the rate; 400 a label; 503 the ledger cannot be asked.
+            Refused: 402 a budget does not have it, or the price is not known; 429 the rate, or too many labels; 400 a label; 503 the ledger cannot be asked.
         """
         rules = self._rules()
         if rules is None:
@@ -205,6 +205,10 @@ class Allowances:
             return ledger.reserve(limits, amount, timeout_s + LIFE_MARGIN_S)
         except Exceeded as error:
             raise exceeded(error, amount, self._clock.now_us()) from error
+        except LabelsFull as error:
+            raise Withheld(
+                429, f"there is no room for another run or agent: {error}", "too_many_labels", kind="rate_limit_error"
+            ) from error
         except _SHORT_OF_IT as error:
             raise self._unavailable(str(error)) from error
 

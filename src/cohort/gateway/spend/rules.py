@@ -57,8 +57,9 @@ def limits_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], no
         most_of = budgets.get(name, budgets.get(EACH)) if name is not None else None
         if most_of is not None and name is not None:
             told = "all calls per day" if scope is Scope.ALL else f"{scope.value} `{name}`" + ("" if scope is Scope.RUN else " per day")
-            passing = scope in (Scope.RUN, Scope.AGENT) and name not in budgets
-            found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, passing))
+            chosen = name not in budgets and (scope is Scope.RUN or (scope is Scope.AGENT and not (key is not None and key.agent)))
+            opener = (key.id if key is not None else "") if chosen else None
+            found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, opener))
     return found
 
 
