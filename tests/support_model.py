@@ -117,7 +117,7 @@ def field(tag: int, data: bytes) -> bytes:
 
 
 def varint(said: int) -> bytes:
-    out = bytearray()
+    out, said = bytearray(), said & 0xFFFFFFFFFFFFFFFF
     while said > 0x7F:
         out.append(said & 0x7F | 0x80)
         said >>= 7

@@ -30,12 +30,12 @@ class EmbeddingsLimits:
     """
 
     texts_max: int = 64
-    text_chars_max: int = 32_768
+    text_chars_max: int = 8192
     tokens_max: int = 512
     batch_max: int = 32
     batch_tokens_max: int = 4096
     gather_ms: float = 0.0
-    queue_max: int = 256
+    queue_max: int = 128
     connections_max: int = 256
     drain_s: float = 5.0
 

@@ -16,6 +16,7 @@ from cohort.base.settings_embeddings import EmbeddingsSettings
 from cohort.gateway.embeddings.model import Embedded, OnnxModel
 from support_model import GROUPS, needs_model, tokenizer, write_model
 from support_processes import environment
+from support_shape import write_shape
 
 pytestmark = needs_model
 
@@ -43,6 +44,16 @@ def test_a_text_has_the_same_vector_alone_and_beside_longer_ones(tmp_path: Path)
         model = load(write_model(tmp_path / pooling), pooling=pooling)
         for text, beside in zip(texts, vectors(model, *texts), strict=True):
             assert numpy.allclose(vectors(model, text)[0], beside, atol=1e-6)
+
+
+def test_a_transformer_sees_nothing_of_the_padding_beside_a_shorter_text(tmp_path: Path) -> None:
+    model = load(write_shape(tmp_path / "shape", layers=1))
+    texts = ["reset my password", "enable two-factor login for me before the late train to paris leaves please"]
+    together = vectors(model, *texts)
+    assert model.dimension == 384
+    for text, beside in zip(texts, together, strict=True):
+        assert numpy.allclose(vectors(model, text)[0], beside, atol=1e-5)
+    assert together[0] @ together[1] < 0.99
 
 
 def test_how_tokens_become_one_vector_is_as_the_folder_or_the_settings_say(tmp_path: Path) -> None:
