@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cohort.gateway.dialects.face import Refused
@@ -73,7 +73,8 @@ def test_numbers_that_are_something_else_stay(detector: Detector, text: str) -> 
         "４１１１ １１１１ １１１１ １１１１", "４１１１１１１１１１１１１１１１", "4111\u00a01111\u00a01111\u00a01111", "4111\u20111111\u20111111\u20111111",
         "4111\u200b1111\u200b1111\u200b1111", "41\u00ad11111111\u00ad111111", "٤١١١ ١١١١ ١١١١ ١١١١", "४१११ ११११ ११११ ११११", "𝟒𝟏𝟏𝟏 𝟏𝟏𝟏𝟏 𝟏𝟏𝟏𝟏 𝟏𝟏𝟏𝟏",
         "123\u201145\u20116789", "123\u221245\u22126789",
-        "jane\u200b@example.com", "jane＠example.com", "jane@exa\u200bmple.com", "ｊａｎｅ@ｅｘａｍｐｌｅ.com", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000",
+        "jane\u200b@example.com", "jane＠example.com", "jane@exa\u200bmple.com", "ｊａｎｅ@ｅｘａｍｐｌｅ.com",
+        "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000",
         "\u202a4111 1111 1111 1111\u202c",
     ],
 )  # fmt: skip
@@ -202,10 +203,9 @@ def test_what_is_taken_for_a_card_lies_within_the_run_in_order_and_apart(run: st
 
 @given(st.from_regex(r"\A[2-6][0-9]{11,17}\Z"))
 def test_every_number_with_its_check_digit_is_a_card(digits: str) -> None:
+    assume(len(set(digits)) > 1)
     numbers = [digits + str(last) for last in range(10)]
-    assert sum(map(is_card, numbers)) == (
-        0 if len(set(digits)) == 1 and is_card(digits + "0") is False and not any(map(is_card, numbers)) else 1
-    )
+    assert sum(map(is_card, numbers)) == 1
 
 
 def test_a_request_of_a_guarded_service_is_looked_through_by_its_chat() -> None:
