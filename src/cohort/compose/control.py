@@ -24,11 +24,12 @@ from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
-from cohort.delivery.dataplane_many import ManyPlanes
+from cohort.delivery.dataplane_many import ManyPlanes, first_answer, trouble_words
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
 from cohort.delivery.otlp import Exporter, export_from
+from cohort.delivery.otlp_spans import Upstream, UpstreamOf, upstream_in
 from cohort.delivery.ports import Serving
 from cohort.delivery.prices import day_of, priced
 from cohort.delivery.reconciler import Reconciler
@@ -120,7 +121,8 @@ class Control:
         if reached_us is None or state is None:
             return Health("gateway", False, "not reached yet")
         age_s = (self.clock.now_us() - reached_us) / 1e6
-        return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago")
+        troubles = "".join(f"; {words}" for words in trouble_words(state.troubles))
+        return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago{troubles}")
 
     def _outcomes_health(self) -> Health:
         """Never a reason not to serve: what could not be read is gone, and waiting does not bring it back. It is said until control restarts."""
@@ -156,7 +158,7 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
-    accounts = Accounts(database, controller.recent, planes[0].balances)
+    accounts = Accounts(database, controller.recent, first_answer([plane.balances for plane in planes]))
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)
@@ -166,15 +168,15 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
     rooms = (database, registry, rollouts, flags, routing, caches, controller, reconciler, planes, access, clients, accounts, kernel)
-    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop))
+    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop, routes.upstream))
 
 
-def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event) -> threading.Thread | None:
+def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event, upstream_of: UpstreamOf) -> threading.Thread | None:
     """What posts calls as spans, where OpenTelemetry's variables say where to."""
     export = export_from(environ)
     if export is None:
         return None
-    exporter = Exporter(export)
+    exporter = Exporter(export, upstream_of=upstream_of)
     recent.told = exporter.offer
     return threading.Thread(target=exporter.run, args=(stop,), name="spans", daemon=True)
 
@@ -210,11 +212,15 @@ class _Routes:
         route = self._readable(digest)
         return route.cache if route is not None else None
 
+    def upstream(self, digest: str, route: str) -> Upstream | None:
+        """Where a release's route leads; None when it cannot be read."""
+        return upstream_in(self._readable(digest), route)
+
     def _readable(self, digest: str) -> ReleaseRoute | None:
         try:
             return self(digest)
         except CohortError as error:
-            if error.code != "RELEASE_DAMAGED":
+            if error.code not in ("RELEASE_DAMAGED", "RELEASE_UNKNOWN"):
                 raise
             return None
 
