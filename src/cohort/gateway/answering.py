@@ -194,10 +194,9 @@ class Answering:
             status, body, content_type = _error_answer(ongoing, chat, answer.passage, status, body)
         ongoing.status = status
         self._recorder.end(ongoing)
-        headers = _cohort_headers(ongoing) + headers
         if ongoing.cost_usd_micro is not None:
-            headers += b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
-        reply.send(status, body, headers, content_type)
+            headers += b"x-cohort-cost-usd: %d.%06d\r\n" % divmod(ongoing.cost_usd_micro, 1_000_000)
+        reply.send(status, body, _cohort_headers(ongoing) + headers, content_type)
 
     async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> None:
         answer = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
