@@ -25,7 +25,6 @@ PINS_MAX = 100_000
 RELEASES_MAX = 1_024
 CONTROL, ADAPTIVE = "control", "adaptive"
 _BUCKETS = Salt(b"cohort routing bucket")
-_TIES = Salt(b"cohort routing tie")
 TIE_WIDTH = 0.01
 """Requests of the same difficulty are told apart by up to this much, by their unit, so that a share can be kept among equals."""
 
@@ -70,8 +69,9 @@ class AdaptiveRouter:
             return Choice(policy.override == policy.strong, ADAPTIVE)
         known = self._release(service, digest, policy)
         difficulty, features = known.scorer.hardest(fields)
-        placed = difficulty + TIE_WIDTH * (_TIES.bucket(unit) - 0.5)
-        control = _BUCKETS.bucket(unit) < policy.control_bucket_share
+        bucketed, tie = _BUCKETS.two_buckets(unit)
+        placed = difficulty + TIE_WIDTH * (tie - 0.5)
+        control = bucketed < policy.control_bucket_share
         adapts = policy.adapt and FREEZE not in killed and not control
         boundary = known.boundary.value if adapts else policy.boundary
         strong, new = self._pinned((service, digest, unit), placed >= boundary)
@@ -122,10 +122,9 @@ class AdaptiveRouter:
 
     def _pinned(self, place: tuple[str, str, str], strong: bool) -> tuple[bool, bool]:
         """The model of a conversation, which only goes up, and whether the conversation is new."""
-        before = self._pins.get(place)
+        before = self._pins.pop(place, None)  # and to the end of them
         self._pins[place] = strong = strong or bool(before)
-        self._pins.move_to_end(place)
-        if len(self._pins) > self._pins_max:
+        if before is None and len(self._pins) > self._pins_max:
             self._pins.popitem(last=False)
         return strong, before is None
 

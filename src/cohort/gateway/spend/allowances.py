@@ -100,7 +100,7 @@ class Allowances:
         per_minute = caller.key.tokens_per_minute if caller is not None else None
         if not limits and per_minute is None:
             return
-        tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
+        tokens_in, tokens_out = estimates.prompt_tokens_max(chat), estimates.output_tokens_max(chat, ongoing.target.parameters)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
             hedged = ongoing.target.reliability.hedge_after_s is not None

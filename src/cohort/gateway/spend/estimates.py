@@ -66,13 +66,16 @@ def usage_usd_micro(price: Price, usage: Usage) -> int:
 def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
     """A release's length is set only where the caller names none, whatever the caller says it is."""
     said = [fields[name] for name in _OUTPUT_NAMES if name in fields]
-    said = said or [parameters[name] for name in (*_OUTPUT_NAMES, OUTPUT_TOKENS) if name in parameters]
+    if not said and parameters:
+        said = [parameters[name] for name in (*_OUTPUT_NAMES, OUTPUT_TOKENS) if name in parameters]
+    if not said:
+        return OUTPUT_TOKENS_MAX
     known = [whole for value in said if (whole := _whole(value)) is not None]
     return max(known) if known else OUTPUT_TOKENS_MAX
 
 
 def _answers(fields: Mapping[str, Any]) -> int:
-    return min(_whole(fields.get("n")) or 1, ANSWERS_MAX)
+    return min(_whole(fields["n"]) or 1, ANSWERS_MAX) if "n" in fields else 1
 
 
 def _whole(value: Any) -> int | None:
@@ -86,9 +89,10 @@ def _whole(value: Any) -> int | None:
 
 def _attachments(messages: Any) -> int:
     """Parts of messages that are no text."""
-    contents = [message.get("content") for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return sum(isinstance(part, dict) and part.get("type") != "text" for part in parts)
+    if not isinstance(messages, list):
+        return 0
+    lists = [content for message in messages if isinstance(message, dict) and isinstance(content := message.get("content"), list)]
+    return sum(isinstance(part, dict) and part.get("type") != "text" for content in lists for part in content) if lists else 0
 
 
 def _text_bytes(value: Any) -> int:
