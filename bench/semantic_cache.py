@@ -1,6 +1,6 @@
 """How often answers by meaning would serve, and how often wrongly: pairs written for it, at each threshold, with and without each guard.
 
-    python bench/semantic_cache.py [--embeddings URL --model NAME [--api-key-env NAME]] [--threshold COSINE] [--json]
+    python bench/semantic_cache.py [--embeddings URL --model NAME [--api-key-env NAME]] [--threshold COSINE] [--no-searches] [--json]
 
 Without `--embeddings` the gateway's own lexical vectors. The pairs are `bench/semantic_pairs.txt`. What acceptance and the sample add is
 not measured here: this is what they have to work with.
@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ from cohort.gateway.cache.semantic.text import Features, features
 PAIRS = Path(__file__).with_name("semantic_pairs.txt")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 THRESHOLDS_FRESH = (-1.0, 0.7, 0.85)
+CHOICES = tuple(hundredth / 100 for hundredth in range(50, 100))
+FALSE_HITS_MAX = 0.01
+"""Of the different questions of one half, as many may be served by the threshold that is chosen on it."""
 SAME = "same"
 TIMED = 200
 ALL = frozenset((*GUARDS, "content"))
@@ -121,6 +125,38 @@ def by_threshold(seen: list[Seen]) -> list[Row]:
     return rows
 
 
+def halves(seen: list[Seen]) -> tuple[list[Seen], list[Seen]]:
+    """What a threshold is chosen on, and what is reported of it. By chance, and the n-th pair of a kind in the same half in every language:
+
+    many are translations of each other, and neighbours in the file are rewordings of the same sort.
+    """
+    chosen_on, reported_on, count = [], [], Counter[tuple[str, str]]()
+    for entry in seen:
+        group = (entry.pair.language, entry.pair.kind)
+        half = zlib.crc32(f"{entry.pair.kind} {count[group]} {entry.pair.fresh}".encode()) & 1
+        (reported_on if half else chosen_on).append(entry)
+        count[group] += 1
+    return chosen_on, reported_on
+
+
+def chosen(seen: list[Seen], guards: frozenset[str]) -> float | None:
+    """The threshold with the most hits among those that keep to FALSE_HITS_MAX; of equal ones the highest. None when none keeps to it."""
+    right, wrong = split(seen)
+    able = [limit for limit in CHOICES if served(wrong, limit, guards) <= FALSE_HITS_MAX * len(wrong)]
+    return max(able, key=lambda limit: (served(right, limit, guards), limit), default=None)
+
+
+def by_half(seen: list[Seen]) -> list[Row]:
+    chosen_on, reported_on = halves(seen)
+    right, wrong = split(reported_on)
+    rows = []
+    for name, guards in SETS.items():
+        limit = chosen(chosen_on, guards)
+        rates = {part: rate(served(of, limit, guards), len(of)) for part, of in (("hit", right), ("false_hit", wrong))} if limit else {}
+        rows.append({"guards": name, "threshold": limit, **rates})
+    return rows
+
+
 def split(seen: list[Seen]) -> tuple[list[Seen], list[Seen]]:
     return [entry for entry in seen if entry.pair.kind == SAME], [entry for entry in seen if entry.pair.kind != SAME]
 
@@ -195,12 +231,23 @@ def median_us(work: Any) -> float:
     return sorted(taken)[TIMED // 2] / 1000
 
 
+def median_wall_us(embed: Any, texts: list[str]) -> float:
+    """Of the endpoint's answers, one text after another, each on a connection of its own."""
+    taken = []
+    for text in texts:
+        began = time.perf_counter_ns()
+        embed(text)
+        taken.append(time.perf_counter_ns() - began)
+    return sorted(taken)[len(taken) // 2] / 1000
+
+
 def measure(arguments: argparse.Namespace) -> Row:
     pairs = read_pairs()
     is_lexical = arguments.embeddings is None
     key = os.environ.get(arguments.api_key_env) if arguments.api_key_env else None
     embed = lexical if is_lexical else Endpoint(arguments.embeddings, arguments.model, key)
     seen = look(pairs, embed, is_lexical)
+    asking = {} if is_lexical else {"embedding_wall_us": median_wall_us(embed, [pair.one for pair in pairs[:TIMED]])}
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {numpy.__version__}",
@@ -209,11 +256,12 @@ def measure(arguments: argparse.Namespace) -> Row:
         "same": sum(pair.kind == SAME for pair in pairs),
         "threshold": arguments.threshold,
         "by_threshold": by_threshold(seen),
+        "by_half": by_half(seen),
         "by_kind": by_kind(seen, arguments.threshold),
         "by_guard": by_guard(seen, arguments.threshold),
         "blind": blind(seen),
         "by_language": by_language(seen, arguments.threshold),
-        "timings": timings(),
+        "timings": {**({} if arguments.no_searches else timings()), **asking},
         "passed_wrongly": [
             [e.pair.kind, e.pair.one, e.pair.other, round(e.cosine, 3)]
             for e in split(seen)[1]
@@ -254,6 +302,16 @@ def report(found: Row) -> str:
                 for r in found["by_threshold"]
             ],
         ),
+        f"A threshold chosen on half of the pairs for at most {FALSE_HITS_MAX:.0%} of false hits there, and what the other pairs say of it:",
+        table(
+            ["Guards", "Threshold", "Hits among the same", "False hits among the others"],
+            [
+                [r["guards"], r["threshold"], percent(r["hit"]), percent(r["false_hit"])]
+                if r["threshold"]
+                else [r["guards"], "none keeps to it", "-", "-"]
+                for r in found["by_half"]
+            ],
+        ),
         f"At threshold {limit}, by what makes two questions two:",
         table(
             ["Kind", "Pairs", "Alike enough", "Passed all guards", "Who objected"],
@@ -273,9 +331,10 @@ def report(found: Row) -> str:
         table(
             ["Language", "Hits", "False hits"], [[r["language"], percent(r["hit"]), percent(r["false_hit"])] for r in found["by_language"]]
         ),
-        "What it takes, microseconds of CPU, median:",
-        table(["Step", "us"], [[name.removesuffix("_us").replace("_", " "), f"{value:.0f}"] for name, value in found["timings"].items()]),
     ]
+    if found["timings"]:
+        rows = [[name.removesuffix("_us").replace("_", " "), f"{value:.0f}"] for name, value in found["timings"].items()]
+        parts += ["What it takes, microseconds of CPU, median:", table(["Step", "us"], rows)]
     if found["passed_wrongly"]:
         parts += [
             "Passed wrongly:",
@@ -290,6 +349,7 @@ def main() -> int:
     parser.add_argument("--model", default="", help="its model")
     parser.add_argument("--api-key-env", metavar="NAME", help="the variable that holds its key")
     parser.add_argument("--threshold", type=float, default=0.85)
+    parser.add_argument("--no-searches", action="store_true", help="leave out the times of searches, which take minutes")
     parser.add_argument("--json", action="store_true")
     found = measure(arguments := parser.parse_args())
     sys.stdout.write(json.dumps(found, indent=1) + "\n" if arguments.json else report(found))

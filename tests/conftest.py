@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import migrated_database
 import postgres_server
 from cohort.base.clock import ManualClock
 from cohort.storage import revisions
@@ -20,6 +21,26 @@ from cohort.storage.schema import metadata
 from support_engine import House
 
 _numbers = itertools.count()
+LONGEST_FIRST = (
+    "e2e/test_demo_run.py",
+    "e2e/test_cli_up.py",
+    "e2e/test_kernel_up.py",
+    "faults/test_rollout_crashes.py",
+    "faults/test_house_bad_input.py",
+    "e2e/test_contained_agent.py",
+    "e2e/test_gateway_handover.py",
+    "property/test_approval_machine.py",
+    "property/test_delegation.py",
+    "e2e/test_mcp_stdio.py",
+    "e2e/test_dashboard_browser.py",
+    "e2e/test_kernel_browser.py",
+    "e2e/test_kernel_product.py",
+    "contract/test_attacks.py",
+    "contract/test_sandbox_ordinary.py",
+    "faults/test_workspace_kills.py",
+    "faults/test_audit_rotation_killed.py",
+)
+"""Files begun first: a file is one process's, and a long one begun last is waited for alone."""
 
 # A shell starts what it runs in the background with SIGINT ignored, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -28,6 +49,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 # The same examples every time: a red run can be run again. `--hypothesis-profile=default` looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, the others in their order."""
+    here, last = Path(__file__).parent, len(LONGEST_FIRST)
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, last))
 
 
 @pytest.fixture
@@ -80,22 +108,10 @@ def empty_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "empty_postgres_url"))
 
 
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of a migrated database without rows: writing it is quicker than migrating for every test."""
-    path = tmp_path_factory.mktemp("template") / "cohort.db"
-    opened = open_database(f"sqlite:///{path}")
-    opened.migrate()
-    opened.close()
-    return path.read_bytes()
-
-
 @pytest.fixture
-def migrated_sqlite_url(sqlite_url: str, migrated_sqlite: bytes) -> str:
+def migrated_sqlite_url(sqlite_url: str) -> str:
     """A migrated SQLite database without rows."""
-    path = Path(sqlite_url.removeprefix("sqlite:///"))
-    path.touch(mode=0o600)
-    path.write_bytes(migrated_sqlite)
+    migrated_database.place(Path(sqlite_url.removeprefix("sqlite:///")))
     return sqlite_url
 
 

@@ -33,16 +33,13 @@ from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.files import Files
 from cohort.kernel.workspaces.search import Search
 from cohort.kernel.workspaces.workspaces import SqlWorkspaces
-from cohort.storage.database import open_database
+from migrated_database import migrated
 
 ROOMY = Limits(disk_bytes=64 << 20, files=10_000, calls_per_minute=1_000_000)
 
 
 class Kernel:
-    """`more`: further executors, wrapped like the others. `at`: told the gate's steps. `sandbox_of`: makes the sandbox, from its hook.
-
-    `template`: the file of a migrated database, quicker than migrating.
-    """
+    """`more`: further executors, wrapped like the others. `at`: told the gate's steps. `sandbox_of`: makes the sandbox, from its hook."""
 
     def __init__(
         self,
@@ -55,17 +52,10 @@ class Kernel:
         sandbox_of: Callable[[OnSpawn], Sandbox] | None = None,
         private_uids: bool = False,
         audit_folder: Path | None = None,
-        template: bytes | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
-        for path in (folder / "cohort.db", (audit_folder or folder) / "audit.db"):
-            if template is not None and not path.exists():
-                path.touch(mode=0o600)
-                path.write_bytes(template)
-        self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
-        self.database.migrate()
-        self._audit_database = open_database(f"sqlite:///{(audit_folder or folder) / 'audit.db'}")
-        self._audit_database.migrate()
+        self.database = migrated(folder / "cohort.db")
+        self._audit_database = migrated((audit_folder or folder) / "audit.db")
         entropy = secrets.token_bytes
         self.audit = open_audit(self._audit_database, self.clock, entropy, key_file=folder / "audit.key", origin="test.example/audit")
         self.closed_orphans = self.audit.start(every_s=3600)

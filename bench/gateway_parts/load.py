@@ -106,7 +106,7 @@ def messages_of(target: Target, case: str) -> Callable[[], bytes]:
     """Gives whole requests as bytes."""
     body = request_body(case)
     more = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     message = head.encode() + body
     if not target.numbered:
         return lambda: message

@@ -67,6 +67,26 @@ def test_a_revoked_key_is_pushed_no_more_and_one_goes_on_being_required(clients:
     assert clients.create("shop", Terms(), "anna").client.id != made.client.id
 
 
+def test_a_key_that_is_revoked_is_said_to_be_and_since_when(clients: Clients, database: Any, told: Told) -> None:
+    made = clients.create("shop", Terms(), "anna")
+    clients.revoke("shop", "bert")
+    done = len(told.records)
+    for again in ("shop", made.client.id):
+        with pytest.raises(CohortError, match=r"is revoked already, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC") as caught:
+            clients.revoke(again, "bert")
+        assert caught.value.code == "NOT_FOUND"
+    assert len(told.records) == done
+    clients.create("shop", Terms(), "anna")
+    clients.revoke("shop", "bert")
+    with pytest.raises(CohortError, match="there is no key 'other'"):
+        clients.revoke("other", "bert")
+
+
+def test_what_a_key_is_called_is_not_taken_for_a_key(clients: Clients) -> None:
+    made = clients.create("shop", TERMS, "anna")
+    assert not made.client.id.startswith(made.text[:3])
+
+
 def test_without_any_key_none_is_required(database: Any) -> None:
     assert not pushed(database).keys_required
 

@@ -123,6 +123,24 @@ def test_what_is_not_killed_cannot_be_restored(flags: Flags) -> None:
     assert caught.value.code == "NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("killed", "prefix", "asked", "as_prefix", "fix"),
+    [
+        ("v4.1", True, "v4.1", False, "`cohort flag restore --prefix v4.1`"),
+        ("v4.1", False, "v4.1", True, "`cohort flag restore v4.1`"),
+        ("v4", True, "v4.1", False, "off by v4*: `cohort flag restore --prefix v4`"),
+        ("v4", False, "v5", False, "`cohort flag list`"),
+    ],
+)
+def test_who_restores_by_another_form_is_told_the_command(
+    flags: Flags, killed: str, prefix: bool, asked: str, as_prefix: bool, fix: str
+) -> None:
+    flags.kill(killed, prefix, "alice", "")
+    with pytest.raises(CohortError) as caught:
+        flags.restore(asked, as_prefix, "alice", "")
+    assert (caught.value.code, fix in (caught.value.hint or "")) == ("NOT_FOUND", True)
+
+
 @given(st.sampled_from(sorted(GATEWAY_FLAGS)), st.integers(0, 20))
 def test_a_flag_is_killed_by_itself_and_by_every_beginning_of_it(flag: str, length: int) -> None:
     assert is_killed(flag, ["other", flag])

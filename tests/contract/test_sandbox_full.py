@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort.compose.contained import tidy
+from cohort.compose.leftovers import tidy
 from cohort.kernel.model import Command, Level, Place, StoppedBy
 from cohort.kernel.ports import Sandbox
 from cohort.kernel.sandbox.bubblewrap import Bubblewrap

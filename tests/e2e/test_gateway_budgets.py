@@ -164,7 +164,7 @@ def test_clients_that_leave_leave_nothing_held(gateway: GatewayProcess) -> None:
 def begin(gateway: GatewayProcess) -> socket.socket:
     body = json.dumps({"model": "stall", "messages": MESSAGES, "max_tokens": 10}).encode()
     sock = gateway.connect()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer cgk_free\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer cgk_free\r\n"
     sock.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     return sock
 

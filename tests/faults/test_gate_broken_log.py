@@ -56,10 +56,8 @@ def ask_until_refused(kernel: Kernel, token: str) -> tuple[int, CohortError]:
     raise AssertionError("the log took everything")
 
 
-def test_with_a_full_disk_under_the_log_nothing_is_executed_until_there_is_room(
-    small_disk: Path, tmp_path: Path, migrated_sqlite: bytes
-) -> None:
-    kernel = Kernel(tmp_path, audit_folder=small_disk, template=migrated_sqlite)
+def test_with_a_full_disk_under_the_log_nothing_is_executed_until_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, audit_folder=small_disk)
     try:
         token = kernel.agent()
         assert kernel.ask(token, "files.write", path="a", content="before").outcome is Outcome.DONE
@@ -78,8 +76,8 @@ def test_with_a_full_disk_under_the_log_nothing_is_executed_until_there_is_room(
         kernel.close()
 
 
-def test_a_log_that_was_changed_executes_nothing(tmp_path: Path, migrated_sqlite: bytes) -> None:
-    kernel = Kernel(tmp_path, template=migrated_sqlite)
+def test_a_log_that_was_changed_executes_nothing(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
     token = kernel.agent()
     kernel.ask(token, "files.write", path="a", content="x")
     kernel.close()

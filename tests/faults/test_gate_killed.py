@@ -42,9 +42,9 @@ def die_at(folder: Path, step: str, token: str) -> int:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, migrated_sqlite: bytes) -> tuple[Path, str]:
+def prepared(tmp_path: Path) -> tuple[Path, str]:
     """An installation with a file to delete, shut down."""
-    kernel = Kernel(tmp_path, template=migrated_sqlite)
+    kernel = Kernel(tmp_path)
     token = kernel.agent()
     assert kernel.ask(token, "files.write", path="victim", content="x").outcome is Outcome.DONE
     kernel.close()
@@ -76,8 +76,8 @@ def test_killed_at_any_step_nothing_ran_without_its_record(prepared: tuple[Path,
         kernel.close()
 
 
-def test_a_consumed_approval_is_gone_after_a_crash_and_never_used_twice(tmp_path: Path, migrated_sqlite: bytes) -> None:
-    kernel = Kernel(tmp_path, template=migrated_sqlite)
+def test_a_consumed_approval_is_gone_after_a_crash_and_never_used_twice(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
     token = kernel.agent(autonomy=Autonomy.CONSERVATIVE)
     kernel.ask(token, "files.write", path="victim", content="x")
     asked = kernel.ask(token, "files.delete", path="victim")

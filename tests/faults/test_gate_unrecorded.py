@@ -65,10 +65,10 @@ class Filling:
 
 
 @pytest.fixture
-def filled(small_disk: Path, tmp_path: Path, migrated_sqlite: bytes) -> Iterator[tuple[Kernel, str, ActionId]]:
+def filled(small_disk: Path, tmp_path: Path) -> Iterator[tuple[Kernel, str, ActionId]]:
     """A kernel whose agent has read a file while the disk filled, with the token and the action."""
     filling = Filling(small_disk / "ballast")
-    kernel = Kernel(tmp_path, audit_folder=small_disk, template=migrated_sqlite, at=filling)
+    kernel = Kernel(tmp_path, audit_folder=small_disk, at=filling)
     try:
         token = kernel.agent()
         assert kernel.ask(token, "files.write", path="a", content=CONTENT).outcome is Outcome.DONE

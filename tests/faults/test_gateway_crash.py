@@ -300,7 +300,8 @@ def test_requests_still_in_flight_when_the_drain_is_over_are_recorded_as_lost(
     body = json.dumps({"model": "stall", "messages": [{"role": "user", "content": "Hi"}]}).encode()
     with gateway.connect() as sock:
         sock.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
             + body
         )
         upstream.wait_for(before + 1)

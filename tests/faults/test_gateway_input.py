@@ -14,7 +14,7 @@ import pytest
 from support_gateway import TOKEN, GatewayProcess, release, table
 from support_upstream import Upstream
 
-PATH = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+PATH = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 GOOD = json.dumps({"model": "well", "messages": [{"role": "user", "content": "Hi"}]}).encode()
 
 
@@ -116,6 +116,31 @@ def test_a_page_or_program_of_this_machine_can(gateway: GatewayProcess, origin: 
     assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/v1/models", "/health", "/ready", "/-/state", "/v1/responses/resp_0", "/nothing"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8700", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example"]
+)
+def test_a_page_whose_name_was_made_to_lead_here_reads_nothing(gateway: GatewayProcess, path: str, host: str) -> None:
+    status, _, answer = gateway.request("GET", path, Host=host, Authorization=f"Bearer {TOKEN}")
+    error = json.loads(answer)["error"]
+    assert (status, error["code"]) == (421, "host_refused")
+    assert "gateway.hosts" in error["message"]
+
+
+def test_a_page_whose_name_was_made_to_lead_here_asks_nothing_either(gateway: GatewayProcess) -> None:
+    status, _, answer = gateway.request("POST", "/v1/messages", GOOD, Content_Type="application/json", Host="evil.example")
+    assert (status, json.loads(answer)["type"], json.loads(answer)["error"]["code"]) == (421, "error", "host_refused")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8700", "127.0.0.1", "127.1.2.3:1", "[::1]:8700", "[::1]"])
+def test_programs_of_this_machine_are_answered_by_its_own_names(gateway: GatewayProcess, host: str) -> None:
+    assert gateway.request("GET", "/v1/models", Host=host)[0] == 200
+
+
+def test_a_client_of_http_1_0_need_not_say_which_host(gateway: GatewayProcess) -> None:
+    assert exchange(gateway, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
 def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:
     answer = exchange(gateway, PATH + b"Content-Length: 10485760\r\n\r\n" + b"x" * 10_485_760)
     assert status_and_error(answer) == (413, status_and_error(answer)[1])
@@ -127,7 +152,7 @@ def test_only_controls_tables_may_be_larger_than_what_clients_send(gateway: Gate
     status, answer = gateway.link("PUT", "/-/routing", body)
     assert status != 413, answer
     for path, key in (("/-/routing", "Bearer wrong"), ("/-/routing", None), ("/v1/chat/completions", f"Bearer {TOKEN}")):
-        head = f"{'PUT' if path.startswith('/-/') else 'POST'} {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+        head = f"{'PUT' if path.startswith('/-/') else 'POST'} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += (f"Authorization: {key}\r\n" if key else "") + f"Content-Length: {len(body)}\r\n\r\n"
         assert status_and_error(exchange(gateway, head.encode() + body))[0] == 413
 
@@ -144,7 +169,7 @@ def test_a_body_in_chunks_without_end_is_refused_at_the_limit(gateway: GatewayPr
         PATH + b"X-Bomb: " + b"x" * 60_000 + b"\r\n\r\n",
         PATH + b"X-Bomb: " + b"x" * 600_000,
         PATH + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n",
-        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=["one header", "without end", "many headers", "long path"],
 )
@@ -173,7 +198,7 @@ SMUGGLED = {
     "two hosts": PATH + b"Host: y\r\nContent-Length: 2\r\n\r\n{}",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
     "upgrade": PATH + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
-    "tunnel": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "tunnel": b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "not http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
@@ -183,14 +208,14 @@ def test_what_smuggling_is_made_of_is_refused_and_the_connection_closed(
     gateway: GatewayProcess, upstream: Upstream, request_bytes: bytes
 ) -> None:
     before = len(upstream.seen)
-    answer = exchange(gateway, request_bytes + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = exchange(gateway, request_bytes + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert status_and_error(answer)[0] == 400
     assert answer.count(b"\r\n\r\n") == 1
     assert len(upstream.seen) == before
 
 
 def test_another_version_of_http_is_refused(gateway: GatewayProcess) -> None:
-    assert status_and_error(exchange(gateway, b"GET / HTTP/2.0\r\nHost: x\r\n\r\n"))[0] == 505
+    assert status_and_error(exchange(gateway, b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n"))[0] == 505
 
 
 @pytest.mark.parametrize("start", [b"POST /v1/chat/comp", PATH + b"Content-Length: 20\r\n\r\n{"], ids=["head", "body"])
@@ -228,14 +253,18 @@ def test_connections_beyond_the_limit_are_told_so(gateway: GatewayProcess) -> No
 
 def test_an_idle_connection_is_closed(gateway: GatewayProcess) -> None:
     with gateway.connect() as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert rest(sock).count(b"HTTP/1.1 200") == 1
 
 
 def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> None:
     chat = PATH + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
     answer = exchange(
-        gateway, chat + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + chat + b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        gateway,
+        chat
+        + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        + chat
+        + b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     assert [int(part.split()[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 200, 404]
 
@@ -270,7 +299,7 @@ def test_a_client_of_http_1_0_gets_a_stream_that_ends_with_the_connection(gatewa
 
 
 def test_a_head_request_gets_no_body(gateway: GatewayProcess) -> None:
-    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"\r\n\r\n")
 
@@ -306,7 +335,7 @@ def test_random_damage_to_requests_never_stops_the_gateway(gateway: GatewayProce
 
 
 def test_a_body_nested_beyond_what_can_be_written_again_is_refused(gateway: GatewayProcess) -> None:
-    deep = b'{"model":"well","model":"well","messages":[1],"x":' + b"[" * 500 + b"]" * 500 + b"}"
+    deep = b'{"y":{"model":1},"model":"well","messages":[1],"x":' + b"[" * 500 + b"]" * 500 + b"}"
     status, _, body = gateway.request("POST", "/v1/chat/completions", deep, Content_Type="application/json")
     assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_json")
 

@@ -114,7 +114,8 @@ def test_a_client_that_leaves_ends_the_upstream_request_at_once(gateway: Gateway
     body = json.dumps({"model": service, "messages": [{"role": "user", "content": "Hi"}], "stream": service == "slow_stream"}).encode()
     sock = gateway.connect()
     sock.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        + body
     )
     seen = upstream.wait_for(before + 1)[-1]
     if service == "slow_stream":
@@ -132,7 +133,8 @@ def test_a_client_that_reads_slowly_slows_the_upstream_and_not_the_memory(gatewa
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
     before_kb = memory_kb(gateway)
     sock.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        + body
     )
     taken = 0
     while b"[DONE]" not in (data := sock.recv(1 << 16)):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+import migrated_database
 from cohort.kernel.workspaces import loop_devices
 from cohort.storage.database import Database, open_database
 from support_workspaces import SMALL, Room, unmounted_after, why_no_images
@@ -142,14 +143,14 @@ def _saved(room: Room) -> list[object]:
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_start_after_a_kill_finds_it_whole(folder: Path, migrated_sqlite_url: str, migrated_sqlite: bytes, kind: str, name: str) -> None:
+def test_a_start_after_a_kill_finds_it_whole(folder: Path, migrated_sqlite_url: str, kind: str, name: str) -> None:
     wanted = STRIDE[name] if kind == "image" else max(1, STRIDE[name] // 3)
     stride, step, killed = int(os.environ.get("STRIDE", wanted)), 0, True
     while killed and step < STEPS_MAX:
         run = folder / f"{step}"
         run.mkdir()
         url = f"sqlite:///{run / 'cohort.db'}"
-        (run / "cohort.db").write_bytes(migrated_sqlite)
+        migrated_database.place(run / "cohort.db")
         database = open_database(url)
         with unmounted_after(run):
             committed, now = prepare(run, database, kind)

@@ -18,7 +18,7 @@ from cohort.base.errors import CohortError
 from cohort.base.ids import AgentSessionId
 from cohort.kernel.approvals.rules import NEXT, tally
 from cohort.kernel.model import ApprovalState, GrantScope
-from cohort.storage.database import open_database
+from migrated_database import migrated
 from support_approvals import POLICY, MemoryAudit, action, desk, question, sign
 
 PATHS = st.sampled_from(["a", "a", "b"])
@@ -35,16 +35,13 @@ KINDS = st.sampled_from([kind for kind, weight in WEIGHTS.items() for _ in range
 class Desks(RuleBasedStateMachine):
     """Two desks on one database, held against what people said."""
 
-    template: bytes = b""
     count: ClassVar[Counter[str]] = Counter()
 
     @initialize(needed=st.integers(1, 2))
     def open(self, needed):
         memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # thousands of commits, none of which has to outlive this test
         self.folder = tempfile.TemporaryDirectory(dir=memory)
-        path = Path(self.folder.name) / "cohort.db"
-        path.write_bytes(self.template)
-        self.database = open_database(f"sqlite:///{path}")
+        self.database = migrated(Path(self.folder.name) / "cohort.db")
         self.clock, self.audit, self.needed = ManualClock(), MemoryAudit(), needed
         self.desks = [
             desk(self.database, self.clock, self.audit, seed, approvers_needed=needed, unused_us=60_000_000) for seed in ("x", "y")
@@ -152,8 +149,7 @@ class Desks(RuleBasedStateMachine):
         assert all(count <= 1 for rule_id, count in self.rule_uses.items() if rule_id in limited)
 
 
-def test_nothing_runs_unapproved_or_twice_in_any_order(migrated_sqlite):
-    Desks.template = migrated_sqlite
+def test_nothing_runs_unapproved_or_twice_in_any_order():
     machine = Desks.TestCase
     machine.settings = settings(max_examples=35, stateful_step_count=30, deadline=None, phases=[Phase.generate])
     machine("runTest").runTest()

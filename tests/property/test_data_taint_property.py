@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
 from cohort.base.ids import AgentSessionId
 from cohort.kernel.actions.clearance import Executed
 from cohort.kernel.model import Autonomy, Outcome
-from cohort.storage.database import open_database
+from migrated_database import migrated
 from support_gate import SCOPES, GateHouse, make_caller
 
 STEPS = st.lists(
@@ -34,24 +33,11 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of a migrated database, to begin from."""
-    file = tmp_path_factory.mktemp("template") / "gate.db"
-    database = open_database(f"sqlite:///{file}")
-    database.migrate()
-    database.close()
-    return file.read_bytes()
-
-
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(steps=STEPS)
-def test_whoever_holds_a_strangers_words_is_marked(migrated: bytes, steps: list[tuple[int, str]]) -> None:
+def test_whoever_holds_a_strangers_words_is_marked(steps: list[tuple[int, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "gate.db"
-        file.touch(mode=0o600)
-        file.write_bytes(migrated)
-        database = open_database(f"sqlite:///{file}")
+        database = migrated(Path(folder) / "gate.db")
         try:
             _follow(GateHouse(database, ManualClock(), Path(folder)), steps)
         finally:

@@ -16,7 +16,7 @@ from cohort.kernel.face import NewAgent, TokenPair
 from cohort.kernel.model import Caller, Scope, Taint
 from cohort.kernel.ports import AUDIENCE
 from cohort.kernel.scopes import SCOPES, all_inside, narrowed, own_scope, parse_scope, permits, shown_scope, stored_scope
-from cohort.storage.database import open_database
+from migrated_database import migrated
 from support_identity import Offices, TurnedClock
 
 NAMES = ("lead", "helper", "third")
@@ -68,8 +68,7 @@ class Delegation(RuleBasedStateMachine):
     @initialize(held=st.fixed_dictionaries({name: st.sets(st.sampled_from(TEXTS)) for name in NAMES}))
     def register(self, held: dict[str, set[str]]) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.database = open_database(f"sqlite:///{self.folder}/cohort.db")
-        self.database.migrate()
+        self.database = migrated(self.folder / "cohort.db")
         self.offices = Offices(self.database, TurnedClock(), self.folder / "tokens", seed=next(_numbers) * 1000)
         self.pairs: dict[str, TokenPair] = {}
         self.parents: dict[str, str | None] = {}

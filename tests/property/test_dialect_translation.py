@@ -269,7 +269,7 @@ def _call(call_id: str, name: str, value: Any) -> dict[str, Any]:
 def test_a_request_comes_back_from_the_other_dialect_as_it_was(fields: dict[str, Any]) -> None:
     native = chat_as_messages.translate(fields)
     back, unsayable = messages_to_chat.translate(native)
-    assert unsayable == ""
+    assert unsayable is None
     assert back == fields
 
 
@@ -281,7 +281,7 @@ def test_a_request_comes_back_from_the_other_dialect_as_it_was(fields: dict[str,
 def test_any_object_of_an_anthropic_caller_is_read_without_failing(native: dict[str, Any]) -> None:
     fields, unsayable = messages_to_chat.translate(native)
     assert "messages" in fields
-    assert isinstance(unsayable, str)
+    assert unsayable is None or unsayable.field in (*native, "system", "messages", "tools", "output_config")
 
 
 @given(

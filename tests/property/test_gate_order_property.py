@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
@@ -18,7 +17,7 @@ from cohort.kernel.actions.gate import GateSettings
 from cohort.kernel.face import Sign
 from cohort.kernel.model import ApprovalState, Autonomy, Level, Outcome
 from cohort.kernel.scopes import parse_scopes, permits
-from cohort.storage.database import open_database
+from migrated_database import migrated
 from support_gate import OTHER, OWN, TOKEN, GateHouse
 
 PATHS = st.sampled_from(["a", "src/b", "./src//b", "../x", ".git/hooks/x", "", "data/c"])
@@ -50,9 +49,8 @@ events = st.one_of(
 class World:
     """One gate, driven by events."""
 
-    def __init__(self, folder: Path, template: bytes) -> None:
-        (folder / "cohort.db").write_bytes(template)
-        self.database = open_database(f"sqlite:///{folder / 'cohort.db'}")
+    def __init__(self, folder: Path) -> None:
+        self.database = migrated(folder / "cohort.db")
         self.file = folder / "policy.cedar"
         self.file.write_text("")
         self.gates = GateHouse(self.database, ManualClock(), folder, policy=self.file, settings=GateSettings())
@@ -144,23 +142,11 @@ class World:
         )  # marked before it runs, so perhaps in vain
 
 
-class Template:
-    """A migrated database, without a megabyte of representation."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-
-@pytest.fixture
-def template(migrated_sqlite: bytes) -> Template:
-    return Template(migrated_sqlite)
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(events, min_size=5, max_size=25))
-def test_executed_means_allowed_recorded_and_granted(template: Template, happened: list[tuple[str, Any]]) -> None:
+def test_executed_means_allowed_recorded_and_granted(happened: list[tuple[str, Any]]) -> None:
     folder = Path(tempfile.mkdtemp())
-    world = World(folder, template.content)
+    world = World(folder)
     try:
         for event in happened:
             world.apply(event)

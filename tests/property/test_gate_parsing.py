@@ -97,7 +97,7 @@ def drawn(count: int) -> list[Request]:
     return kept
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(requests())
 def test_any_request_is_an_action_or_a_coded_refusal(request: Request) -> None:
     action = read(Request(request.operation, request.arguments))
@@ -110,7 +110,7 @@ def test_any_request_is_an_action_or_a_coded_refusal(request: Request) -> None:
         assert confined(action.resource.partition("/")[2])
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(requests())
 def test_what_is_canonical_means_itself(request: Request) -> None:
     action = read(Request(request.operation, request.arguments))

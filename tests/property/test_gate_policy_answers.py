@@ -93,7 +93,7 @@ def loaded(text: str) -> policy_text.PolicyText | None:
         return None
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(policies(), st.lists(known_facts(), min_size=2, max_size=6))
 def test_a_remembered_answer_is_the_one_that_cedar_gives_afresh(text: str, actions: list[Facts]) -> None:
     read = loaded(text)

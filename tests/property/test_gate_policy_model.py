@@ -111,7 +111,7 @@ def known_facts(draw: st.DrawFn) -> Facts:
     return facts.gather(action, parsed.row, caller, taint, Level.FULL)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(rule_lists(), st.lists(known_facts(), min_size=1, max_size=4))
 def test_cedar_and_the_plain_model_agree(rules: list[Rule], actions: list[Facts]) -> None:
     policy = Policy(policy_text.read("\n".join(rule.cedar() for rule in rules)), "hash")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock, SystemClock
-from cohort.gateway.spend.book import JOURNAL, JOURNAL_COUNT, Book
+from cohort.gateway.log import Log
+from cohort.gateway.shared.face import open_shared
+from cohort.gateway.spend.book import HEADER_WORDS, JOURNAL, JOURNAL_COUNT, Book
 from cohort.gateway.spend.ledger import WORDS, Exceeded, Hold, Ledger, Limit
+from cohort.gateway.spend.lockout import WORDS as LOCKOUT_WORDS
 from support_gateway import SRC
 
 LIFE_S = 60.0
@@ -236,3 +240,41 @@ def test_a_rate_of_another_boot_is_not_waited_for(ledger: Ledger, tmp_path: Path
     assert 0 < again.take("rate", 1, 6) <= 10.01
     again.close()
     ledger.__init__(tmp_path / "spend", ManualClock())  # type: ignore[misc]
+
+
+TAKER = """
+import sys
+from pathlib import Path
+from cohort.base.clock import SystemClock
+from cohort.gateway.log import Log
+from cohort.gateway.shared.face import open_shared
+from cohort.gateway.spend.ledger import Ledger
+clock, folder = SystemClock(), Path(sys.argv[1])
+ledger, lockout = Ledger(folder / "spend", clock), open_shared(folder, clock, Log("gw", clock)).lockout
+passed = [0, 0]
+sys.stdin.readline()
+for number in range(int(sys.argv[2])):
+    passed[0] += ledger.take("requests", 1, 60) == 0.0
+    passed[1] += 17 * (ledger.take("tokens", 17, 6000) == 0.0)
+    lockout.failed(f"10.0.0.{number % 5}")
+print(*passed, flush=True)
+"""
+
+
+def test_a_rate_holds_over_several_processes_and_every_wrong_key_is_counted(tmp_path: Path) -> None:
+    """Three at once: together they pass what one might, one second's refill per second included, and no failure is lost between them."""
+    command = [sys.executable, "-c", TAKER, str(tmp_path), "150"]
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PYTHONPATH": str(SRC)}, text=True) for _ in range(3)
+    ]
+    began_s = time.monotonic()
+    passed = [child.communicate("go\n", timeout=60)[0].split() for child in children]
+    took_s = time.monotonic() - began_s
+    requests, tokens = (sum(int(said[which]) for said in passed) for which in (0, 1))
+    assert 60 <= requests <= 60 + took_s + 1
+    assert 6000 - 17 < tokens <= 6000 + 100 * took_s + 17
+    clock = SystemClock()
+    words = Book(tmp_path / "shared" / "lockout", LOCKOUT_WORDS).words
+    assert sorted(words[HEADER_WORDS + 1 :: 3].tolist())[-6:] == [0, *[90] * 5]
+    lockout = open_shared(tmp_path, clock, Log("gw", clock)).lockout
+    assert all(lockout.wait_s(f"10.0.0.{number}") > 0 for number in range(5))

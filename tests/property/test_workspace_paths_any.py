@@ -33,7 +33,7 @@ pieces = st.one_of(
 texts = st.one_of(st.lists(pieces, max_size=12).map("/".join), st.text(max_size=300), st.lists(pieces, max_size=20).map("".join))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(texts)
 def test_a_path_has_one_form_that_stays_inside_or_a_coded_error(text: str) -> None:
     try:

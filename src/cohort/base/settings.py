@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.base.errors import CohortError
+from cohort.base.settings_embeddings import EmbeddingsSettings
 from cohort.base.settings_kernel import LEVEL_MAX, TOKEN_LIFE_S_MAX, KernelSettings, whole_number
 
 CONFIG_NAME = "cohort.yaml"
@@ -32,6 +33,7 @@ class GatewaySettings:
 
     `workers`: processes that serve side by side. `private_upstreams`: networks that releases may have upstreams in though they are not public.
     `access_log`: a line for every call. `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `hosts`: names besides those of loopback by which callers call it.
     """
 
     host: str = "127.0.0.1"
@@ -43,9 +45,11 @@ class GatewaySettings:
     limits: Mapping[str, float] = field(default_factory=dict)
     private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
     workers: int = 1
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "private_upstreams", tuple(self.private_upstreams))
+        object.__setattr__(self, "hosts", tuple(self.hosts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +170,14 @@ class DataDir:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A resolved configuration. `source` is the file it came from, None for built-in defaults."""
+    """A resolved configuration. `source` is the file it came from, None for built-in defaults. `embeddings`: None without a local model."""
 
     data_dir: Path
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     kernel: KernelSettings = field(default_factory=KernelSettings)
+    embeddings: EmbeddingsSettings | None = None
     source: Path | None = None
 
     @property
@@ -217,9 +222,15 @@ def load_settings(
         control=ControlSettings(**values.get("control", {})),
         database=DatabaseSettings(**values.get("database", {})),
         kernel=KernelSettings.of(values.get("kernel", {}), path.parent if written else folder),
+        embeddings=_embeddings(values.get("embeddings"), path.parent if written else folder),
         source=path if written else None,
     )
     return _checked(settings, places)
+
+
+def _embeddings(said: Mapping[str, Any] | None, base: Path) -> EmbeddingsSettings | None:
+    """A port alone, from a variable, asks for no model."""
+    return EmbeddingsSettings.of(said, base) if said and "model" in said else None
 
 
 def resolve_reference(reference: str, environment: Mapping[str, str]) -> str:
@@ -297,10 +308,13 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_ACCESS_LOG": ("gateway", "access_log", _flag),
     f"{PREFIX}GATEWAY_WORKERS": ("gateway", "workers", whole_number(1, WORKERS_MAX)),
     f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
+    f"{PREFIX}GATEWAY_HOSTS": ("gateway", "hosts", _list),
     f"{PREFIX}CONTROL_HOST": ("control", "host", _text),
     f"{PREFIX}CONTROL_PORT": ("control", "port", _port),
     f"{PREFIX}CONTROL_EXPOSE": ("control", "expose", _flag),
     f"{PREFIX}CONTROL_PUBLIC_URL": ("control", "public_url", _text),
+    f"{PREFIX}EMBEDDINGS_MODEL": ("embeddings", "model", _text),
+    f"{PREFIX}EMBEDDINGS_PORT": ("embeddings", "port", _port),
     f"{PREFIX}DATABASE_URL": ("database", "url", _own_reference),
     f"{PREFIX}WORKSPACE_ROOT": ("kernel", "workspace_root", _text),
     f"{PREFIX}MAX_DISK_MB": ("kernel", "max_disk_mb", whole_number(1, 1_000_000)),
@@ -328,9 +342,16 @@ def _checked(settings: Settings, places: Mapping[str, str]) -> Settings:
         place = places.get("control.port", places.get("gateway.port", str(settings.source)))
         what = f"{place}: control.port: {settings.control.port} is the gateway's port too"
         raise CohortError("CONFIG_INVALID", what, field="control.port", hint="Give control and the gateway different ports.")
+    _check_embeddings(settings)
     public_url = _origin(settings.control.public_url, places.get("control.public_url", str(settings.source)))
     control = replace(_with_address(settings.control), public_url=public_url)
     return replace(settings, gateway=_with_address(settings.gateway), control=control)
+
+
+def _check_embeddings(settings: Settings) -> None:
+    if settings.embeddings is not None and settings.embeddings.port in (settings.gateway.port, settings.control.port):
+        what = f"embeddings.port: {settings.embeddings.port} is the gateway's or control's port too"
+        raise CohortError("CONFIG_INVALID", what, field="embeddings.port", hint="Give it a port of its own.")
 
 
 def _origin(url: str | None, place: str) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.settings import PORT_MAX, WORKERS_MAX, Written
+from cohort.base.settings_embeddings import PREFIX_CHARS_MAX, THREADS_MAX
 from cohort.base.settings_kernel import LEVEL_MAX, TOKEN_LIFE_S_MAX
 
 Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
@@ -16,7 +17,7 @@ Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number, and "no" not false
 
 
 class GatewayFile(Strict):
@@ -29,6 +30,7 @@ class GatewayFile(Strict):
     limits: dict[str, Limit] = {}
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
+    hosts: Annotated[list[Text], Field(max_length=100)] = []
 
 
 class ControlFile(Strict):
@@ -65,12 +67,25 @@ class KernelFile(Strict):
     egress_private: Annotated[list[Annotated[str, Field(pattern=r"^\S{1,255}:[0-9]{1,5}$")]], Field(max_length=200)] = []
 
 
+class EmbeddingsFile(Strict):
+    model: Text
+    name: Text | None = None
+    host: Text = "127.0.0.1"
+    port: Port = 1
+    file: Text | None = None
+    pooling: Literal["mean", "cls", "max"] | None = None
+    prefix: Annotated[str, Field(max_length=PREFIX_CHARS_MAX)] = ""
+    threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] = 1
+    limits: dict[str, Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+
+
 class SettingsFile(Strict):
     data_dir: Text = "."
     gateway: GatewayFile = GatewayFile()
     control: ControlFile = ControlFile()
     database: DatabaseFile = DatabaseFile()
     kernel: KernelFile = KernelFile()
+    embeddings: EmbeddingsFile | None = None
 
 
 def parse_settings(text: str, source: str) -> Written:

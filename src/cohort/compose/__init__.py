@@ -1,7 +1,4 @@
-"""The one place that chooses concrete classes and reads the environment."""
+"""The one place that chooses concrete classes and reads the environment.
 
-from cohort.compose.control import Control, build_control
-from cohort.compose.health import Health
-from cohort.compose.kernel import Kernel, build_kernel
-
-__all__ = ["Control", "Health", "Kernel", "build_control", "build_kernel"]
+Nothing is imported here: a command that needs one small part of it need not load the rest.
+"""

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy, WorkspaceId
+from cohort.compose.leftovers import MOUNTS
 from cohort.compose.probing import PROBE_SIZE, PROBE_UID, choose_by_attack
 from cohort.kernel.face import Containment
 from cohort.kernel.machine.holding import Mechanisms
@@ -32,7 +33,6 @@ from cohort.kernel.workspaces.backend_directory import DirectoryBackend
 from cohort.kernel.workspaces.backend_image import ImageBackend, available
 from cohort.kernel.workspaces.beneath import Opener
 
-MOUNTS = Path("/run/cohort")
 PROBE_WAIT_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -49,21 +49,6 @@ def storage(root: Path, installation: str, clock: Clock, opener: Opener) -> Back
         return ImageBackend(str(root / "images"), str(mounts))
     _log.warning("workspaces have no hard quota here: %s", why)
     return DirectoryBackend(str(root), clock, opener)
-
-
-def forget(installation: str) -> None:
-    """Take the folder of mounts away once nothing is mounted in it."""
-    with suppress(OSError):  # something is, or it was never made
-        (MOUNTS / installation).rmdir()
-
-
-def tidy(installation: str) -> None:
-    """Take away what an installation that does not run, and may have been killed, left on the machine beside its data: control groups, and
-    the folder of mounts."""
-    hierarchy = cgroups.find(parent=f"cohort-{installation}").hierarchy
-    if hierarchy is not None:
-        cgroups.Cgroups(hierarchy).close()
-    forget(installation)
 
 
 @dataclass(frozen=True, slots=True)

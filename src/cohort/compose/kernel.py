@@ -18,9 +18,10 @@ from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import ActionId, AgentId, AgentSessionId, Entropy, KeyId, WorkspaceId
 from cohort.base.settings import resolve_reference
 from cohort.base.settings_kernel import WebhookSettings
-from cohort.compose.contained import Contained, Hooks, forget, storage
+from cohort.compose.contained import Contained, Hooks, storage
 from cohort.compose.egress import Egress
 from cohort.compose.health import Health
+from cohort.compose.leftovers import forget
 from cohort.kernel.actions.clearance import Executor
 from cohort.kernel.actions.delegating import GatedTokens
 from cohort.kernel.actions.executions import Executions

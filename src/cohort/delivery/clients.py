@@ -12,9 +12,10 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
@@ -25,6 +26,8 @@ from cohort.storage import schema as t
 from cohort.storage.database import Database
 
 KEY_PREFIX = "cgk_"
+ID_PREFIX = "kid"
+"""Of what a key is called in lists, records and logs; nothing that begins so lets anybody in."""
 SECRET_BYTES = 32
 KEYS_MAX = 10_000
 """Keys in force: each gateway holds all of them."""
@@ -110,7 +113,7 @@ class Clients:
         _check_name(name, "name")
         _check_terms(terms)
         text = KEY_PREFIX + base64.urlsafe_b64encode(self._entropy(SECRET_BYTES)).decode().rstrip("=")
-        client = Client(new_id("cgk", self._entropy), name, self._clock.now_us(), actor, terms)
+        client = Client(new_id(ID_PREFIX, self._entropy), name, self._clock.now_us(), actor, terms)
         self._refuse_taken(name)
         self._record({"event": "client_key", "key": client.id, "name": name, "actor": actor, **_told(terms)})
         with self._database.write() as connection:
@@ -128,14 +131,14 @@ class Clients:
         """End a key; `key` is its id or the name of one in force. Gateways refuse it as soon as they are told, which is asked for at once.
 
         Raises:
-            CohortError NOT_FOUND: there is no such key. AUDIT_UNAVAILABLE: nothing was changed.
+            CohortError NOT_FOUND: there is no such key, or it was revoked before. AUDIT_UNAVAILABLE: nothing was changed.
         """
-        by = t.client_keys.c.id == key
+        named = or_(t.client_keys.c.id == key, t.client_keys.c.name == key)
         with self._database.read() as connection:
-            found = connection.execute(select(t.client_keys).where(by)).one_or_none()
-            found = found or connection.execute(select(t.client_keys).where(_in_force(key))).first()
+            rows = connection.execute(select(t.client_keys).where(named).order_by(t.client_keys.c.revoked_us)).all()
+        found = next((row for row in rows if row.revoked_us is None), None)
         if found is None:
-            raise CohortError("NOT_FOUND", f"there is no key {key[:80]!r} of a client", hint="See `cohort gateway key list`.")
+            raise _nothing_to_revoke(key, [row.revoked_us for row in rows])
         self._record({"event": "client_key_revoked", "key": found.id, "name": found.name, "actor": actor})
         with self._database.write() as connection:
             still = and_(t.client_keys.c.id == found.id, t.client_keys.c.revoked_us.is_(None))
@@ -219,8 +222,12 @@ def _same(scope: Scope, name: str) -> Any:
     return and_(t.budgets.c.scope == scope.value, t.budgets.c.name == name)
 
 
-def _in_force(name: str) -> Any:
-    return and_(t.client_keys.c.name == name, t.client_keys.c.revoked_us.is_(None))
+def _nothing_to_revoke(key: str, revoked_us: Sequence[int]) -> CohortError:
+    what = f"there is no key {key[:80]!r} of a client"
+    if revoked_us:
+        since = datetime.fromtimestamp(max(revoked_us) // 1_000_000, UTC)
+        what = f"the key {key[:80]!r} is revoked already, since {since:%Y-%m-%d %H:%M:%S} UTC"
+    return CohortError("NOT_FOUND", what, hint="See `cohort gateway key list`.")
 
 
 def _check_name(value: str, place: str) -> None:

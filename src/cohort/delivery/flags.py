@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -12,7 +13,7 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
 from cohort.delivery.model import FlagKill, Killed
 from cohort.delivery.reconciler import Reconciler
-from cohort.gateway.contract import GATEWAY_FLAGS
+from cohort.gateway.contract import GATEWAY_FLAGS, is_killed
 from cohort.storage.database import Database
 from cohort.storage.schema import flag_kills
 
@@ -60,8 +61,9 @@ class SqlFlags:
             CohortError NOT_FOUND: it is not on the list. AUDIT_UNAVAILABLE, DATABASE_UNAVAILABLE: nothing was done.
         """
         entry = _entry(flag, prefix)
-        if all(kill.flag != entry for kill in self.list()):
-            raise CohortError("NOT_FOUND", f"{entry} is not on the kill list", hint="See `cohort flag list`.")
+        kills = {kill.flag for kill in self.list()}
+        if entry not in kills:
+            raise _not_killed(entry, _entry(flag, not prefix), kills)
         self._record({"event": "flag_restored", "flag": entry, "reason": reason, "actor": actor})
         with self._database.write() as connection:
             connection.execute(delete(flag_kills).where(flag_kills.c.flag == entry))
@@ -73,6 +75,18 @@ class SqlFlags:
         except CohortError as error:
             return Killed(tuple(self.list()), False, error.message)
         return Killed(tuple(self.list()), True)
+
+
+def _not_killed(entry: str, other: str, kills: AbstractSet[str]) -> CohortError:
+    """`other`: the same name as a prefix, or not as one."""
+    hint = "See `cohort flag list`."
+    if other in kills:
+        form = "--prefix " if other.endswith("*") else ""
+        hint = f"{other} is: `cohort flag restore {form}{other.removesuffix('*')}`."
+    elif (wider := next((kill for kill in sorted(kills) if is_killed(entry.removesuffix("*"), (kill,))), None)) is not None:
+        form = "--prefix " if wider.endswith("*") else ""
+        hint = f"It is off by {wider}: `cohort flag restore {form}{wider.removesuffix('*')}`."
+    return CohortError("NOT_FOUND", f"{entry} is not on the kill list", hint=hint)
 
 
 def _entry(flag: str, prefix: bool) -> str:

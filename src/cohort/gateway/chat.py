@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import math
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from cohort.base.ids import Entropy
@@ -14,8 +15,10 @@ from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.steps import CachedCalls
 from cohort.gateway.contract import Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
+from cohort.gateway.contract_trace import parse_traceparent
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
+from cohort.gateway.dialects.repeated import check_every_field_once
 from cohort.gateway.dialects.responses import claim
 from cohort.gateway.http_messages import JSON, Reply, Request
 from cohort.gateway.log import Log
@@ -26,11 +29,15 @@ from cohort.gateway.responses_door import owner_of
 from cohort.gateway.settings import Limits
 from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
-from cohort.gateway.spend.callers import Guard
+from cohort.gateway.spend.callers import Caller, Guard
+from cohort.gateway.spend.rules import label
 from cohort.gateway.table import Service, Table
 
 NAMES_SHOWN_MAX = 20
 LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"
+RUN, AGENT, TRACEPARENT = b"x-cohort-run", b"x-cohort-agent", b"traceparent"
+LARGE_BYTES, ADMISSION_TOLD_S = 32 << 10, 0.001
+"""The record of a call says how long its request was looked at before it was assigned, of one so large that took so long."""
 OVERLOADED = "the gateway takes requests later than it may (loop_late_s_max); try again"
 
 
@@ -58,6 +65,7 @@ class ChatDoor:
         self._guard = guard
         self._table = table
         self._recorder = recorder
+        self._monotonic_s = recorder.monotonic_s
         self._answering = answering
         self._metrics = metrics
         self._unit_key = unit_key
@@ -73,6 +81,7 @@ class ChatDoor:
 
     def handle(self, operation: Operation, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         """Answer one call. The order: admit, parse, find, assign (on disk), ask, answer, record."""
+        arrived_s = self._monotonic_s() if len(request.body) > LARGE_BYTES else math.inf
         try:
             headers, snapshot = request.headers, self._table.snapshot
             if self._deadlines.late:
@@ -88,9 +97,12 @@ class ChatDoor:
             if caller is not None:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
+            if service.looked_into:
+                check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
+            told = _labels(headers, caller) if RUN in headers or AGENT in headers or TRACEPARENT in headers else ""
         except Refused as refused:
             self._metrics.refused(refused.code)
             if self._recorder.access is not None:
@@ -99,6 +111,9 @@ class ChatDoor:
             return None
         ongoing = self._recorder.assign(service, unit, chat.stream)
         ongoing.caller = caller
+        ongoing.told = told if operation.conversational else f'{told},"operation":"{operation.name}"'
+        if ongoing.started_s - arrived_s >= ADMISSION_TOLD_S:
+            ongoing.step("admission", arrived_s, ongoing.started_s)
         chat.unit, chat.at_us = unit, ongoing.at_us
         if ongoing.target.routing is not None:
             self._choose(ongoing, chat)
@@ -112,10 +127,13 @@ class ChatDoor:
         self, guard: PersonalGuard, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply
     ) -> Coroutine[Any, None, None] | None:
         """A call of a release that does not pass personal data on."""
+        began_s = self._monotonic_s()
         try:
             chat = guard.apply(chat, self._metrics.personal_found)
+            ongoing.step("personal", began_s, self._monotonic_s())
         except Refused as refused:
-            ongoing.result, ongoing.status = Result.UPSTREAM_ERROR, refused.status
+            ongoing.refused(refused)
+            ongoing.result = Result.UPSTREAM_ERROR
             self._recorder.end(ongoing)
             reply.send(refused.status, _said(refused, chat.operation))
             return None
@@ -156,9 +174,11 @@ class ChatDoor:
         if snapshot is not self._aimed:
             self._aimed = snapshot
             self._router.aim(snapshot.strong_shares)
+        began_s = self._monotonic_s()
         choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
         if choice is not None:
             ongoing.route(choice)
+            ongoing.step("routing", began_s, self._monotonic_s())
 
     def routing(self) -> dict[str, RoutingState]:
         """How each service's stable release chooses between two models, where it does."""
@@ -169,6 +189,16 @@ class ChatDoor:
             for service in services
             if service.stable.routing is not None and snapshot is not None
         }
+
+
+def _labels(headers: Mapping[bytes, bytes], caller: Caller | None) -> str:
+    """What a caller calls this call of, as it stands in a record; raises Refused 400 for a name that is none."""
+    run, agent = label(headers, RUN), label(headers, AGENT)
+    told = f',"run":"{run}"' if run else ""
+    if agent and not (caller is not None and caller.key.agent):
+        told += f',"agent":"{agent}"'
+    parent = parse_traceparent(headers.get(TRACEPARENT, b""))
+    return told + (f',"parent":"{parent}"' if parent is not None else "")
 
 
 def _said(refused: Refused, operation: Operation) -> bytes:

@@ -25,6 +25,7 @@ from cohort.gateway.contract_personal import PersonalPolicy, decode_personal
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
+from cohort.gateway.contract_trace import Attempt, Step, decode_steps, decode_tries
 
 CONTRACT_VERSION = 1
 BUCKET_BITS = 53
@@ -197,6 +198,16 @@ class Call:
     saved_usd_micro: int | None = None  # what the answer cost when the model gave it; a cached answer costs 0
     attempts: int = 1  # asked of upstreams for this call, each try counted
     degraded: bool = False  # another route than the release's first answered
+    tries: tuple[Attempt, ...] = ()  # of a call whose one attempt answered: nothing, as the call's own times say it
+    steps: tuple[Step, ...] = ()  # of what took part in the call
+    looked: str = ""  # `miss`: the caches had no answer; `bypass`: they took no part in a call that could have been kept
+    held_usd_micro: int | None = None  # reserved on each of `budgets` while the call ran; `cost_usd_micro` was settled
+    budgets: tuple[str, ...] = ()  # that it counted in: `SCOPE:NAME`
+    code: str = ""  # of the gateway's own error that the client got
+    run: str = ""  # as the caller named it
+    agent: str = ""  # of the caller's key, or else as the caller named it
+    operation: str = ""  # empty: a turn of a conversation
+    parent: str = ""  # the caller's span: TRACE-SPAN-FLAGS
 
     @property
     def answered_from_cache(self) -> bool:
@@ -294,6 +305,8 @@ def _release(entry: dict[str, Any]) -> ReleaseRoute:
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}
+_ROWS = frozenset({"tries", "steps"})
+"""Fields whose entries are written as rows, without names."""
 _CALL_FIELDS = tuple(f.name for f in dataclasses.fields(Call))
 
 
@@ -303,7 +316,7 @@ def encode_call(call: Call) -> bytes:
     for name in _CALL_FIELDS:
         value = getattr(call, name)
         if name not in _CALL_DEFAULTS or value != _CALL_DEFAULTS[name]:
-            body[name] = value
+            body[name] = [dataclasses.astuple(entry) for entry in value] if name in _ROWS else value
     return orjson.dumps(body)
 
 
@@ -319,6 +332,12 @@ def decode_call(data: bytes | dict[str, Any]) -> Call:
             body["arm"] = Arm(body["arm"])
         if "result" in body:
             body["result"] = Result(body["result"])
+        if "tries" in body:
+            body["tries"] = decode_tries(body["tries"])
+        if "steps" in body:
+            body["steps"] = decode_steps(body["steps"])
+        if "budgets" in body:
+            body["budgets"] = tuple(body["budgets"])
         return Call(**body)
     except (TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not an outcome record: {error}") from error

@@ -20,6 +20,7 @@ from cohort.gateway.contract import pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import voice_of
+from cohort.gateway.hosts import Hosts
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
@@ -36,6 +37,7 @@ _ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+
 """The origin of a web page that did not come from this machine."""
 ANTHROPIC_VERSION = b"anthropic-version"
 """The header by which a caller of a path that both dialects have shows that it speaks Anthropic's."""
+NAME_BYTES_SHOWN = 100
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
 
@@ -43,8 +45,8 @@ Door = Callable[[Request, Reply], "Coroutine[None, None, None] | None"]
 class Doors:
     """The handler of the server. `local`: only programs of this machine are meant to reach it, so no page from elsewhere may use it.
 
-    A browser on this machine would otherwise lend its reach to any site whose name is made to resolve to a loopback address; and what
-    it spends is the owner's. Programs send no Origin.
+    A browser on this machine would otherwise lend its reach to any site whose name is made to resolve to a loopback address (`hosts`), or
+    that sends a request to this one; and what it spends is the owner's. Programs send no Origin.
     """
 
     def __init__(
@@ -61,8 +63,11 @@ class Doors:
         attempts: Attempts,
         responses: ResponsesDoor,
         spend: SpendDoor,
+        hosts: Hosts,
         local: bool = True,
     ) -> None:
+        self._hosts = hosts
+        self._known_hosts = hosts.known
         self._guard = spend.guard
         self._spend = spend
         self._local = local
@@ -95,6 +100,10 @@ class Doors:
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
+        host = request.headers.get(b"host")
+        if host not in self._known_hosts and not self._hosts.answer(host):
+            self._refuse_host(request, reply)
+            return None
         if b"origin" in request.headers and self._local and _ELSEWHERE.match(request.headers[b"origin"]):
             words = "web pages of other sites may not use this gateway; `expose` it behind a proxy that decides who may"
             self._refuse(reply, Refused(403, words, "origin_refused"), target=request.target)
@@ -111,6 +120,14 @@ class Doors:
             self._refuse(reply, Refused(405, words, "method_not_allowed"), b"allow: " + found[0] + b"\r\n", request.target)
             return None
         return found[1](request, reply)
+
+    def _refuse_host(self, request: Request, reply: Reply) -> None:
+        shown = request.headers.get(b"host", b"")[:NAME_BYTES_SHOWN].decode("latin-1")
+        words = (
+            f"this gateway does not answer for the host {shown!r}: call it by 127.0.0.1 or localhost, or add the name to `gateway.hosts` "
+            "of cohort.yaml (COHORT_GATEWAY_HOSTS)"
+        )
+        self._refuse(reply, Refused(421, words, "host_refused"), target=request.target)
 
     # --- clients ---------------------------------------------------------------------------------------------------------------
 

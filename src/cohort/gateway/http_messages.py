@@ -101,17 +101,21 @@ class Reply:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def finish(self) -> None:
-        """The end of a streamed answer."""
+    def takes_trailers(self, request: Request) -> bool:
+        """Header lines may follow the body of a streamed answer: it is chunked, and the client said `TE: trailers` (RFC 9110, 6.5.1)."""
+        return self._chunked and any(coding.strip().lower() == b"trailers" for coding in request.headers.get(b"te", b"").split(b","))
+
+    def finish(self, trailers: bytes = b"") -> None:
+        """The end of a streamed answer. `trailers`: ready lines, of which the head has told."""
         if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
+            self._connection.write(b"0\r\n%s\r\n" % trailers)
         self._end()
 
-    def break_off(self, data: bytes) -> None:
+    def break_off(self, data: bytes, trailers: bytes = b"") -> None:
         """Last words of a streamed answer that cannot go on; the connection closes behind them."""
         self._keep_alive = False
         self.write(data)
-        self.finish()
+        self.finish(trailers)
 
     def _closing(self) -> bytes:
         self._keep_alive = self._keep_alive and not self._connection.draining

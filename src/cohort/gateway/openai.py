@@ -110,8 +110,7 @@ class Tail:
     @property
     def failed(self) -> bool:
         """The upstream reported an error as an event."""
-        tail = self._join()
-        return b'data: {"error"' in tail or b'data:{"error"' in tail
+        return reports_error(self._join())
 
     def usage(self) -> Usage:
         tail = self._join()
@@ -123,6 +122,23 @@ class Tail:
             return UNKNOWN
         line = tail[start + 5 :].split(b"\n", 1)[0]
         return usage_of(line)
+
+
+def reports_error(tail: bytes) -> bool:
+    """One of the last events of a stream is an error. It may stand beside other fields (OpenRouter), and `"error"` cannot stand in a text."""
+    at = tail.rfind(b'"error"')
+    while at >= 0:
+        start = tail.rfind(b"\ndata:", 0, at)
+        if start < 0:
+            return False
+        try:
+            event = orjson.loads(tail[start + 6 :].split(b"\n", 1)[0])
+        except orjson.JSONDecodeError:
+            event = None
+        if isinstance(event, dict) and event.get("error"):
+            return True
+        at = tail.rfind(b'"error"', 0, start)
+    return False
 
 
 def usage_in(fields: Any) -> Usage:

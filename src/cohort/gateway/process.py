@@ -23,6 +23,7 @@ from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
+from cohort.gateway.hosts import Hosts, bracketed
 from cohort.gateway.http_server import Server
 from cohort.gateway.inherited import inherited_socket
 from cohort.gateway.kept_responses import KeptResponses
@@ -88,14 +89,14 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     if settings.access_log:
         recorder.access = AccessLog(settings.data_dir / "access.ndjson", settings.gateway_id, clock)
-    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams))
+    upstreams = Upstreams(limits, turn.send, AddressGuard(settings.private_upstreams), clock)
     deadlines = Deadlines(limits.loop_late_s_max)
     entropy = Randomness(os.urandom)
     shared = open_shared(settings.shared_dir or settings.data_dir, clock, log)
     erased = Erased(clock, shared.erasures)
     caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
-    attempts = Attempts(upstreams, keys, deadlines, entropy, clock.now_us, limits.answer_bytes_max)
-    guard = Guard(table.keys, clock, settings.expose)
+    attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
+    guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
@@ -105,7 +106,8 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     cache_door = CacheDoor(caches, unit_key)
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances)), not settings.expose
+    hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
+    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
@@ -124,6 +126,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
+        caches.retire()
         await server.drain()
         await chat.close()
         keeping.cancel()

@@ -14,7 +14,8 @@ from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
 from cohort.gateway.contract import Arm, Price, Result
-from cohort.gateway.dialects.face import UNKNOWN, Usage
+from cohort.gateway.contract_trace import TRIES_MAX
+from cohort.gateway.dialects.face import UNKNOWN, Refused, Usage
 from cohort.gateway.metrics import CallPlace, Metrics
 from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
@@ -23,6 +24,8 @@ from cohort.gateway.table import Service, Target
 from cohort.gateway.telemetry.access import AccessLog
 
 SERVICES_MAX = 4096
+_LOOKED = {b"x-cohort-cache: miss\r\n": ',"looked":"miss"', b"x-cohort-cache: bypass\r\n": ',"looked":"bypass"'}
+"""What a record says of the caches, by what the reply says of them."""
 _STABLE, _CANDIDATE, _OK = (
     Arm.STABLE,
     Arm.CANDIDATE,
@@ -72,6 +75,10 @@ class Ongoing:
     degraded: bool = False  # another route than the first answered
     choice: Choice | None = None  # of a routing policy
     asked: Target | None = None  # the route asked first, where that is not the release's first
+    tries: list[str] | None = None  # attempts as they stand in the record; None: one that needs no telling
+    steps: str = ""  # as they stand in the record, each behind a comma
+    trailer: bool = False  # the cost of a streamed answer follows its body
+    told: str = ""  # further fields of the record
 
     @property
     def first(self) -> Target:
@@ -82,6 +89,30 @@ class Ongoing:
         """A routing policy chose which route is asked first."""
         self.choice = choice
         self.target = self.asked = self.form.target.by_strength[choice.strong]
+
+    def step(self, name: str, began_s: float, ended_s: float) -> None:
+        """Something took part in the call from `began_s` to `ended_s` of the clock."""
+        start_us, total_us = int((began_s - self.started_s) * 1e6), int((ended_s - began_s) * 1e6)
+        self.steps += f',["{name}",{start_us},{total_us}]'
+
+    def refused(self, refused: Refused) -> None:
+        """It was refused after its assignment."""
+        self.status = refused.status
+        self.code(refused.code)
+
+    def code(self, code: str) -> None:
+        """The client gets an error of the gateway's own."""
+        self.told += f',"code":"{code}"'
+
+    def tried(self, attempt: tuple[Any, ...]) -> None:
+        """An attempt ended: the values of a `contract_trace.Attempt`."""
+        row = orjson.dumps(attempt).decode()
+        if self.tries is None:
+            self.tries = [row]
+        elif len(self.tries) < TRIES_MAX:
+            self.tries.append(row)
+        else:
+            self.tries[-1] = row
 
 
 class Recorder:
@@ -106,6 +137,7 @@ class Recorder:
         self._write = write if write is not None else spool.append
         self._metrics = metrics
         self._clock = clock
+        self.monotonic_s = clock.monotonic_s
         self._rollouts_remembered = rollouts_remembered
         self._seq = 0
         self._last_us = epoch
@@ -130,7 +162,7 @@ class Recorder:
         """The shadow of a call: same number, same moment, the candidate's release."""
         form = self._form(original.service, Arm.SHADOW)
         numbers = (original.unit, original.seq, original.at_us, original.started_s, original.stream)
-        shadow = Ongoing(original.service, form.target, Arm.SHADOW, *numbers, form)
+        shadow = Ongoing(original.service, form.target, Arm.SHADOW, *numbers, form, told=original.told)
         self._assigned(shadow)
         return shadow
 
@@ -239,7 +271,13 @@ def _ending(ongoing: Ongoing) -> str:
         rest += ',"degraded":true'
     if ongoing.choice is not None:
         rest += _chosen(ongoing.choice)
-    return rest + "}"
+    if ongoing.cache_line:
+        rest += _LOOKED.get(ongoing.cache_line, "") if not ongoing.cache else ""
+    if ongoing.tries is not None:
+        rest += f',"tries":[{",".join(ongoing.tries)}]'
+    if ongoing.steps:
+        rest += f',"steps":[{ongoing.steps[1:]}]'
+    return f"{rest}{ongoing.told}}}"
 
 
 def _unusual(ongoing: Ongoing) -> str:

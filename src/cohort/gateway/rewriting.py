@@ -1,7 +1,7 @@
 """From the client's request to the upstream's: `model`, prompt and parameters spliced into the original bytes.
 
-Everything else stays byte for byte as the client wrote it. Where a splice is not certain (a key written twice or with escapes) the
-parsed request is written out again instead, which keeps every value but not the spacing.
+Everything else stays byte for byte as the client wrote it. Where a splice is not certain (a key stands in the text again, or with
+escapes) the parsed request is written out again instead, which keeps every value but not the spacing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.repeated import check_model_once
 
 ESCAPED_LETTER = b"\\u00"
 _COLON = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*")
@@ -39,11 +40,11 @@ class Rewriting:
         """The body for the upstream; raises Refused 400 when it is nested too deeply to be written out again."""
         fields = chat.fields
         missing = [p for p in self.parameters if not any(name in fields for name in p[1])] if self.parameters else []
-        return self._spliced(chat, missing) or self.written(self.fields(fields))
+        return self._spliced(chat, missing) or self.written(chat, self.fields(fields))
 
     def apply_model(self, chat: Chat, fields: dict[str, Any]) -> bytes:
         """The body, whose values are `fields`, with nothing but the model changed."""
-        return spliced_model(chat, self) or self.written({**fields, "model": self.model})
+        return spliced_model(chat, self) or self.written(chat, {**fields, "model": self.model})
 
     def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
         """A chat request's fields with what the release sets."""
@@ -53,8 +54,9 @@ class Rewriting:
             changed["messages"] = [{"role": "system", "content": self.prompt}, *fields["messages"]]
         return changed
 
-    def written(self, fields: dict[str, Any]) -> bytes:
-        """Raises Refused 400 for what is nested too deeply."""
+    def written(self, chat: Chat, fields: dict[str, Any]) -> bytes:
+        """`fields` instead of the caller's body; raises Refused 400 for what is nested too deeply, and for a model that is named twice."""
+        check_model_once(chat.body)
         try:
             return orjson.dumps(fields)
         except TypeError as error:

@@ -13,10 +13,13 @@ import orjson
 
 from cohort.base.errors import CohortError
 from cohort.gateway.addresses import LOOPBACK_ONLY, NETWORKS_MAX, Network, networks
+from cohort.gateway.hosts import NAME
 
 CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
 PORT_MAX = 65535
+HOSTS_MAX = 100
+LIMIT_MAX = 1e15
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -66,6 +69,7 @@ class Limits:
     cache_semantic_bytes_max: int = 64 << 20
     cache_semantic_entries_max: int = 10_000
     cache_embeddings_wait_s: float = 0.5
+    cache_embeddings_rest_s: float = 1.0
     # spool
     spool_segment_bytes: int = 16 << 20
     spool_bytes_max: int = 1 << 30
@@ -83,6 +87,7 @@ class Settings:
 
     `access_log`: write one. `shared_dir`: where the workers of this machine share what they must; None: `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
+    `hosts`: names besides those of loopback by which callers may call it.
     """
 
     gateway_id: str
@@ -99,6 +104,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
     link_socket: Path | None = None
+    hosts: tuple[str, ...] = ()
 
 
 def load_settings(path: Path) -> Settings:
@@ -121,14 +127,15 @@ def load_settings(path: Path) -> Settings:
         data_dir=Path(_text(body, "data_dir")),
         unit_key_file=Path(_text(body, "unit_key_file")),
         link_token_file=Path(_text(body, "link_token_file")),
-        expose=bool(body.get("expose", False)),
-        access_log=bool(body.get("access_log", False)),
+        expose=_flag(body, "expose"),
+        access_log=_flag(body, "access_log"),
         shared_dir=Path(_text(body, "shared_dir")) if body.get("shared_dir") is not None else None,
         cache_redis=_text(body, "cache_redis") if body.get("cache_redis") is not None else None,
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
         link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
+        hosts=_hosts(body.get("hosts", [])),
     )
     if settings.host not in LOOPBACK and not settings.expose:
         raise CohortError(
@@ -190,8 +197,12 @@ def _limits(body: Any) -> Limits:
     for name, value in body.items():
         if name not in defaults:
             raise _invalid(f"limits.{name}", "unknown limit", f"Use one of: {', '.join(sorted(defaults))}.")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise _invalid(f"limits.{name}", f"must be a number above 0, found {value!r}", f"Correct `limits.{name}`.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LIMIT_MAX:
+            raise _invalid(
+                f"limits.{name}", f"must be a number above 0 and at most {LIMIT_MAX:g}, found {value!r}", f"Correct `limits.{name}`."
+            )
+        if isinstance(defaults[name], int) and value != int(value):
+            raise _invalid(f"limits.{name}", f"must be a whole number, found {value!r}", f"Correct `limits.{name}`.")
     return Limits(**{name: type(defaults[name])(value) for name, value in body.items()})
 
 
@@ -205,10 +216,29 @@ def _networks(texts: Any) -> tuple[Network, ...]:
         raise _invalid(name, str(error), fix) from error
 
 
+def _hosts(names: Any) -> tuple[str, ...]:
+    wrong = names if not isinstance(names, list) or len(names) > HOSTS_MAX else [name for name in names if not _is_host(name)]
+    if wrong or not isinstance(names, list):
+        what = f"must be a list of at most {HOSTS_MAX} names without a port, found {wrong!r}"
+        raise _invalid("hosts", what[:200], "Write names such as gateway.internal.")
+    return tuple(name.lower() for name in names)
+
+
+def _is_host(name: Any) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name.lower()) is not None
+
+
 def _text(body: dict[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
         raise _invalid(name, "missing" if value is None else f"must be text, found {value!r}", f"Set `{name}`.")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise _invalid(name, f"must be true or false, found {value!r}"[:200], f"Correct `{name}`.")
     return value
 
 

@@ -102,6 +102,7 @@ class Service:
     salts: Salts | None = None
     shadow_guard: PersonalGuard | None = None  # of copies for the candidate
     limited: bool = False  # something limits what may be spent
+    looked_into: bool = False  # the gateway decides by what is asked: a limit, a cache, or what is looked for in it
 
     def target(self, arm: Arm) -> Target:
         """The release that answers for an arm."""
@@ -250,7 +251,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     rules = compile_rules(table)
     made = {name: _service(name, route, targets, table.releases) for name, route in table.services.items()}
-    services = made if rules is None else {name: replace(service, limited=True) for name, service in made.items()}
+    services = made if rules is None else {name: replace(service, limited=True, looked_into=True) for name, service in made.items()}
     splits = {name: s.split.rollout_id for name, s in services.items() if s.split and (s.split.share > 0 or s.split.shadow_share > 0)}
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
@@ -274,15 +275,22 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], rele
     for digest in (route.stable, route.split.candidate if route.split else route.stable):
         if digest not in targets:
             raise ValueError(f"services.{name}: release {digest} is not in the table")
+    stable = targets[route.stable]
     if route.split is None:
-        return Service(name, targets[route.stable])
+        return Service(name, stable, looked_into=_looks_into(stable))
     _number(route.split.share, f"services.{name}.split.share")
     _number(route.split.shadow_share, f"services.{name}.split.shadow_share")
     if not (0 <= route.split.share <= 1 and 0 <= route.split.shadow_share <= 1):
         raise ValueError(f"services.{name}.split: shares must be from 0 to 1")
     policy = releases[route.split.candidate].personal or PersonalPolicy()
     guard = guard_of(policy.shadow, policy.kinds) if route.split.shadow_share > 0 else None
-    return Service(name, targets[route.stable], targets[route.split.candidate], route.split, salts(route.split), guard)
+    candidate = targets[route.split.candidate]
+    looked_into = guard is not None or _looks_into(stable) or _looks_into(candidate)
+    return Service(name, stable, candidate, route.split, salts(route.split), guard, looked_into=looked_into)
+
+
+def _looks_into(target: Target) -> bool:
+    return target.guard is not None or target.cache is not None
 
 
 def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:

@@ -7,10 +7,17 @@ than the turn of the loop in which it was written; at one connection that is the
 from __future__ import annotations
 
 import asyncio
-
-from cohort.gateway.spool import Spool
+from typing import Protocol
 
 HELD_BYTES_MAX = 1 << 18
+
+
+class Records(Protocol):
+    """Where records go: the spool."""
+
+    def add(self, payload: bytes) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class Turn:
@@ -18,7 +25,7 @@ class Turn:
 
     __slots__ = ("_armed", "_held_bytes", "_loop", "_sends", "_spool")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spool: Spool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, spool: Records) -> None:
         self._loop = loop
         self._spool = spool
         self._sends: list[tuple[asyncio.Transport, bytes]] = []

@@ -64,7 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_buffered", "_chunks", "_error", "_head_bytes", "_informational", "_limits", "_news", "_parser", "_paused", "_resting", "_send",
         "_sink", "answered", "complete", "headers", "idle_since_s", "in_use", "lost", "origin", "pool", "reusable", "status", "touched",
-        "transport",
+        "transport", "waited_s",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, limits: Limits, send: Send) -> None:
@@ -78,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = self.in_use = False
         self.idle_since_s = 0.0
+        self.waited_s = 0.0  # before the exchange could begin
         self._reset()
 
     def _reset(self) -> None:

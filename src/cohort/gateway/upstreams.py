@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 
+from cohort.base.clock import Clock
 from cohort.gateway.addresses import AddressGuard
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
@@ -16,7 +17,8 @@ from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, 
 class Upstreams:
     """Every pool. One connection is tried again once: when it cannot be had, or when a reused one proves to have been closed."""
 
-    def __init__(self, limits: Limits, send: Send, guard: AddressGuard) -> None:
+    def __init__(self, limits: Limits, send: Send, guard: AddressGuard, clock: Clock) -> None:
+        self._monotonic_s = clock.monotonic_s
         self._guard = guard
         self._limits = limits
         self._send = send
@@ -35,11 +37,14 @@ class Upstreams:
             Unreachable, Forbidden, Overloaded: nothing was sent. NoAnswer, Broken, Invalid: the upstream may have begun to work.
         """
         connection = self._idle(origin)
-        reused = connection is not None
+        reused, waited_s = connection is not None, 0.0
         if connection is None:
+            began_s = self._monotonic_s()
             connection, reused = await self._acquire(origin, patient)
+            waited_s = self._monotonic_s() - began_s
         try:
             connection.send(request)
+            connection.waited_s = waited_s
             while not connection.answered:
                 await connection.news()
             return connection

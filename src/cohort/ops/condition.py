@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from cohort.base.settings import Settings
+from cohort.ops.configurations import EMBEDDINGS
 from cohort.ops.house import Running, left_behind, running
 from cohort.ops.ports import fetch
 from cohort.ops.supervisor import Phase, ProcessState
@@ -74,6 +75,9 @@ def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
         if now
         else {"control": settings.control_url, "gateway": settings.gateway_url}
     )
+    embeddings = now.embeddings_url if now else settings.embeddings.url if settings.embeddings else None
+    if embeddings is not None:
+        urls[EMBEDDINGS] = embeddings
     states = {state.name: state for state in now.processes} if now else {}
     workers = [_worker(url, state) for state in states.values() if state.name not in urls for url in [urls["gateway"]]]
     return (*(_part(name, url, states) for name, url in urls.items()), *workers)

@@ -22,6 +22,7 @@ CONTROL_STOP_S = 15.0
 GATEWAY_DRAIN_S = 30.0
 """The gateway's own default for how long calls in flight may go on."""
 STOP_MARGIN_S = 10.0
+EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,26 @@ def listeners(settings: Settings, installation: Installation) -> tuple[Listener,
         if where.workers > 1:
             spec = replace(spec, ready=partial(answers_at, data.worker_socket(number), "/ready"))
         workers.append(replace(found, spec=spec))
-    return (_listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S), *workers)
+    control_process = _listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S)
+    return (control_process, *workers, *_embeddings(settings))
+
+
+def _embeddings(settings: Settings) -> tuple[Listener, ...]:
+    """The local model, where one is configured: last, so that calls that end meanwhile still have it.
+
+    It has its own socket: while it is started again a connection is refused at once, and no call waits for it.
+
+    Raises:
+        CohortError CONFIG_INVALID: its extra is not installed, or its folder lacks something.
+    """
+    where = settings.embeddings
+    if where is None:
+        return ()
+    from cohort.gateway.embeddings.folder import look
+
+    look(where)
+    config = _config_file(settings.data, EMBEDDINGS, where.said())
+    return (_listener(EMBEDDINGS, "cohort.gateway.embeddings", config, where, settings.data, where.limits.drain_s + STOP_MARGIN_S),)
 
 
 def worker_name(number: int) -> str:
@@ -67,7 +87,7 @@ def _check_limits(settings: Settings, written: Path) -> None:
         CohortError CONFIG_INVALID: names it.
     """
     where = settings.gateway
-    if where.limits or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
+    if where.limits or where.hosts or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
         from cohort.gateway.cache.shared import redis_address
         from cohort.gateway.settings import load_settings
 
@@ -101,6 +121,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),
         "private_upstreams": list(settings.gateway.private_upstreams),
+        "hosts": list(settings.gateway.hosts),
     }
 
 
@@ -150,7 +171,8 @@ def _gateway_stop_s(settings: Settings) -> float:
 
 def stop_bound_s(settings: Settings) -> float:
     """How long stopping everything may take."""
-    return CONTROL_STOP_S + _gateway_stop_s(settings) + STOP_MARGIN_S
+    embeddings_s = settings.embeddings.limits.drain_s + STOP_MARGIN_S if settings.embeddings else 0.0
+    return CONTROL_STOP_S + _gateway_stop_s(settings) + embeddings_s + STOP_MARGIN_S
 
 
 def _database_reference(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy
 from cohort.base.settings import DataDir, Settings
-from cohort.ops.configurations import Listener, listeners
+from cohort.ops.configurations import EMBEDDINGS, Listener, listeners
 from cohort.ops.files import read_json, write_json
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
 from cohort.ops.lock import DirectoryLock, held
@@ -40,6 +40,7 @@ class Running:
     gateway_url: str
     control_url: str
     processes: tuple[ProcessState, ...]
+    embeddings_url: str | None = None
 
 
 # --- up ------------------------------------------------------------------------------------------------------------------------
@@ -88,7 +89,9 @@ def supervise(settings: Settings, chosen: Sequence[Listener], clock: Clock, talk
     data, started_us, ready_ms = settings.data, clock.now_us(), None
 
     def record(states: tuple[ProcessState, ...]) -> Running:
-        running = Running(os.getpid(), started_us, ready_ms, str(data.root), settings.gateway_url, settings.control_url, states)
+        urls = (settings.gateway_url, settings.control_url)
+        embeddings_url = settings.embeddings.url if settings.embeddings else None
+        running = Running(os.getpid(), started_us, ready_ms, str(data.root), *urls, states, embeddings_url)
         try:
             write_json(data.state, dataclasses.asdict(running))
         except (CohortError, OSError) as error:
@@ -210,7 +213,7 @@ def down(data: DataDir, within_s: float) -> int | None:
 
 def left_behind(data: DataDir) -> list[Found]:
     """Processes of this data directory without a supervisor, control first."""
-    folders = {str(folder) for folder in (data.run / "control", *data.run.glob("gateway*"))}
+    folders = {str(folder) for folder in (data.run / "control", data.run / EMBEDDINGS, *data.run.glob("gateway*"))}
     found = [process for process in own_processes() if len(process.argv) > 2 and process.argv[-2] == "--config"]
     mine = [process for process in found if str(Path(process.argv[-1]).parent) in folders]
     return sorted(mine, key=lambda process: process.argv[-1])

@@ -94,6 +94,21 @@ def test_a_database_variable_is_kept_as_a_reference_and_its_text_nowhere(tmp_pat
             "gateway.limits.drain_s",
             "Correct `gateway.limits.drain_s`.",
         ),
+        *(
+            (f"{section}: {{{name}: {value}}}\n", f":1: {section}.{name}: input", f"{section}.{name}", f"Correct `{section}.{name}`.")
+            for section, name in (
+                ("gateway", "port"),
+                ("gateway", "workers"),
+                ("control", "port"),
+                ("kernel", "max_disk_mb"),
+                ("kernel", "max_files"),
+                ("kernel", "identity_token_expiration_s"),
+                ("kernel", "isolation_min"),
+                ("kernel", "approvers_needed"),
+            )
+            for value in ("1.5", "true", "'1'")
+        ),
+        ("gateway: {expose: 'no'}\n", ":1: gateway.expose: input", "gateway.expose", "Correct `gateway.expose`."),
         ("- a\n", ":1: expected a mapping", None, ""),
         ("gateway: [\n", ":", None, ""),
     ],

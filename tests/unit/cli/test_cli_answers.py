@@ -352,6 +352,8 @@ def test_a_person_is_forgotten_or_it_is_said_where_not(cohort: Command, home: Ho
     assert cohort("cache", "erase", "--unit", "cd" * 16, "--json").json["unit"] == "cd" * 16
     assert [(person.unit, person.subject) for person, _ in home.caches.erased] == [(None, "anna"), ("cd" * 16, None)]
     assert cohort("cache", "erase").code == 2
+    wrong = cohort("cache", "erase", "--unit", "zz")
+    assert (wrong.code, "32 hexadecimal digits" in wrong.err, "[0-9a-f]" in wrong.err) == (2, True, False)
     assert cohort("cache", "erase", "--unit", "cd" * 16, "--subject", "anna").code == 2
     home.caches.stuck = True
     try:

@@ -76,6 +76,19 @@ def test_help_imports_nothing_heavy(line: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_down_loads_neither_the_kernel_s_rooms_nor_the_database(tmp_path: Path) -> None:
+    program = (
+        "import sys; from cohort.surfaces.cli.main import run; from cohort.surfaces.cli.session import Session;"
+        "code = run(['down', '--data-dir', sys.argv[1]], Session({}));"
+        "heavy = {'sqlalchemy', 'fastapi', 'cedarpy', 'cohort.compose.control'} & set(sys.modules);"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy or code else 0)"
+    )
+    (tmp_path / "installation.json").write_text('{"id": "in_0123456789abcdef", "gateway": "gw_0123456789abcdef", "created_us": 1}')
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "line", ["nothing", "up --nothing", "rollout start", "rollout list --limit 0", "completion tcsh", "rollback support"]
 )

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort.base.clock import SystemClock
 from cohort.gateway.addresses import LOOPBACK_ONLY, METADATA, AddressGuard, inner, is_public, networks
 from cohort.gateway.settings import Limits
 from cohort.gateway.table import Origin
@@ -82,7 +83,7 @@ def dial(answers: list[list[str]]) -> tuple[list[str], type[BaseException]]:
     loop = Names(answers)
 
     async def scene() -> type[BaseException]:
-        upstreams = Upstreams(Limits(connect_retry_wait_s=1e-6), lambda *_: None, DEFAULT)
+        upstreams = Upstreams(Limits(connect_retry_wait_s=1e-6), lambda *_: None, DEFAULT, SystemClock())
         with pytest.raises((Forbidden, Unreachable)) as caught:
             await upstreams.exchange(Origin("http", "models.example", 80), b"")
         assert upstreams.open == 0

@@ -149,7 +149,7 @@ def test_a_request_is_deterministic_when_its_temperature_is_zero(fields: Any, pa
 
 
 def test_a_tape_holds_what_fits_and_nothing_of_what_does_not() -> None:
-    tape = Tape(5)
+    tape = Tape(5, "chat completions")
     tape.piece(b"ab")
     tape.piece(b"cde")
     assert (tape.data, tape.over, tape.streamed) == (b"abcde", False, True)

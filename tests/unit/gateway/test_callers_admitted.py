@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from cohort.base.clock import ManualClock
 from cohort.gateway.contract_spend import ClientKey
 from cohort.gateway.dialects.face import Refused
+from cohort.gateway.log import Log
+from cohort.gateway.shared.face import open_shared
 from cohort.gateway.spend.callers import Callers, Guard, compile_keys
 from cohort.gateway.spend.lockout import ADDRESSES_MAX, FAILURES_MAX, LOCK_S, Lockout
 
@@ -113,12 +116,41 @@ def test_addresses_of_one_ipv6_network_count_together(clock: ManualClock) -> Non
 
 def test_the_table_of_addresses_is_bounded_and_forgets(clock: ManualClock) -> None:
     lockout = Lockout(clock)
-    for number in range(ADDRESSES_MAX + 10):
+    for number in range(ADDRESSES_MAX + 3000):
         lockout.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert lockout.addresses == ADDRESSES_MAX
+    assert ADDRESSES_MAX * 0.8 < lockout.addresses <= ADDRESSES_MAX
     clock.advance(LOCK_S)
     lockout.forget_old()
     assert not lockout.any
+    assert lockout.addresses == 0
+
+
+def test_failures_at_one_worker_lock_out_at_all_and_a_key_that_one_knows_is_known_to_all(clock: ManualClock, tmp_path: Path) -> None:
+    table: tuple[Callers, bool] = (compile_keys([key()]), True)
+    doors = [Guard(lambda: table, clock, False, open_shared(tmp_path, clock, Log("gw", clock)).lockout) for _ in range(3)]
+    assert doors[0].admit(bearer(TEXT), "10.0.0.1") is not None
+    for number in range(FAILURES_MAX):
+        assert refusal(doors[number % 3], bearer(f"wrong-{number}")).status == 401
+    for door in doors:
+        assert refusal(door, bearer("wrong")).code == "too_many_attempts"
+        assert door.admit(bearer(TEXT), "10.0.0.1") is not None, "it was good at one of them before"
+        assert door.admit(bearer(TEXT), "10.0.0.2") is not None
+        assert door.lockout.addresses == 1
+    clock.advance(LOCK_S)
+    assert refusal(doors[1], bearer("wrong")).status == 401
+
+
+def test_a_lockout_of_another_boot_is_over(clock: ManualClock, tmp_path: Path) -> None:
+    before = open_shared(tmp_path, clock, Log("gw", clock)).lockout
+    for _ in range(FAILURES_MAX):
+        before.failed("10.0.0.1")
+    assert before.wait_s("10.0.0.1") == LOCK_S
+    earlier = ManualClock(1_000_000)
+    after = open_shared(tmp_path, earlier, Log("gw", earlier)).lockout
+    assert after.wait_s("10.0.0.1") == 0
+    after.failed("10.0.0.1")
+    assert after.wait_s("10.0.0.1") == 0
+    assert after.addresses == 1
 
 
 def test_an_exposed_gateway_without_a_table_lets_nobody_in(clock: ManualClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from cohort.gateway.spool import Spool
 from cohort.gateway.table import compile_table
 from support_gateway import SRC, release, split, table, write_config
 
+WHOLE_LIMITS = [limit.name for limit in dataclasses.fields(Limits) if isinstance(limit.default, int)]
 FORBIDDEN = {
     "sqlalchemy",
     "alembic",
@@ -61,6 +63,11 @@ def test_the_process_imports_no_database_no_framework_and_no_agent_library() -> 
         ({"limits": {"body_bytes": 1}}, "CONFIG_INVALID", "limits.body_bytes"),
         ({"limits": {"body_bytes_max": 0}}, "CONFIG_INVALID", "limits.body_bytes_max"),
         ({"limits": []}, "CONFIG_INVALID", "limits"),
+        *(({"limits": {name: 1.5}}, "CONFIG_INVALID", f"limits.{name}") for name in WHOLE_LIMITS),
+        ({"limits": {"body_bytes_max": True}}, "CONFIG_INVALID", "limits.body_bytes_max"),
+        ({"limits": {"body_bytes_max": 1e300}}, "CONFIG_INVALID", "limits.body_bytes_max"),
+        ({"expose": "false"}, "CONFIG_INVALID", "expose"),
+        ({"access_log": 1}, "CONFIG_INVALID", "access_log"),
         ({"host": "0.0.0.0"}, "BIND_REFUSED", "host"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.rewriting import rewriting
 
@@ -51,7 +52,6 @@ def test_a_token_limit_of_the_client_keeps_the_release_s_out(name: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"model":"other","model":"s","messages":[1]}',
         b'{"mod\\u0065l":"s","messages":[1]}',
         b'{"a":{"model":"s"},"mod\\u0065l":"s","messages":[1]}',
         b'{"a":{"model":"s"},"model":"s","messages":[1]}',
@@ -68,6 +68,21 @@ def test_a_place_that_is_not_certain_is_written_out_again(body: bytes) -> None:
         assert dict(fields)["model"] == "big"
         if "a" in names:
             assert json.dumps(dict(fields)["a"]).count("big") == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"other","model":"s","messages":[1]}',
+        b'{"model":"s","messages":[1],"m\\u006fdel":"s"}',
+        b'{"a":{"model":1},"mod\\u0065l":"x","messages":[1],"model":"s"}',
+    ],
+)
+def test_a_model_that_is_named_twice_is_not_written_at_all(body: bytes) -> None:
+    for release in (PLAIN, RICH):
+        with pytest.raises(Refused, match="stands twice") as refused:
+            apply(body, release)
+        assert (refused.value.code, refused.value.param) == ("field_repeated", "model")
 
 
 values = st.recursive(

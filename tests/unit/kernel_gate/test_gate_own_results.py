@@ -14,8 +14,8 @@ from support_gate_rooms import Kernel
 
 
 @pytest.fixture
-def kernel(tmp_path: Path, migrated_sqlite: bytes):
-    kernel = Kernel(tmp_path, template=migrated_sqlite)
+def kernel(tmp_path: Path):
+    kernel = Kernel(tmp_path)
     yield kernel
     kernel.close()
 

@@ -23,8 +23,8 @@ from support_gate_rooms import Kernel
 
 
 @pytest.fixture
-def kernel(tmp_path: Path, migrated_sqlite: bytes) -> Iterator[Kernel]:
-    made = Kernel(tmp_path, template=migrated_sqlite)
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    made = Kernel(tmp_path)
     made.gate.register("agent.delegate", delegate(made.identity.tokens))
     made.gate.register("system.read", system_read(Monitor(SystemClock(), disks=(tmp_path,))))
     yield made
@@ -48,10 +48,10 @@ def test_a_delegated_token_does_less_and_is_in_no_log(kernel: Kernel) -> None:
     assert child not in repr([entry.body for entry in kernel.log()])
 
 
-def test_an_exchange_is_an_action_that_the_policy_can_forbid(tmp_path: Path, migrated_sqlite: bytes) -> None:
+def test_an_exchange_is_an_action_that_the_policy_can_forbid(tmp_path: Path) -> None:
     rule = tmp_path / "policy.cedar"
     rule.write_text('forbid (principal, action == Action::"agent.delegate", resource);\n')
-    kernel = Kernel(tmp_path, template=migrated_sqlite)
+    kernel = Kernel(tmp_path)
     kernel.gate.register("agent.delegate", delegate(kernel.identity.tokens))
     token = kernel.agent("smoke-1")
     kernel.agent("smoke-2")

@@ -96,7 +96,7 @@ def _assembled(events: bytes) -> dict[str, Any] | None:
     choices: dict[int, dict[str, Any]] = {}
     done = False
     try:
-        for data in _data_lines(events):
+        for data in data_lines(events):
             done = data == b"[DONE]"
             if not done:
                 _take(whole, choices, _chunk(data))
@@ -111,7 +111,7 @@ def _assembled(events: bytes) -> dict[str, Any] | None:
     return whole
 
 
-def _data_lines(events: bytes) -> list[bytes]:
+def data_lines(events: bytes) -> list[bytes]:
     """The data of each event; one event is one line in this dialect, and comments are no data."""
     return [line[5:].strip() for line in events.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
 

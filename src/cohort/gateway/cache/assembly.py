@@ -60,7 +60,8 @@ def assemble(
     def chance() -> float:
         return int.from_bytes(entropy(4), "big") / (1 << 32)
 
-    embedder = Embedder(upstreams, keys, deadlines, limits.cache_embeddings_wait_s, settings.gateway_id)
+    waits = (limits.cache_embeddings_wait_s, limits.cache_embeddings_rest_s)
+    embedder = Embedder(upstreams, keys, deadlines, clock, *waits, settings.gateway_id)
     store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
     memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
     outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, *_labels(settings, clock, log), chance, log)

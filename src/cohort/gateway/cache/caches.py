@@ -11,7 +11,7 @@ from typing import Any
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
-from cohort.gateway.cache import answers
+from cohort.gateway.cache import answers, from_messages
 from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.asking import CacheControl, cache_control, exact_key, may_keep, wants_usage
 from cohort.gateway.cache.erasing import Erased
@@ -20,7 +20,7 @@ from cohort.gateway.cache.outside import Outside, Writing
 from cohort.gateway.cache.packing import Found
 from cohort.gateway.cache.semantic.asking import Question, question
 from cohort.gateway.cache.semantic.semantic import Match, Semantic
-from cohort.gateway.cache.tape import Tape
+from cohort.gateway.cache.tape import Form, Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
@@ -99,6 +99,7 @@ class Caches:
         self._answer_bytes_max = answer_bytes_max
         self._killed = killed
         self._metrics = metrics
+        self._retired = False
 
     def begin(self, ongoing: Ongoing, chat: Chat, header: bytes | None, tenant: str = "", variant: str = "") -> Lookup:
         """What the caches can do for a call. Sets what its reply will say of them. `variant`: see `variant_of`."""
@@ -110,8 +111,8 @@ class Caches:
             key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
             asked = question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
         lookup = Lookup(ongoing, chat, target, policy, control, key, asked, wants_usage(chat.fields), self._clock.monotonic_s())
-        if lookup.takes_part:
-            lookup.tape = ongoing.tape = Tape(self._answer_bytes_max)
+        if lookup.takes_part and not self._retired:
+            lookup.tape = ongoing.tape = Tape(self._answer_bytes_max, chat.operation.name)
         ongoing.cache_line = MISS if lookup.takes_part else BYPASS
         return lookup
 
@@ -154,7 +155,8 @@ class Caches:
         for tier, find in ((Tier.SHARED, self._outside.find_shared), (Tier.DISK, self._outside.find_on_disk)):
             found = await find(key, lookup.policy)
             if found is not None and self._serves(lookup, found):
-                self._memory.keep(key, found.answer, found.unit, min(found.ttl_s, lookup.policy.ttl_s), found.age_s)
+                if not self._retired:
+                    self._memory.keep(key, found.answer, found.unit, min(found.ttl_s, lookup.policy.ttl_s), found.age_s)
                 return Hit(tier, found.answer, found.age_s)
         return None
 
@@ -165,13 +167,13 @@ class Caches:
     def keep(self, lookup: Lookup) -> None:
         """Keep the answer of a call that ended, if it is one to keep and nobody asked meanwhile to forget whose it is."""
         ongoing, tape = lookup.ongoing, lookup.tape
-        if tape is None or tape.over or ongoing.result is not Result.OK:
+        if tape is None or tape.over or ongoing.result is not Result.OK or self._retired:
             return
         if ongoing.target is not lookup.target:
-            return  # another route answered
+            return  # another route answered: its answer is not the first one's, which may be asked again by the time of the next call
         if self._erased.since(ongoing.unit, lookup.began_s):
             return
-        answer = (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, ongoing.cost_usd_micro)
+        answer = _answer(lookup.chat, tape, ongoing.cost_usd_micro)
         if answer is not None:
             self._keep_exact(lookup, answer)
             if lookup.match is not None and not self._killed(SEMANTIC_FLAG):
@@ -220,6 +222,13 @@ class Caches:
         """Write behind the answers, until cancelled."""
         await self._outside.run()
 
+    def retire(self) -> None:
+        """Forget everything and keep nothing from now on: from here on nobody can reach this process to have a person forgotten."""
+        self._retired = True
+        self._outside.retire()
+        self._memory.clear()
+        self._semantic.retire()
+
     def close(self) -> None:
         self._outside.close()
         self._semantic.close()
@@ -234,3 +243,9 @@ class Caches:
         if found.age_s >= lookup.policy.ttl_s or (age_max_s is not None and found.age_s > age_max_s):
             return False
         return found.answer.serves(lookup.ongoing.stream, lookup.usage) and not self._erased.since(found.unit, lookup.began_s)
+
+
+def _answer(chat: Chat, tape: Tape, saved_usd_micro: int | None) -> Answer | None:
+    if tape.form is Form.MESSAGE:
+        return (from_messages.of_stream if tape.streamed else from_messages.of_whole)(chat, tape.data, saved_usd_micro)
+    return (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, saved_usd_micro)

@@ -107,6 +107,11 @@ class Memory:
             self._drop(kept)
         return len(found)
 
+    def clear(self) -> None:
+        """Drop everything."""
+        for kept in list(self._entries.values()):
+            self._drop(kept)
+
     def sweep(self) -> int:
         """Drop everything whose time is over; how many that were."""
         now_s = self._clock.monotonic_s()

@@ -46,6 +46,7 @@ class Outside:
         self._queued_bytes = 0
         self._more = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._retired = False
         self.dropped = 0
 
     def serves(self, policy: CachePolicy) -> bool:
@@ -127,6 +128,12 @@ class Outside:
         }
         return {"l3": on_disk}
 
+    def retire(self) -> None:
+        """Write nothing from now on: what waits to be written is dropped."""
+        self._retired = True
+        self._queue.clear()
+        self._queued_bytes = 0
+
     def close(self) -> None:
         if self._shared is not None:
             self._shared.close()
@@ -139,7 +146,7 @@ class Outside:
 
     async def _write(self, writing: Writing) -> None:
         key, answer, unit, ttl_s = writing.key, writing.answer, writing.unit, writing.policy.ttl_s
-        if self._erased.since(unit, writing.began_s):
+        if self._retired or self._erased.since(unit, writing.began_s):
             return
         try:
             if writing.policy.disk:

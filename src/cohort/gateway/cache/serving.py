@@ -20,11 +20,12 @@ def deliver(lookup: Lookup, hit: Hit, recorder: Recorder, reply: Reply) -> None:
     ongoing.cache, ongoing.saved_usd_micro = hit.tier.value, hit.answer.saved_usd_micro
     recorder.end(ongoing)
     word = b"semantic" if hit.tier is Tier.SEMANTIC else b"exact"
-    headers = b"%sx-cohort-unit: %s\r\nx-cohort-cache: %s\r\nage: %d\r\nx-cohort-cost-usd: 0.000000\r\n" % (
+    headers = b"%sx-cohort-unit: %s\r\nx-cohort-cache: %s\r\nage: %d\r\nx-cohort-cost-usd: 0.000000\r\n%s" % (
         ongoing.target.reply_headers,
         ongoing.unit.encode(),
         word,
         int(hit.age_s),
+        b"x-cohort-saved-usd: %.6f\r\n" % (hit.answer.saved_usd_micro / 1e6) if hit.answer.saved_usd_micro else b"",
     )
     if not ongoing.stream:
         reply.send(200, said, headers)

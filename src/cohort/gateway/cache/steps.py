@@ -52,6 +52,8 @@ class CachedCalls:
 
     def _go_on(self, lookup: Lookup, hit: Hit | None, request: Request, reply: Reply) -> Coroutine[Any, None, None] | None:
         self._caches.count(lookup, hit.tier if hit is not None else None)
+        if lookup.takes_part:
+            lookup.ongoing.step("cache", lookup.began_s, self._recorder.monotonic_s())
         if hit is not None:
             deliver(lookup, hit, self._recorder, reply)
         elif lookup.control.only_if_cached:

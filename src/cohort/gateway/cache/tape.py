@@ -1,26 +1,51 @@
 """What an upstream answers, held on its way to the client so that it can be kept afterwards. Bounded.
 
-Held is a chat completion of OpenAI's, or a stream of its chunks, whichever end speaks that: the upstream, or else the caller.
+Held is a chat completion of OpenAI's, whole or in chunks, whichever end speaks that, the upstream or else the caller; where neither does,
+what an Anthropic upstream said.
 """
 
 from __future__ import annotations
 
+from enum import Enum
+
 from cohort.gateway.dialects.face import Flow, Usage
 
-OPENAI = "openai"
+ANTHROPIC, KEEPS_RESPONSES = "anthropic", "openai-responses"
+CHAT_NAME, RESPONSES_NAME = "chat completions", "responses"
+
+
+class Form(Enum):
+    """In what dialect an answer is held. NONE: in none that could be kept."""
+
+    COMPLETION = "completion"
+    MESSAGE = "message"
+    NONE = "none"
 
 
 class Tape:
-    """One answer. `over`: it was larger than `bytes_max` and nothing of it is held."""
+    """One answer to a caller of `operation`. `over`: it was larger than `bytes_max`, or cannot be kept, and nothing of it is held."""
 
-    __slots__ = ("_bytes_max", "_pieces", "_size", "over", "streamed")
+    __slots__ = ("_bytes_max", "_operation", "_pieces", "_size", "form", "over", "streamed")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, operation: str) -> None:
         self._bytes_max = bytes_max
+        self._operation = operation
         self._pieces: list[bytes] = []
         self._size = 0
+        self.form = Form.COMPLETION
         self.over = False
         self.streamed = False
+
+    def begin(self, provider: str) -> bool:
+        """An attempt at `provider` begins; whether what the upstream says is held, or else what is passed on."""
+        self.clear()
+        if provider == ANTHROPIC and self._operation != CHAT_NAME:
+            self.form = Form.MESSAGE
+        elif provider == KEEPS_RESPONSES and self._operation == RESPONSES_NAME:
+            self.form, self.over = Form.NONE, True  # it is named by its upstream, which goes on from it for whom it was
+        else:
+            self.form = Form.COMPLETION
+        return provider != ANTHROPIC or self.form is Form.MESSAGE
 
     def piece(self, data: bytes) -> None:
         """Of a stream."""
@@ -29,8 +54,7 @@ class Tape:
 
     def whole(self, said: bytes, passed_on: bytes, provider: str) -> None:
         """An answer that is not streamed, as the upstream said it and as the client gets it."""
-        self.clear()
-        self._hold(said if provider == OPENAI else passed_on)
+        self._hold(said if self.begin(provider) else passed_on)
 
     def clear(self) -> None:
         """Another attempt begins."""
@@ -60,8 +84,7 @@ class Taped:
         self.problem = flow.problem
         self._flow = flow
         self._tape = tape
-        tape.clear()
-        self._said = provider == OPENAI
+        self._said = tape.begin(provider)
 
     def feed(self, data: bytes) -> bytes:
         passed_on = self._flow.feed(data)

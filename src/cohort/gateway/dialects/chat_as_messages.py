@@ -6,7 +6,7 @@ from typing import Any
 
 from cohort.gateway.dialects.chat_to_messages import arguments_of
 from cohort.gateway.dialects.events import MISSHAPEN
-from cohort.gateway.dialects.face import Refused
+from cohort.gateway.dialects.face import Refused, shown
 
 OUTPUT_TOKENS_DEFAULT = 4096
 """Anthropic demands a limit. This one holds where neither the caller nor the release sets one."""
@@ -94,7 +94,7 @@ def _tools(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
-        raise _unsaid(f"a tool of type {tool['type']!r}", "tools")
+        raise _unsaid(f"a tool of type {shown(tool['type'])}", "tools")
     function = tool["function"]
     said = {"name": function["name"], "input_schema": function.get("parameters") or {"type": "object", "properties": {}}}
     said.update({name: function[name] for name in ("description", "strict") if function.get(name) is not None})
@@ -140,12 +140,12 @@ def _blocks(role: str, message: dict[str, Any]) -> list[dict[str, Any]]:
             parts = _parts(message["content"])
             return [{**result, "content": _short({"content": parts})["content"]} if parts else result]
         case other:
-            raise _unsaid(f"a message of role {other!r}", "messages")
+            raise _unsaid(f"a message of role {shown(other)}", "messages")
 
 
 def _tool_use(call: dict[str, Any]) -> dict[str, Any]:
     if call.get("type", "function") != "function":
-        raise _unsaid(f"a tool call of type {call['type']!r}", "messages")
+        raise _unsaid(f"a tool call of type {shown(call['type'])}", "messages")
     function = call["function"]
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments_of(function.get("arguments") or "{}")}
 
@@ -176,7 +176,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any] | None:
             title = {"title": file["filename"]} if file.get("filename") else {}
             return {"type": "document", "source": _source(file["file_data"]), **title}
         case other:
-            raise _unsaid(f"a part of type {other!r}", "messages")
+            raise _unsaid(f"a part of type {shown(other)}", "messages")
 
 
 def _source(url: str) -> dict[str, Any]:

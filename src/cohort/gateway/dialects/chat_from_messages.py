@@ -10,6 +10,7 @@ from cohort.gateway import openai
 from cohort.gateway.dialects.events import MISSHAPEN, Translated, count, loaded
 from cohort.gateway.dialects.face import Chat, Untranslatable, Usage
 from cohort.gateway.dialects.messages_same import usage_in
+from cohort.gateway.dialects.refusals import told_instead
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -29,7 +30,7 @@ def completion_of(chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         usage = message.get("usage") or {}
         return orjson.dumps(_completion(chat, message, usage)), usage_in(usage)
     except MISSHAPEN as error:
-        raise Untranslatable(f"the upstream's answer is not a message: {type(error).__name__}") from error
+        raise Untranslatable(told_instead(body) or f"the upstream's answer is not a message: {type(error).__name__}") from error
 
 
 def _completion(chat: Chat, message: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.dialects.events import DONE, MISSHAPEN, Translated, count, loaded
+from cohort.gateway.dialects.calls import Calls
+from cohort.gateway.dialects.events import DONE, MISSHAPEN, Translated, count, is_preface, loaded
 from cohort.gateway.dialects.face import Chat, Untranslatable, Usage
+from cohort.gateway.dialects.refusals import told_instead
 from cohort.gateway.openai import usage_in
 
 STOP_REASONS = {
@@ -24,7 +26,8 @@ def message_of(chat: Chat, answer: bytes) -> bytes:
     try:
         return orjson.dumps(_message(chat.service, loaded(answer)))
     except MISSHAPEN as error:
-        raise Untranslatable(f"the upstream's answer is not a chat completion: {type(error).__name__}") from error
+        words = told_instead(answer) or f"the upstream's answer is not a chat completion: {type(error).__name__}"
+        raise Untranslatable(words) from error
 
 
 def _message(service: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +105,7 @@ class MessagesFlow(Translated):
         self._index = -1
         self._open: str | int | None = None
         self._tools_seen: set[int] = set()
+        self._calls = Calls()
         self._stop: tuple[str, str | None] | None = None
         self._usage: dict[str, Any] | None = None
 
@@ -113,9 +117,11 @@ class MessagesFlow(Translated):
             self.done = True
             return self._finished()
         chunk = loaded(event)
-        if isinstance(error := chunk.get("error"), dict):
+        if error := chunk.get("error"):
             self.failed = True
-            return _error(error)
+            return _error(error if isinstance(error, dict) else {"message": error})
+        if not self._started and is_preface(chunk):
+            return b""
         said = [] if self._started else [self._start(chunk)]
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
@@ -162,7 +168,7 @@ class MessagesFlow(Translated):
         return said
 
     def _call(self, call: dict[str, Any]) -> list[bytes]:
-        number, function = call.get("index") or 0, call.get("function") or {}
+        number, function = self._calls.number(call), call.get("function") or {}
         said: list[bytes] = []
         if self._open != number:
             if number in self._tools_seen:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from cohort.gateway.dialects.chat_as_messages import translate
 from cohort.gateway.dialects.chat_from_messages import ChunksFlow, completion_of, openai_error
-from cohort.gateway.dialects.events import loaded
-from cohort.gateway.dialects.face import Chat, Flow, Untranslatable, Usage
+from cohort.gateway.dialects.face import Chat, Flow, Usage
 from cohort.gateway.dialects.messages_same import upstream_headers
+from cohort.gateway.dialects.refusals import error_in
 from cohort.gateway.rewriting import Rewriting
 
-_FORWARDED = frozenset({b"traceparent", b"tracestate", b"x-request-id"})
+_FORWARDED = frozenset({b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id"})
 
 
 class ChatOverMessages:
@@ -23,7 +23,7 @@ class ChatOverMessages:
         return upstream_headers(headers, _FORWARDED)
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
-        return rewriting.written(translate(rewriting.fields(chat.fields)))
+        return rewriting.written(chat, translate(rewriting.fields(chat.fields)))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return completion_of(chat, body)
@@ -32,8 +32,5 @@ class ChatOverMessages:
         return ChunksFlow(chat)
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        try:
-            fields = loaded(body)
-        except Untranslatable:
-            return None
-        return openai_error(fields) if isinstance(fields.get("error"), dict) else None
+        error = error_in(body)
+        return None if error is None else openai_error({"error": error})

@@ -80,6 +80,11 @@ class Translated:
         raise NotImplementedError
 
 
+def is_preface(chunk: dict[str, Any]) -> bool:
+    """A chunk that begins nothing: Azure sends what its filter says of the prompt first, in one without id, model and choices."""
+    return not chunk.get("choices") and not chunk.get("id")
+
+
 def loaded(data: bytes) -> dict[str, Any]:
     """A JSON object of an upstream; raises Untranslatable when it is none."""
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BAD_REQUEST = "invalid_request_error"
 TOKENS_MAX = 1_000_000_000
 """Of one answer. A larger number is no number of tokens: it would not fit where it is kept, and its cost would be absurd."""
+SHOWN_MAX = 100
 FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 
@@ -34,6 +35,22 @@ class Refused(Exception):
         self.param = param
         self.kind = kind
         self.headers = headers
+
+
+def shown(value: object) -> str:
+    """A caller's value in words about it: the beginning is enough."""
+    return repr(value[:SHOWN_MAX] if isinstance(value, str) else type(value).__name__)
+
+
+class Withheld(Refused):
+    """The caller's own doing, or a limit of the caller or of all: no failure of the release that would have been asked."""
+
+
+class Unsaid(NamedTuple):
+    """What of a request another dialect has no words for, and the field in which it stands."""
+
+    words: str
+    field: str
 
 
 class Untranslatable(Exception):
@@ -160,7 +177,7 @@ class Chat:
     native: dict[str, Any]
     unit: str = ""
     at_us: int = 0
-    unsayable: str = ""
+    unsayable: Unsaid | None = None
     turn: Turn | None = None
     shadow: bool = False
     owner: str = ""

@@ -10,9 +10,11 @@ import orjson
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.events import count
-from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Flow, Operation, Refused, Usage
+from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
 from cohort.gateway.dialects.messages_to_chat import translate
-from cohort.gateway.openai import Tail
+from cohort.gateway.dialects.messages_voice import as_message_error
+from cohort.gateway.dialects.refusals import told_instead
+from cohort.gateway.openai import Tail, reports_error
 from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
 
 VERSION = b"2023-06-01"
@@ -52,7 +54,8 @@ class MessagesTail(Tail):
 
     @property
     def failed(self) -> bool:
-        return b"\nevent: error" in self._join()
+        tail = self._join()
+        return b"\nevent: error" in tail or b"\nevent:error" in tail or reports_error(tail)
 
     def usage(self) -> Usage:
         return usage_in({**_usage_at(self._begun, self._begun.find(b'"usage"')), **_last_usage(self._join())})
@@ -76,16 +79,21 @@ class MessagesThrough:
         if rewriting.prompt is None or "system" not in chat.native:
             added = own if rewriting.prompt is None else {**own, "system": rewriting.prompt}
             body = spliced_model(chat, rewriting, orjson.dumps(added)[1:-1] + b",")
-        return body or rewriting.written({**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
+        return body or rewriting.written(chat, {**chat.native, "model": rewriting.model, **own, **_system(chat.native, rewriting.prompt)})
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
-        return body, Usage(0, 0) if self._counting else usage_of(body)  # counting costs nothing
+        if self._counting:
+            return body, Usage(0, 0)  # counting costs nothing
+        usage = usage_of(body)
+        if usage is UNKNOWN and (wrong := told_instead(body)):
+            raise Untranslatable(wrong)
+        return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return MessagesTail()
 
-    def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+    def refusal(self, status: int, body: bytes) -> bytes | None:
+        return as_message_error(status, body)
 
 
 def parse_messages(operation: Operation, body: bytes) -> Chat:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from cohort.gateway.dialects.events import MISSHAPEN
+from cohort.gateway.dialects.face import Unsaid, shown
 
 _SAID_OTHERWISE = frozenset(
     {
@@ -19,29 +20,39 @@ _SAID_OTHERWISE = frozenset(
     }
 )  # fmt: skip
 _NOT_SAYABLE = ("container", "context_management", "mcp_servers")
+_OBJECTS = ("metadata", "thinking", "output_config")
 EFFORT_BUDGETS = ((4096, "low"), (16384, "medium"))
 """Thinking tokens below which a budget is this effort; from the last on it is `high`."""
 
 
 class Unsayable(Exception):
-    """Something that OpenAI's dialect has no words for; names it."""
+    """Something that OpenAI's dialect has no words for; names it and the field in which it stands."""
+
+    def __init__(self, words: str, field: str) -> None:
+        super().__init__(words)
+        self.said = Unsaid(words, field)
 
 
-def translate(native: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The fields of a chat completion request, and what cannot be said in one (empty: everything can). Unknown fields stay as they are."""
+def translate(native: dict[str, Any]) -> tuple[dict[str, Any], Unsaid | None]:
+    """The fields of a chat completion request, and what cannot be said in one (None: everything can). Unknown fields stay as they are."""
     fields: dict[str, Any] = {name: value for name, value in native.items() if name not in _SAID_OTHERWISE}
+    place = "system"
     try:
         named = next((name for name in _NOT_SAYABLE if native.get(name)), None)
         if named is not None:
-            raise Unsayable(f"`{named}`")
-        fields["messages"] = _messages(native)
-        fields.update(_settings(native))
+            raise Unsayable(f"`{named}`", named)
+        system = _system(native)
+        place = "messages"
+        fields["messages"] = [*system, *_messages(native["messages"])]
+        place = "tools"
         fields.update(_tools(native))
-        return fields, ""
+        place = next((name for name in _OBJECTS if not isinstance(native.get(name) or {}, dict)), "output_config")
+        fields.update(_settings(native))
+        return fields, None
     except Unsayable as error:
-        problem = str(error)
+        problem = error.said
     except MISSHAPEN:
-        problem = "the shape of `messages`, `system` or `tools`"
+        problem = Unsaid(f"the shape of `{place}`", place)
     fields.setdefault("messages", [])
     return fields, problem
 
@@ -62,7 +73,7 @@ def _settings(native: dict[str, Any]) -> dict[str, Any]:
         fields["reasoning_effort"] = effort
     if (form := output.get("format")) is not None:
         if form["type"] != "json_schema":
-            raise Unsayable(f"an output format of type {form['type']!r}")
+            raise Unsayable(f"an output format of type {shown(form['type'])}", "output_config")
         fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": form["schema"]}}
     return fields
 
@@ -89,17 +100,20 @@ def _tools(native: dict[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool.get("type") not in (None, "custom"):
-        raise Unsayable(f"the tool {tool['type']!r}, which runs at Anthropic")
+        raise Unsayable(f"the tool {shown(tool['type'])}, which runs at Anthropic", "tools")
     function = {"name": tool["name"], "parameters": tool["input_schema"]}
     function.update({name: tool[name] for name in ("description", "strict") if name in tool})
     return {"type": "function", "function": function}
 
 
-def _messages(native: dict[str, Any]) -> list[dict[str, Any]]:
+def _system(native: dict[str, Any]) -> list[dict[str, Any]]:
+    system = native.get("system")
+    return [{"role": "system", "content": _plain(system)}] if system else []
+
+
+def _messages(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    if system := native.get("system"):
-        messages.append({"role": "system", "content": _plain(system)})
-    for message in native["messages"]:
+    for message in given:
         role, content = message["role"], message["content"]
         if isinstance(content, str):
             messages.append({"role": role, "content": content})
@@ -133,7 +147,7 @@ def _assistant(blocks: list[dict[str, Any]]) -> dict[str, Any]:
             case "thinking" | "redacted_thinking":
                 pass
             case other:
-                raise Unsayable(f"a block of type {other!r}")
+                raise Unsayable(f"a block of type {shown(other)}", "messages")
     message: dict[str, Any] = {"role": "assistant", "content": _plain(parts) if parts else None}
     if calls:
         message["tool_calls"] = calls
@@ -180,9 +194,9 @@ def _part(block: dict[str, Any]) -> dict[str, Any]:
         case "document", "text":
             return {"type": "text", "text": source["data"]}
         case kind, None:
-            raise Unsayable(f"a block of type {kind!r}")
+            raise Unsayable(f"a block of type {shown(kind)}", "messages")
         case kind, origin:
-            raise Unsayable(f"a block of type {kind!r} whose source is {origin!r}")
+            raise Unsayable(f"a block of type {shown(kind)} whose source is {shown(origin)}", "messages")
 
 
 def _data_url(source: dict[str, Any]) -> str:

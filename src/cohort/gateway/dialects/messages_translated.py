@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.chat_to_messages import MessagesFlow, message_of
-from cohort.gateway.dialects.events import loaded
-from cohort.gateway.dialects.face import Chat, Flow, Refused, Untranslatable, Usage
-from cohort.gateway.dialects.messages_voice import error_body, error_type
+from cohort.gateway.dialects.face import Chat, Flow, Refused, Usage
+from cohort.gateway.dialects.messages_voice import as_message_error
 from cohort.gateway.dialects.openai_same import forwarded
 from cohort.gateway.rewriting import Rewriting
 
@@ -23,7 +22,7 @@ class MessagesOverChat:
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
         check_sayable(chat)
-        return rewriting.written(rewriting.fields(chat.fields))
+        return rewriting.written(chat, rewriting.fields(chat.fields))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return message_of(chat, body), openai.usage_of(body)
@@ -32,24 +31,11 @@ class MessagesOverChat:
         return MessagesFlow(chat.service)
 
     def refusal(self, status: int, body: bytes) -> bytes | None:
-        return said_as_message_error(status, body)
+        return as_message_error(status, body)
 
 
 def check_sayable(chat: Chat) -> None:
     """Raises Refused 400 for what a chat completion cannot say."""
-    if chat.unsayable:
-        words = f"the upstream of this service speaks OpenAI's dialect, which cannot say {chat.unsayable}"
-        raise Refused(400, words, "not_translatable")
-
-
-def said_as_message_error(status: int, body: bytes) -> bytes | None:
-    """OpenAI's error in Anthropic's shape; None where it is not in OpenAI's."""
-    try:
-        error = loaded(body).get("error")
-    except Untranslatable:
-        return None
-    if not isinstance(error, dict):
-        return None
-    code, param = error.get("code"), error.get("param")
-    words = str(error.get("message") or "the upstream refused the request")
-    return error_body(error_type(status), words, code if isinstance(code, str) else None, param if isinstance(param, str) else None)
+    if chat.unsayable is not None:
+        words = f"the upstream of this service speaks OpenAI's dialect, which cannot say {chat.unsayable.words}"
+        raise Refused(400, words, "not_translatable", chat.unsayable.field)

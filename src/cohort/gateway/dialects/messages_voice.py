@@ -8,6 +8,7 @@ import orjson
 
 from cohort.gateway.dialects.chat_to_messages import MessagesFlow, message_of
 from cohort.gateway.dialects.face import BAD_REQUEST, Chat, Flow
+from cohort.gateway.dialects.refusals import error_in
 
 _TYPES = {
     400: "invalid_request_error",
@@ -37,6 +38,27 @@ def error_body(kind: str, message: str, code: str | None, param: str | None = No
     if param is not None:
         error["param"] = param
     return orjson.dumps({"type": "error", "error": error})
+
+
+def as_message_error(status: int, body: bytes) -> bytes | None:
+    """An upstream's error in Anthropic's shape: itself where it has that; None where it says nothing."""
+    error = error_in(body)
+    if error is None:
+        return None
+    if is_message_error(body):
+        return body
+    code, param = error.get("code"), error.get("param")
+    return error_body(
+        error_type(status), error["message"], code if isinstance(code, str) else None, param if isinstance(param, str) else None
+    )
+
+
+def is_message_error(body: bytes) -> bool:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(fields, dict) and fields.get("type") == "error" and isinstance(fields.get("error"), dict)
 
 
 class MessagesVoice:

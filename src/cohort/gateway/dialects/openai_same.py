@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import orjson
 
 from cohort.gateway import openai
-from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.rewriting import Rewriting
 
 
@@ -49,15 +50,18 @@ class Through:
 
     def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         try:
-            return body, openai.usage_in(orjson.loads(body))
+            usage = openai.usage_in(orjson.loads(body))
         except orjson.JSONDecodeError as error:
             raise Untranslatable("the answer is not JSON") from error
+        if usage is UNKNOWN and (wrong := told_instead(body)):
+            raise Untranslatable(wrong)
+        return body, usage
 
     def flow(self, _chat: Chat) -> Flow:
         return openai.Tail()
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 def parse_chat(operation: Operation, body: bytes) -> Chat:

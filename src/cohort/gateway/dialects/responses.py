@@ -12,13 +12,15 @@ from cohort.gateway import openai
 from cohort.gateway.dialects.chat_from_messages import ChunksFlow, completion_of
 from cohort.gateway.dialects.chat_translated import ChatOverMessages
 from cohort.gateway.dialects.events import MISSHAPEN, loaded
-from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.face import Chat, Flow, Operation, Refused, Unsaid, Untranslatable, Usage
 from cohort.gateway.dialects.openai_same import OpenAIVoice, forwarded
+from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.dialects.responses_answer import Said, Turn, ended, message_of, said_in
 from cohort.gateway.dialects.responses_request import translate
 from cohort.gateway.dialects.responses_stream import ResponsesFlow, error_event
 from cohort.gateway.rewriting import Rewriting
 
+PREVIOUS = "previous_response_id"
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 
@@ -55,7 +57,8 @@ class ResponsesVoice(OpenAIVoice):
             said = said_in(loaded(answer))
             response = ended(chat, turn, said)
         except MISSHAPEN as error:
-            raise Untranslatable(f"the upstream's answer is not a chat completion: {type(error).__name__}") from error
+            words = told_instead(answer) or f"the upstream's answer is not a chat completion: {type(error).__name__}"
+            raise Untranslatable(words) from error
         self._keep(chat, turn, said)
         return orjson.dumps(response)
 
@@ -81,7 +84,7 @@ class ResponsesOverChat:
 
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
         check_sayable(chat)
-        return rewriting.written(rewriting.fields(chat.fields))
+        return rewriting.written(chat, rewriting.fields(chat.fields))
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         return self._voice.whole(chat, body), openai.usage_of(body)
@@ -90,7 +93,7 @@ class ResponsesOverChat:
         return self._voice.flow(chat)
 
     def refusal(self, _status: int, body: bytes) -> bytes | None:
-        return body if openai.is_error(body) else None
+        return as_openai(body)
 
 
 class ResponsesOverMessages(ChatOverMessages):
@@ -146,11 +149,11 @@ def parser(memory: Memory, make_id: Callable[[], str]) -> Callable[[Operation, b
     def parse(operation: Operation, body: bytes) -> Chat:
         native = openai.parse_object(body)
         service, stream = openai.service_of(native), openai.wants_stream(native)
-        previous = native.get("previous_response_id")
+        previous = native.get(PREVIOUS)
         kept = memory.get(previous) if isinstance(previous, str) and RESPONSE_ID.fullmatch(previous) else None
         fields, messages, unsayable = translate(native, kept["messages"] if kept else [])
         if previous is not None and kept is None:
-            unsayable = unsayable or "`previous_response_id`"
+            unsayable = unsayable or Unsaid("`previous_response_id`", PREVIOUS)
         turn = Turn(make_id(), messages, native.get("store") is not False, kept["owner"] if kept else None, memory.now_s())
         unit = kept["unit"] if kept else ""
         return Chat(body, fields, service, stream, operation, native, unit=unit, unsayable=unsayable, turn=turn)
@@ -167,14 +170,11 @@ def turn_of(chat: Chat) -> Turn:
 
 def check_sayable(chat: Chat) -> None:
     """Raises Refused 400 for what a chat completion cannot say, or what is not kept any more."""
-    if chat.unsayable == "`previous_response_id`":
-        words = (
-            "the response of `previous_response_id` is not kept here: it is too old, was not stored, or never was; send the conversation"
-        )
-        raise Refused(400, words, "previous_response_not_found", "previous_response_id")
-    if chat.unsayable:
-        words = f"the upstream of this service has chat completions only, which cannot say {chat.unsayable}"
-        raise Refused(400, words, "not_translatable")
+    if chat.unsayable is not None and chat.unsayable.field == PREVIOUS:
+        raise _not_kept()
+    if chat.unsayable is not None:
+        words = f"the upstream of this service has chat completions only, which cannot say {chat.unsayable.words}"
+        raise Refused(400, words, "not_translatable", chat.unsayable.field)
 
 
 def claim(chat: Chat, owner: str) -> None:
@@ -186,4 +186,4 @@ def claim(chat: Chat, owner: str) -> None:
 
 def _not_kept() -> Refused:
     words = "the response of `previous_response_id` is not kept here: it is too old, was not stored, or never was; send the conversation"
-    return Refused(400, words, "previous_response_not_found", "previous_response_id")
+    return Refused(400, words, "previous_response_not_found", PREVIOUS)

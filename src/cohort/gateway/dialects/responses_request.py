@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from cohort.gateway.dialects.events import MISSHAPEN
+from cohort.gateway.dialects.face import Unsaid, shown
 from cohort.gateway.dialects.messages_to_chat import Unsayable
 
 _SAID_OTHERWISE = frozenset(
@@ -21,29 +22,32 @@ _SAID_OTHERWISE = frozenset(
 _NOT_SAYABLE = ("background", "conversation", "prompt", "context_management", "moderation", "top_logprobs")
 
 
-def translate(native: dict[str, Any], earlier: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+def translate(native: dict[str, Any], earlier: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]], Unsaid | None]:
     """The fields of a chat completion request, the messages of its conversation without the instructions, and what cannot be said.
 
     `earlier` are the messages of the response that this one goes on from.
     """
     fields: dict[str, Any] = {name: value for name, value in native.items() if name not in _SAID_OTHERWISE}
     messages: list[dict[str, Any]] = []
+    place = "input"
     try:
         named = next((name for name in _NOT_SAYABLE if native.get(name)), None)
         if named is not None:
-            raise Unsayable(f"`{named}`")
+            raise Unsayable(f"`{named}`", named)
         messages = [*earlier, *_input(native["input"])]
         if not messages:
-            raise Unsayable("an empty `input`")
+            raise Unsayable("an empty `input`", place)
         instructions = native.get("instructions")
         fields["messages"] = [{"role": "system", "content": instructions}, *messages] if instructions else messages
-        fields.update(_settings(native))
+        place = "tools"
         fields.update(_tools(native))
-        return fields, messages, ""
+        place = "text"
+        fields.update(_settings(native))
+        return fields, messages, None
     except Unsayable as error:
-        problem = str(error)
+        problem = error.said
     except MISSHAPEN:
-        problem = "the shape of `input`, `text` or `tools`"
+        problem = Unsaid(f"the shape of `{place}`", place)
     fields.setdefault("messages", [])
     return fields, messages, problem
 
@@ -74,7 +78,7 @@ def _tools(native: dict[str, Any]) -> dict[str, Any]:
     choice = native.get("tool_choice")
     if isinstance(choice, dict):
         if choice["type"] != "function":
-            raise Unsayable(f"a tool choice of type {choice['type']!r}")
+            raise Unsayable(f"a tool choice of type {shown(choice['type'])}", "tool_choice")
         fields["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
     elif choice is not None:
         fields["tool_choice"] = choice
@@ -85,7 +89,7 @@ def _tools(native: dict[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
-        raise Unsayable(f"the tool {tool['type']!r}, which runs at OpenAI")
+        raise Unsayable(f"the tool {shown(tool['type'])}, which runs at OpenAI", "tools")
     names = ("name", "description", "parameters", "strict")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
@@ -105,7 +109,7 @@ def _input(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
             case "reasoning":
                 pass
             case other:
-                raise Unsayable(f"an item of type {other!r}")
+                raise Unsayable(f"an item of type {shown(other)}", "input")
     return messages
 
 
@@ -143,4 +147,4 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
         case "input_file" if part.get("file_data"):
             return {"type": "file", "file": {name: part[name] for name in ("filename", "file_data") if part.get(name)}}
         case other:
-            raise Unsayable(f"a part of type {other!r}, or one kept at OpenAI")
+            raise Unsayable(f"a part of type {shown(other)}, or one kept at OpenAI", "input")

@@ -89,7 +89,7 @@ class ResponsesThrough(Through):
         if not own:
             return rewriting.apply_model(chat, native)
         body = spliced_model(chat, rewriting, orjson.dumps(own)[1:-1] + b",") if "instructions" not in native else None
-        return body or rewriting.written({**native, "model": rewriting.model, **own})
+        return body or rewriting.written(chat, {**native, "model": rewriting.model, **own})
 
     def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         if chat.owner and not chat.shadow:

@@ -7,9 +7,20 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.dialects.events import DONE, Translated, loaded
+from cohort.gateway.dialects.calls import Calls
+from cohort.gateway.dialects.events import DONE, Translated, is_preface, loaded
 from cohort.gateway.dialects.face import Chat, Untranslatable, Usage
-from cohort.gateway.dialects.responses_answer import Said, Turn, begun, call_item, ended, message_item, reasoning_item, text_part
+from cohort.gateway.dialects.responses_answer import (
+    INCOMPLETE,
+    Said,
+    Turn,
+    begun,
+    call_item,
+    ended,
+    message_item,
+    reasoning_item,
+    text_part,
+)
 from cohort.gateway.openai import usage_in
 
 _EMPTY: dict[str, dict[str, Any]] = {
@@ -28,6 +39,7 @@ class ResponsesFlow(Translated):
         self._turn = turn
         self._keep = keep
         self._calls: list[dict[str, Any]] = []
+        self._numbering = Calls()
         self._whole = Said(calls=self._calls)
         self._started = False
         self._stop: str | None = None
@@ -50,9 +62,12 @@ class ResponsesFlow(Translated):
         if event == DONE:
             return self._finished()
         chunk = loaded(event)
-        if isinstance(error := chunk.get("error"), dict):
+        if error := chunk.get("error"):
             self.failed = True
+            error = error if isinstance(error, dict) else {"message": error}
             return error_event(str(error.get("message") or "the upstream reported an error"), error.get("code"), self._numbers)
+        if not self._started and is_preface(chunk):
+            return b""
         said = [] if self._started else self._start(chunk)
         if isinstance(chunk.get("usage"), dict):
             self._whole.usage = chunk["usage"]
@@ -87,7 +102,7 @@ class ResponsesFlow(Translated):
         return said
 
     def _call(self, call: dict[str, Any]) -> list[bytes]:
-        number, function = call.get("index") or 0, call.get("function") or {}
+        number, function = self._numbering.number(call), call.get("function") or {}
         said: list[bytes] = []
         calls = self._calls
         if self._open != ("call", number):
@@ -119,11 +134,11 @@ class ResponsesFlow(Translated):
         said.append(self._event("response.output_item.added", output_index=self._items, item={**item, "content": []}))
         return [*said, self._part_event("response.content_part.added", item, _EMPTY[kind])]
 
-    def _close(self) -> list[bytes]:
-        """The open item is all there."""
+    def _close(self, status: str = "completed") -> list[bytes]:
+        """The open item is all there is of it."""
         if self._open is None:
             return []
-        kind, item = self._open[0], self._item("completed")
+        kind, item = self._open[0], self._item(status)
         place = {"item_id": item["id"], "output_index": self._items}
         if kind == "call":
             name, arguments = item["name"], item["arguments"]
@@ -165,8 +180,9 @@ class ResponsesFlow(Translated):
     def _finished(self) -> bytes:
         if not self._started:
             raise Untranslatable("the stream ended before it began")
-        said = self._close() if self._items >= 0 else [*self._begin("text"), *self._close()]
         self._whole.finish = self._stop or "stop"
+        status = "incomplete" if self._whole.finish in INCOMPLETE else "completed"
+        said = self._close(status) if self._items >= 0 else [*self._begin("text"), *self._close(status)]
         response = {**ended(self._chat, self._turn, self._whole), "output": self._output}
         self._keep(self._chat, self._turn, self._whole)
         self.done = True

@@ -6,10 +6,11 @@ Everything here happens before the client has got a byte. A call may ask several
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from hashlib import blake2b, sha256
 from typing import Any, NamedTuple
 
+from cohort.base.clock import Clock
 from cohort.base.ids import Entropy
 from cohort.gateway.cache.tape import Taped
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
@@ -18,9 +19,10 @@ from cohort.gateway.http_messages import Request
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.records import Ongoing
 from cohort.gateway.reliability.breakers import Circuit
-from cohort.gateway.reliability.first_event import fault_of_first_event
+from cohort.gateway.reliability.first_event import fault_of_first_event, with_first_event
 from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
+from cohort.gateway.reliability.telling import tell_answer, tell_end, tell_failure, tell_passed_over
 from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
@@ -64,27 +66,31 @@ class Counts:
 class Asking:
     """One call while its routes are asked. `patient`: it may wait for a free connection."""
 
-    __slots__ = ("chat", "deadline", "ongoing", "patient", "request")
+    __slots__ = ("began_s", "chat", "connect_s", "deadline", "head_s", "hedged", "number", "ongoing", "patient", "request", "wait_s")
 
-    def __init__(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, patient: bool) -> None:
+    def __init__(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline, patient: bool, hedged: bool = False) -> None:
         self.ongoing = ongoing
         self.chat = chat
         self.request = request
         self.deadline = deadline
         self.patient = patient
+        self.hedged = hedged
+        self.number = 0  # of the attempt under way
+        self.began_s = self.head_s = 0.0  # when it began, and when its answer did
+        self.wait_s = self.connect_s = 0.0  # before it; of it, until there was a connection
 
 
 class Attempts:
     """Asks the routes of a call in their order until one answers."""
 
     def __init__(
-        self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, entropy: Entropy, now_us: Callable[[], int], answer_bytes_max: int
+        self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, entropy: Entropy, clock: Clock, answer_bytes_max: int
     ) -> None:
         self._upstreams = upstreams
         self._keys = keys
         self._deadlines = deadlines
         self._entropy = entropy
-        self._now_us = now_us
+        self._now_us, self._monotonic_s = clock.now_us, clock.monotonic_s
         self._answer_bytes_max = answer_bytes_max
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
@@ -103,7 +109,7 @@ class Attempts:
         first = ongoing.target
         if not (first.others or first.breaker.failures):
             return self._ask_route(asking, first, more=False)
-        chain = self._admitted(chat, first)
+        chain = self._admitted(asking, first)
         if first.reliability.hedge_after_s is not None and patient and len(chain) > 1:
             return self._ask_hedged(asking, first, chain, first.reliability.hedge_after_s)
         return self._ask_chain(asking, first, chain)
@@ -114,11 +120,13 @@ class Attempts:
 
     # --- several routes --------------------------------------------------------------------------------------------------------
 
-    def _admitted(self, chat: Chat, first: Target) -> Sequence[Target]:
+    def _admitted(self, asking: Asking, first: Target) -> Sequence[Target]:
         """The routes to ask. Where every circuit is open the first is asked all the same, unless it fails by making calls wait."""
-        able = [target for target in (first, *first.others) if target.provider in chat.operation.passages] or [first]
+        able = [target for target in (first, *first.others) if target.provider in asking.chat.operation.passages] or [first]
         now_s = self._loop.time()
         chain = [target for target in able if not target.breaker.failures or target.breaker.admits(now_s)]
+        if len(chain) < len(able):
+            tell_passed_over(asking, (target for target in able if target not in chain), "circuit_open", self._monotonic_s())
         if chain:
             return chain
         if not able[0].breaker.slow:
@@ -134,6 +142,8 @@ class Attempts:
             try:
                 answer = await self._ask_route(asking, target, more=True)
             except (UpstreamError, KeyMissing, Refused) as error:
+                if isinstance(error, Refused):
+                    tell_passed_over(asking, (target,), "impossible", self._monotonic_s())
                 if may_cost(error):
                     ongoing.beside += (target,)
                 self.counts.fallbacks += 1
@@ -150,7 +160,7 @@ class Attempts:
         ongoing, deadline = asking.ongoing, asking.deadline
 
         async def ask(target: Target, own: Deadline) -> Answer:
-            return await self._ask_route(Asking(ongoing, asking.chat, asking.request, own, patient=True), target, more=False)
+            return await self._ask_route(Asking(ongoing, asking.chat, asking.request, own, patient=True, hedged=True), target, more=False)
 
         race = Race(chain, after_s, ask, lambda answer: self._upstreams.finish(answer.connection), self._deadlines, deadline)
         if ongoing.tape is not None:
@@ -177,16 +187,21 @@ class Attempts:
         """One route, tried as often as it may be. `more`: another route could still be asked."""
         passage = asking.chat.operation.passage(target.provider)
         body, tried = passage.request(asking.chat, target.rewriting), 0
+        asking.wait_s = 0.0
         while True:
             tried += 1
             self._begin(asking, target, more)
             try:
                 answer = await self._once(asking, target, passage, body)
+            except asyncio.CancelledError:
+                tell_end(asking, target, self._monotonic_s())
+                raise
             except (
                 UpstreamError,
                 KeyMissing,
             ) as error:  # kept in no variable: with its traceback it would be a cycle, and hold the answer's bytes
                 fault = fault_of_error(error)
+                tell_failure(asking, target, error, self._monotonic_s())
                 self._account(target, fault, spared=isinstance(error, Overloaded), slow=isinstance(error, Slow))
                 wait = self._wait_s(tried, fault, None, asking, target)
                 if wait is None:
@@ -194,6 +209,8 @@ class Attempts:
                 if may_cost(error):
                     asking.ongoing.beside += (target,)
             else:
+                if answer.fault is not _NONE or asking.ongoing.tries is not None or asking.connect_s or asking.hedged:
+                    tell_answer(asking, target, answer, self._monotonic_s())
                 if answer.fault is _NONE and not target.breaker.failures:
                     return answer
                 self._account(target, answer.fault, spared=answer.connection.status == 429)
@@ -202,11 +219,14 @@ class Attempts:
                     return answer
                 self._upstreams.finish(answer.connection)
             self.counts.retries += 1
+            since_s = self._monotonic_s()
             await asyncio.sleep(wait)
+            asking.wait_s = self._monotonic_s() - since_s
 
     def _begin(self, asking: Asking, target: Target, more: bool) -> None:
         """One attempt begins: its limit, its place in the record, the route's probe if it is that."""
-        asking.ongoing.attempts += 1
+        asking.ongoing.attempts = asking.number = asking.ongoing.attempts + 1
+        asking.began_s, asking.head_s, asking.connect_s = self._monotonic_s(), 0.0, 0.0
         limit_s = target.reliability.first_byte_s
         if limit_s is not None or more or asking.ongoing.attempts > 1:
             left_s = asking.deadline.left_s(self._loop.time())
@@ -220,6 +240,7 @@ class Attempts:
         try:
             message = self._message(asking, target, passage, body)
             connection = await self._upstreams.exchange(target.origin, message, patient=asking.patient)
+            asking.head_s, asking.connect_s = self._monotonic_s(), connection.waited_s
             try:
                 if asking.ongoing.stream and 200 <= connection.status < 300:
                     return await self._stream_begun(asking, target, passage, connection)
@@ -246,6 +267,8 @@ class Attempts:
         if asking.ongoing.tape is not None:
             flow = Taped(flow, asking.ongoing.tape, target.provider)
         chunk = await connection.chunk()
+        if chunk[:1] == b":":
+            chunk = await with_first_event(connection, chunk)
         fault = fault_of_first_event(chunk)
         said = flow.feed(chunk) if chunk else b""
         while not said:
@@ -294,24 +317,27 @@ class Attempts:
 
     def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
         headers = asking.request.headers
-        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking))
+        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking, target))
         own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
 
-def upstream_headers(asking: Asking) -> Mapping[bytes, bytes]:
-    """The caller's headers. Its idempotency key becomes one of its own: callers share the release's account at the upstream.
+def upstream_headers(asking: Asking, target: Target) -> Mapping[bytes, bytes]:
+    """The caller's headers. Its idempotency key becomes one of the caller, the release and the route; each try of the route has the same.
 
-    Otherwise two callers with one key could get each other's answer. A copy for nobody has none: it would meet the client's answer.
+    Callers share the release's account at the upstream: two with one key could get each other's answer. Another route, or the same one of
+    another release, is asked something else, which an upstream refuses under a key that it knows, or answers with what it said before. A
+    copy for nobody has none: it would meet the client's answer.
     """
     headers, caller = asking.request.headers, asking.ongoing.caller
-    if IDEMPOTENCY not in headers or (caller is None and not asking.chat.shadow):
+    if IDEMPOTENCY not in headers:
         return headers
     rest = {name: value for name, value in headers.items() if name != IDEMPOTENCY}
-    if caller is None or asking.chat.shadow:
+    if asking.chat.shadow:
         return rest
-    scope = f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
-    own = blake2b(headers[IDEMPOTENCY], key=sha256(scope.encode()).digest(), digest_size=16, person=b"cohort idempot").hexdigest()
+    who = "" if caller is None else f"tenant:{caller.key.tenant}" if caller.key.tenant else f"key:{caller.key.id}"
+    scope = sha256(f"{target.digest}\n{target.route}\n{who}".encode()).digest()
+    own = blake2b(headers[IDEMPOTENCY], key=scope, digest_size=16, person=b"cohort idempot").hexdigest()
     return {**rest, IDEMPOTENCY: own.encode()}
 
 

@@ -5,22 +5,39 @@ from __future__ import annotations
 import orjson
 
 from cohort.gateway.reliability.retrying import Fault
-from cohort.gateway.upstream_connection import Invalid
+from cohort.gateway.upstream_connection import Invalid, UpstreamConnection
 
 FIELDS = (b"data:", b"event:", b":", b"id:", b"retry:", b"\xef\xbb\xbf")
 LONGEST_FIELD_BYTES = 6
 DATA = b"data:"
+COMMENTS_BYTES_MAX = 64 << 10
+
+
+async def with_first_event(connection: UpstreamConnection, piece: bytes) -> bytes:
+    """A beginning of comments, which keep the connection while a model is waited for (OpenRouter), and the event behind them.
+
+    Passed on at once they would settle that this route answers, and an error behind them could go to no other. They wait for it up to
+    `COMMENTS_BYTES_MAX`, and in the time of the attempt.
+    """
+    while not _behind_comments(piece) and len(piece) < COMMENTS_BYTES_MAX:
+        more = await connection.chunk()
+        if not more:
+            break
+        piece += more
+    return piece
 
 
 def fault_of_first_event(piece: bytes) -> Fault:
     """`piece` is what came first. An error there is one before the client has got a byte, so another route may still answer.
 
-    Only the first line is looked at, and as far as it has come: later events pass through unseen.
+    Only the first line that is no comment is looked at, and as far as it has come: later events pass through unseen.
 
     Raises:
         Invalid: not server-sent events, or an event that is not JSON.
     """
     begun = piece.lstrip(b"\r\n")
+    if begun.startswith(b":"):
+        begun = _behind_comments(begun)
     if len(begun) < LONGEST_FIELD_BYTES:
         return Fault.NONE
     if not begun.startswith(FIELDS):
@@ -31,6 +48,13 @@ def fault_of_first_event(piece: bytes) -> Fault:
     if not newline or not line.startswith(DATA):
         return Fault.NONE
     return _fault_of_data(line[len(DATA) :].strip())
+
+
+def _behind_comments(piece: bytes) -> bytes:
+    """From the first line that is neither comment nor empty."""
+    while piece.startswith(b":"):
+        piece = piece.partition(b"\n")[2].lstrip(b"\r\n")
+    return piece
 
 
 def _fault_of_data(data: bytes) -> Fault:

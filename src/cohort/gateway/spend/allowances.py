@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Chat, Refused
+from cohort.gateway.dialects.face import Chat, Refused, Withheld
 from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
-from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import Exceeded, Hold, LabelsFull, Ledger, LedgerFull, Limit
 from cohort.gateway.spend.rules import (
     DAY_US,
     UNBILLED,
     Rules,
-    Withheld,
     account,
     bound,
     broken_off,
@@ -90,7 +91,7 @@ class Allowances:
         """Hold what this call may cost on every budget that it counts in, and its tokens on the key's rate.
 
         Raises:
-            Refused: 402 a budget does not have it, or the price is not known; 429 the rate; 400 a label; 503 the ledger cannot be asked.
+            Refused: 402 a budget does not have it, or the price is not known; 429 the rate, or too many labels; 400 a label; 503 the ledger cannot be asked.
         """
         rules = self._rules()
         if rules is None:
@@ -100,6 +101,7 @@ class Allowances:
         per_minute = caller.key.tokens_per_minute if caller is not None else None
         if not limits and per_minute is None:
             return
+        began_s = self._clock.monotonic_s()
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), estimates.output_tokens_max(chat, ongoing.target.parameters)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
@@ -121,7 +123,11 @@ class Allowances:
                 self._cancel(reserved)
                 raise
             reserved.tokens = tokens_in + tokens_out
+        if reserved.hold is not None:
+            names = orjson.dumps([":".join(limit.name.split("\0")[:2]) for limit in limits]).decode()
+            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
         ongoing.reserved = reserved
+        ongoing.step("budget", began_s, self._clock.monotonic_s())
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
         """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""
@@ -199,6 +205,10 @@ class Allowances:
             return ledger.reserve(limits, amount, timeout_s + LIFE_MARGIN_S)
         except Exceeded as error:
             raise exceeded(error, amount, self._clock.now_us()) from error
+        except LabelsFull as error:
+            raise Withheld(
+                429, f"there is no room for another run or agent: {error}", "too_many_labels", kind="rate_limit_error"
+            ) from error
         except _SHORT_OF_IT as error:
             raise self._unavailable(str(error)) from error
 

@@ -50,7 +50,8 @@ def compile_keys(keys: Iterable[ClientKey]) -> dict[bytes, Caller]:
     made = {}
     for key in keys:
         digest = bytes.fromhex(key.sha256)
-        made[digest] = Caller(key, digest, frozenset(key.services), f',"key":{orjson.dumps(key.id).decode()}')
+        record = f',"key":{orjson.dumps(key.id).decode()}' + (f',"agent":{orjson.dumps(key.agent).decode()}' if key.agent else "")
+        made[digest] = Caller(key, digest, frozenset(key.services), record)
     return made
 
 
@@ -60,11 +61,13 @@ class Guard:
     `exposed`: others than this machine's programs reach the gateway, so a key is required even where none was ever made.
     """
 
-    def __init__(self, keys: Callable[[], tuple[Callers, bool] | None], clock: Clock, exposed: bool) -> None:
+    def __init__(
+        self, keys: Callable[[], tuple[Callers, bool] | None], clock: Clock, exposed: bool, lockout: Lockout | None = None
+    ) -> None:
         self._keys = keys
         self._clock = clock
         self.exposed = exposed
-        self.lockout = Lockout(clock)
+        self.lockout = lockout or Lockout(clock)
 
     def admit(self, headers: Mapping[bytes, bytes], peer: str) -> Caller | None:
         """Whose key came; None where none is needed. `peer`: the client's address.

@@ -17,7 +17,11 @@ from pathlib import Path
 from cohort.base.clock import Clock
 from cohort.gateway.spend.book import FREE_WORDS_AT, HEADER_WORDS, Book, BookBusy
 
-ACCOUNTS_MAX = 8192
+ACCOUNTS_MAX = 32_768
+LABELS_MAX = ACCOUNTS_MAX // 2
+"""Accounts whose names callers choose; the other half is for those that people set up."""
+LABELS_OF_ONE_MAX = 4096
+"""Those of one caller's choosing."""
 ACCOUNTS_PER_CALL_MAX = 8
 REGIONS_MAX = 32
 """Workers at the same time."""
@@ -25,12 +29,19 @@ HOLDS_MAX = 2048
 """Calls of one worker that hold a reservation at the same time."""
 KEPT_US = 8 * 86_400_000_000
 """How long an account that nobody touches is kept: a clock set back by less finds what was spent."""
+LABEL_IDLE_US, LABEL_IDLE_OWN_US = 86_400_000_000, 3_600_000_000
+"""How long a run's account was not touched before another may take its place; before one of the same caller's may."""
 MINUTE_NS = 60_000_000_000
-PASSING = 1
-"""Mark of an account that may be given up when there is no room: a run that nobody has called for long."""
+LABEL, COUNTING = 1, 2
+"""Marks of accounts: one whose name a caller chose; one that counts a caller's."""
+SPARE_MAX = 256
+VAIN_S = 5.0
+"""When nothing could be given up, how long nobody looks again."""
+REUSES_MAX = 64
+KNOWN_MAX = 8192
 
-_COUNT, _GENERATION, _REGIONS = FREE_WORDS_AT, FREE_WORDS_AT + 1, FREE_WORDS_AT + 8
-_ACCOUNT_WORDS, _ID0, _ID1, _MARK, _TOUCHED, _VALUE, _HELD = 6, 0, 1, 2, 3, 4, 5
+_COUNT, _REUSED, _LABELS, _REGIONS, _REUSES = FREE_WORDS_AT, FREE_WORDS_AT + 1, FREE_WORDS_AT + 2, FREE_WORDS_AT + 8, FREE_WORDS_AT + 48
+_ACCOUNT_WORDS, _ID0, _ID1, _MARK, _TOUCHED, _VALUE, _HELD, _OPENER = 7, 0, 1, 2, 3, 4, 5, 6
 _HOLD_WORDS, _SERIAL, _AMOUNT, _EXPIRES, _N, _OF = 12, 0, 1, 2, 3, 4
 _HOLDS_AT = HEADER_WORDS + ACCOUNTS_MAX * _ACCOUNT_WORDS
 _REGION_WORDS = HOLDS_MAX * _HOLD_WORDS
@@ -41,14 +52,18 @@ class LedgerFull(Exception):
     """No room for another account, reservation or worker. Says which."""
 
 
+class LabelsFull(LedgerFull):
+    """A caller named more runs and agents than there is room for. Says how many it may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `most` on the account `name`. `passing`: see PASSING. `told` is what people are told it is."""
+    """At most `most` on the account `name`. `told` is what people are told it is. `opener`: who chose the name; None: no caller did."""
 
     name: str
     most: int
     told: str
-    passing: bool = False
+    opener: str | None = None
 
 
 class Exceeded(Exception):
@@ -82,9 +97,11 @@ class Ledger:
         self._book = Book(directory / "ledger", WORDS)
         self._words = self._book.words
         self._by_id: dict[tuple[int, int], int] = {}
-        self._known: dict[str, int] = {}
-        self._generation = -1
+        self._known: dict[str, tuple[int, int, int]] = {}
+        self._reused = 0
         self._scanned = 0
+        self._spare: dict[int, list[int]] = {}
+        self._vain_until_s: dict[int, float] = {}
         self._serial = 0
         self._region, self._region_fd = self._claim()
         start = _HOLDS_AT + self._region * _REGION_WORDS
@@ -215,8 +232,6 @@ class Ledger:
         """The lock, and what could not be settled before."""
         self._book.lock()
         try:
-            if self._words[_GENERATION] != self._generation:
-                self._forget()
             while self._unsettled:
                 self._settle(*self._unsettled.pop())
         except BaseException:
@@ -226,9 +241,13 @@ class Ledger:
     def _settle(self, hold: Hold, actual: int) -> None:
         words = self._words
         if words[hold.slot + _SERIAL] == hold.serial:
-            pairs = [(hold.slot + _SERIAL, 0)]
+            pairs, now_us = [(hold.slot + _SERIAL, 0)], self._clock.now_us()
             for at in hold.accounts:
-                pairs += [(at + _VALUE, words[at + _VALUE] + actual), (at + _HELD, words[at + _HELD] - hold.amount)]
+                pairs += [
+                    (at + _VALUE, words[at + _VALUE] + actual),
+                    (at + _HELD, words[at + _HELD] - hold.amount),
+                    (at + _TOUCHED, now_us),
+                ]
             self._book.change(pairs)
             self._free.append(hold.slot)
             return
@@ -240,70 +259,131 @@ class Ledger:
         self._book.change([(at + _VALUE, words[at + _VALUE] + actual) for at in late])
 
     def _places(self, limits: Sequence[Limit]) -> tuple[int, ...]:
-        """The accounts; looked up again where opening one gave up another of them. Raises LedgerFull."""
-        known = self._known
-        places = tuple([known[limit.name] for limit in limits if limit.name in known])
-        if len(places) == len(limits):
-            return places
-        for _ in range(2):
-            before = self._generation
-            places = tuple([self._account(limit) for limit in limits])
-            if self._generation == before:
-                return places
-        raise LedgerFull(f"{ACCOUNTS_MAX} accounts are in use")
+        """The accounts, opened where there are none. Raises LedgerFull."""
+        places: list[int] = []
+        for limit in limits:
+            at = self._find(limit.name)
+            places.append(at if at is not None else self._open_account(limit, places))
+        return tuple(places)
 
     def _account(self, limit: Limit) -> int:
-        at = self._find(limit.name)
-        if at is None:
-            at = self._open_account(limit)
-        return at
+        return self._places((limit,))[0]
 
     def _find(self, name: str) -> int | None:
-        at = self._known.get(name)
-        if at is None:
-            at = self._look_up(_id_of(name))
-            if at is not None:
-                if len(self._known) >= ACCOUNTS_MAX:
-                    self._known.clear()
-                self._known[name] = at
+        known, words = self._known.get(name), self._words
+        if known is not None and words[known[0] + _ID0] == known[1] and words[known[0] + _ID1] == known[2]:
+            return known[0]
+        wanted = _id_of(name)
+        at = self._look_up(wanted)
+        if at is not None:
+            self._know(name, at, wanted)
         return at
+
+    def _know(self, name: str, at: int, found: tuple[int, int]) -> None:
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[name] = (at, *found)
 
     def _look_up(self, wanted: tuple[int, int]) -> int | None:
-        words = self._words
-        while self._scanned < words[_COUNT]:  # those that others opened
-            at = HEADER_WORDS + self._scanned * _ACCOUNT_WORDS
-            self._by_id[(words[at + _ID0], words[at + _ID1])] = at
-            self._scanned += 1
-        return self._by_id.get(wanted)
+        self._catch_up()
+        at, words = self._by_id.get(wanted), self._words
+        return at if at is not None and (words[at + _ID0], words[at + _ID1]) == wanted else None
 
-    def _open_account(self, limit: Limit) -> int:
-        id0, id1 = _id_of(limit.name)
-        count, now_us = self._words[_COUNT], self._clock.now_us()
-        fresh = count < ACCOUNTS_MAX
-        at = HEADER_WORDS + count * _ACCOUNT_WORDS if fresh else self._reclaimed(now_us)
-        mark = PASSING if limit.passing else 0
-        pairs = [(at + _ID0, id0), (at + _ID1, id1), (at + _MARK, mark), (at + _TOUCHED, now_us), (at + _VALUE, 0), (at + _HELD, 0)]
-        self._book.change([*pairs, (_COUNT, count + 1) if fresh else (_GENERATION, self._words[_GENERATION] + 1)])
-        if not fresh:
-            self._forget()
-        self._known[limit.name] = at
+    def _catch_up(self) -> None:
+        """Learn of accounts that others opened, and of those that took another's place."""
+        words = self._words
+        if words[_REUSED] - self._reused > REUSES_MAX:
+            self._by_id.clear()
+            self._scanned, self._reused = 0, words[_REUSED]
+        while self._scanned < words[_COUNT]:
+            self._learn(HEADER_WORDS + self._scanned * _ACCOUNT_WORDS)
+            self._scanned += 1
+        while self._reused < words[_REUSED]:
+            self._learn(words[_REUSES + self._reused % REUSES_MAX])
+            self._reused += 1
+
+    def _learn(self, at: int) -> None:
+        self._by_id[(self._words[at + _ID0], self._words[at + _ID1])] = at
+
+    def _open_account(self, limit: Limit, taken: Sequence[int]) -> int:
+        """`taken`: accounts that must not be given up for it."""
+        if limit.opener is None:
+            return self._opened(limit.name, 0, 0, taken)
+        counting = self._find(f"labels\0{limit.opener}")
+        if counting is None:
+            counting = self._opened(f"labels\0{limit.opener}", COUNTING, 0, taken)
+        return self._opened(limit.name, LABEL, counting, (*taken, counting))
+
+    def _opened(self, name: str, mark: int, opener: int, taken: Sequence[int]) -> int:
+        words, found, now_us = self._words, _id_of(name), self._clock.now_us()
+        count = words[_COUNT]
+        own = mark == LABEL and words[opener + _VALUE] >= LABELS_OF_ONE_MAX
+        fresh = count < ACCOUNTS_MAX and not own and (mark != LABEL or words[_LABELS] < LABELS_MAX)
+        at = HEADER_WORDS + count * _ACCOUNT_WORDS if fresh else self._given_up(mark, opener, own, taken, now_us)
+        change = {_COUNT: count + 1} if fresh else self._given_up_words(at)
+        if mark == LABEL:
+            for counter in (_LABELS, opener + _VALUE):
+                change[counter] = change.get(counter, words[counter]) + 1
+            change[opener + _TOUCHED] = now_us
+        account = zip((_ID0, _ID1, _MARK, _TOUCHED, _VALUE, _HELD, _OPENER), (*found, mark, now_us, 0, 0, opener), strict=True)
+        self._book.change([*change.items(), *((at + word, value) for word, value in account)])
+        self._catch_up()
+        self._know(name, at, found)
         return at
 
-    def _forget(self) -> None:
-        """An account was given up for another one: what is known of places may be wrong."""
-        self._generation = self._words[_GENERATION]
-        self._by_id.clear()
-        self._known.clear()
-        self._scanned = 0
-
-    def _reclaimed(self, now_us: int) -> int:
-        """An account that can be given up: one that nobody touched for KEPT_US, else the passing one that was not touched for longest."""
+    def _given_up_words(self, at: int) -> dict[int, int]:
+        """What changes besides the account at `at` when another takes its place."""
         words = self._words
-        places = range(HEADER_WORDS, HEADER_WORDS + ACCOUNTS_MAX * _ACCOUNT_WORDS, _ACCOUNT_WORDS)
-        unused = [at for at in places if not words[at + _HELD] and (words[at + _MARK] or words[at + _TOUCHED] < now_us - KEPT_US)]
-        if not unused:
-            raise LedgerFull(f"{ACCOUNTS_MAX} accounts are in use")
-        return min(unused, key=lambda at: words[at + _TOUCHED])
+        reused = words[_REUSED]
+        change = {_REUSED: reused + 1, _REUSES + reused % REUSES_MAX: at}
+        if words[at + _MARK] == LABEL:
+            opener = words[at + _OPENER]
+            change |= {_LABELS: words[_LABELS] - 1, opener + _VALUE: words[opener + _VALUE] - 1}
+        return change
+
+    def _given_up(self, mark: int, opener: int, own: bool, taken: Sequence[int], now_us: int) -> int:
+        """The account longest untouched of those that are settled and that nobody misses. `own`: of the labels of `opener` only. Raises LedgerFull."""
+        kind = opener if own else -opener
+        spare, now_s = self._spare.get(kind, []), self._clock.monotonic_s()
+        while True:
+            while spare:
+                at = spare.pop()
+                if at not in taken and self._over(at, mark, opener, own, now_us):
+                    return at
+            if now_s < self._vain_until_s.get(kind, now_s):
+                break
+            places = range(HEADER_WORDS, HEADER_WORDS + self._words[_COUNT] * _ACCOUNT_WORDS, _ACCOUNT_WORDS)
+            found = [at for at in places if at not in taken and self._over(at, mark, opener, own, now_us)]
+            if not found:
+                self._vain(kind, now_s)
+                break
+            if len(self._spare) >= SPARE_MAX:
+                self._spare.clear()
+            spare = self._spare[kind] = sorted(found, key=lambda at: self._words[at + _TOUCHED])[:SPARE_MAX][::-1]
+        if own:
+            raise LabelsFull(
+                f"{LABELS_OF_ONE_MAX} runs and agents of this caller are remembered, and one is forgotten after an hour at the earliest"
+            )
+        if mark == LABEL:
+            raise LabelsFull(f"{LABELS_MAX} runs and agents are remembered, and one is forgotten after a day at the earliest")
+        raise LedgerFull(f"{ACCOUNTS_MAX} accounts are in use")
+
+    def _vain(self, kind: int, now_s: float) -> None:
+        if len(self._vain_until_s) >= SPARE_MAX:
+            self._vain_until_s.clear()
+        self._vain_until_s[kind] = now_s + VAIN_S
+
+    def _over(self, at: int, mark: int, opener: int, own: bool, now_us: int) -> bool:
+        """Whether an account may be given up for one of `mark` and `opener`: it is settled, and was not touched for long."""
+        words = self._words
+        if words[at + _HELD]:
+            return False
+        idle_us, is_label = now_us - words[at + _TOUCHED], words[at + _MARK] == LABEL
+        if is_label:
+            return idle_us > LABEL_IDLE_OWN_US if words[at + _OPENER] == opener else not own and idle_us > LABEL_IDLE_US
+        if own or mark == LABEL:
+            return False
+        return idle_us > KEPT_US and not (words[at + _MARK] == COUNTING and words[at + _VALUE])
 
     # --- regions ---------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cohort.gateway.contract import Price, Result, RoutingTable
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Refused, Usage
+from cohort.gateway.dialects.face import Refused, Usage, Withheld
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
 
@@ -21,10 +21,6 @@ DAY_US = 86_400_000_000
 UNBILLED = frozenset({Result.UNREACHABLE, Result.UPSTREAM_ERROR})
 """How a call can end that no upstream charges for."""
 _LABEL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}")
-
-
-class Withheld(Refused):
-    """A limit of the caller, or of all, does not have it: no failure of the release. Its own budget used up is a Refused: its callers meet its doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +57,9 @@ def limits_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], no
         most_of = budgets.get(name, budgets.get(EACH)) if name is not None else None
         if most_of is not None and name is not None:
             told = "all calls per day" if scope is Scope.ALL else f"{scope.value} `{name}`" + ("" if scope is Scope.RUN else " per day")
-            passing = scope in (Scope.RUN, Scope.AGENT) and name not in budgets
-            found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, passing))
+            chosen = name not in budgets and (scope is Scope.RUN or (scope is Scope.AGENT and not (key is not None and key.agent)))
+            opener = (key.id if key is not None else "") if chosen else None
+            found.append(Limit(account(scope.value, name, 0 if scope is Scope.RUN else day), most_of, told, opener))
     return found
 
 

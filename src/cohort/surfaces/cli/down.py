@@ -18,7 +18,7 @@ def command(session: Session) -> int:
 
     Also stops what a killed `cohort up` left behind. Nothing running is not an error.
     """
-    from cohort.compose.contained import tidy
+    from cohort.compose.leftovers import tidy
     from cohort.ops import house
     from cohort.ops.configurations import stop_bound_s
     from cohort.ops.installation import known_installation

@@ -25,6 +25,7 @@ COMMANDS = {
     "rollout": (f"{HERE}.rollout", "Plan, start, watch and steer rollouts."),
     "routing": (f"{HERE}.routing", "How a service chooses between a strong and a weak model."),
     "cache": (f"{HERE}.cache", "What the gateway's caches do; forget a person."),
+    "embeddings": (f"{HERE}.embeddings", "A local model of embeddings for the semantic cache: try one, serve one."),
     "flag": (f"{HERE}.flag", "Turn flags off everywhere at once."),
     "rollback": (f"{HERE}.rollback", "Put a service back on its previous release, at once."),
     "agent": (f"{HERE}.agent", "Register agents; grant, suspend and revoke."),

@@ -39,7 +39,7 @@ COHORT_GATEWAY_PORT=9000 cohort up
 @json_option
 @with_session
 def command(session: Session, detach: bool, announce_fd: int | None) -> int:
-    """Start the gateway and control, and keep them running until Ctrl-C or `cohort down`.
+    """Start the gateway, control and, where one is configured, the model of embeddings, and keep them running until Ctrl-C or `cohort down`.
 
     What dies is started again. If this command itself is killed, the gateway goes on serving; the next `cohort up` takes it over.
     The admin key is shown once, at the first start on a data directory.
@@ -96,6 +96,8 @@ def _show(session: Session, running: dict[str, Any], stop: str) -> None:
     session.text(f"Cohort is ready after {running['ready_ms'] / 1000:.1f} s.")
     session.text(f"  Gateway    {running['gateway_url']}/v1")
     session.text(f"  Dashboard  {running['control_url']}")
+    if running["embeddings_url"]:
+        session.text(f"  Embeddings {running['embeddings_url']}")
     session.text(f"  Logs       {running['data_dir']}/logs")
     if "admin_key_file" in running:
         session.text(f"  Admin key  in {running['admin_key_file']}: note it and delete the file")

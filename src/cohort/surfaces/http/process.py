@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from cohort.base.errors import CohortError
-from cohort.compose import Control, build_control
+from cohort.compose.control import Control, build_control
 from cohort.surfaces.http.app import create_app
 from cohort.surfaces.http.ports import ControlFace, Ingest, Part
 from cohort.surfaces.http.serve import bind, hosts_for, server_for

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Body
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from cohort.delivery.cache_state import Person
@@ -17,12 +19,23 @@ from cohort.surfaces.http.encoding import json_response
 router = APIRouter()
 
 SUBJECT_CHARS_MAX = 1024
+_PSEUDONYM = re.compile("^[0-9a-f]{32}$")
+
+
+def _pseudonym(text: str) -> str:
+    if not _PSEUDONYM.fullmatch(text):
+        words = "must be the 32 hexadecimal digits that `X-Cohort-Unit` of an answer says, found {found}"
+        raise PydanticCustomError("unit", words, {"found": repr(text[:40])})
+    return text
+
+
+Unit = Annotated[str, AfterValidator(_pseudonym), Field(json_schema_extra={"pattern": _PSEUDONYM.pattern})]
 
 
 class EraseBody(Fields):
     """One of the two."""
 
-    unit: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="The pseudonym: `X-Cohort-Unit` of an answer.")
+    unit: Unit | None = Field(default=None, description="The pseudonym: `X-Cohort-Unit` of an answer.")
     subject: str | None = Field(
         default=None, min_length=1, max_length=SUBJECT_CHARS_MAX, description="The name as clients send it. It is recorded nowhere."
     )

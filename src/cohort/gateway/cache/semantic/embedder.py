@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from cohort.base.clock import Clock
 from cohort.gateway.cache.semantic.embedding import LEXICAL, NoVector, from_answer, lexical
 from cohort.gateway.contract_cache import EmbeddingsRoute
 from cohort.gateway.deadlines import Deadlines
@@ -19,16 +20,30 @@ if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
 
 ANSWER_BYTES_MAX = 1 << 20
+RESTING_MAX = 256
+"""Endpoints that are remembered to have failed."""
+TRY_LATER = 429
+
+
+class Failing(NoVector):
+    """The endpoint itself is at fault, not the text: the next text would fare no better."""
 
 
 class Embedder:
-    """`wait_s`: for an endpoint's answer; after that a call goes on without."""
+    """`wait_s`: for an endpoint's answer; after that a call goes on without. `rest_s`: an endpoint that failed is left alone, so that no
+    call waits for one that is away.
+    """
 
-    def __init__(self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, wait_s: float, gateway: str) -> None:
+    def __init__(
+        self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, clock: Clock, wait_s: float, rest_s: float, gateway: str
+    ) -> None:
         self._upstreams = upstreams
         self._keys = keys
         self._deadlines = deadlines
+        self._clock = clock
         self._wait_s = wait_s
+        self._rest_s = rest_s
+        self._resting: dict[EmbeddingsRoute, float] = {}
         self._gateway = gateway
         self._loaded = False
 
@@ -37,7 +52,18 @@ class Embedder:
         if not self._loaded:  # numpy takes a tenth of a second to load, which nobody else should wait for
             await asyncio.get_running_loop().run_in_executor(None, _load)
             self._loaded = True
-        return lexical(text) if route is None else from_answer(await self._asked(text, route))
+        return lexical(text) if route is None else from_answer(await self._unless_resting(text, route))
+
+    async def _unless_resting(self, text: str, route: EmbeddingsRoute) -> bytes:
+        if self._clock.monotonic_s() < self._resting.get(route, 0.0):
+            raise NoVector(f"the endpoint failed less than {self._rest_s:g} s ago (cache_embeddings_rest_s)")
+        try:
+            return await self._asked(text, route)
+        except Failing:
+            if len(self._resting) >= RESTING_MAX:
+                self._resting.clear()
+            self._resting[route] = self._clock.monotonic_s() + self._rest_s
+            raise
 
     async def _asked(self, text: str, route: EmbeddingsRoute) -> bytes:
         origin, path = parse_base_url(route.base_url, "cache.semantic.embeddings.base_url")
@@ -53,16 +79,17 @@ class Embedder:
                     if len(data) > ANSWER_BYTES_MAX:
                         raise NoVector(f"an answer larger than {ANSWER_BYTES_MAX} bytes")
                 if connection.status != 200:
-                    raise NoVector(f"the endpoint answered with status {connection.status}")
+                    fault = Failing if connection.status >= 500 or connection.status == TRY_LATER else NoVector
+                    raise fault(f"the endpoint answered with status {connection.status}")
                 return data
             finally:
                 self._upstreams.finish(connection)
         except asyncio.CancelledError:
             if deadline.expired is None:
                 raise
-            raise NoVector(f"no answer within {self._wait_s:g} s (cache_embeddings_wait_s)") from None
+            raise Failing(f"no answer within {self._wait_s:g} s (cache_embeddings_wait_s)") from None
         except (UpstreamError, KeyMissing) as error:
-            raise NoVector(str(error)) from error
+            raise Failing(str(error)) from error
         finally:
             self._deadlines.end(deadline)
 

@@ -185,6 +185,10 @@ class Semantic:
         self._own.sync()
         self._pooled.sync()
 
+    def retire(self) -> None:
+        """Forget every answer; what was learned stays on disk, where the next process finds it."""
+        self._store.clear()
+
     def close(self) -> None:
         self._own.close()
         self._pooled.close()

@@ -126,6 +126,9 @@ class Store:
     def erase(self, unit: str) -> int:
         return self._memory.erase(unit)
 
+    def clear(self) -> None:
+        self._memory.clear()
+
     def sweep(self) -> None:
         """Drop what is over its time; where room is short also what was never asked for in half of its time."""
         self._memory.sweep()
