@@ -36,9 +36,14 @@ def request_body(case: str) -> bytes:
     }
     if case == STREAM:
         body["stream"] = True
-    room = (PROMPT_BYTES if case == PROMPT else BODY_BYTES) - len(json.dumps(body)) - len(NUMBER)
+    room = (PROMPT_BYTES if case == PROMPT else BODY_BYTES) - len(_written(body)) - len(NUMBER)
     body["messages"][1]["content"] = "word " * (room // 5) + "x" * (room % 5) + NUMBER
-    return json.dumps(body).encode()
+    return _written(body)
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    """As OpenAI's clients write it."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 EVENT: dict[str, Any] = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "m"}
