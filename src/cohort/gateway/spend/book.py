@@ -73,11 +73,14 @@ class Book:
         fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def change(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Set words, (index, value), all or nothing. The lock is held."""
+        """Set words, (index, value), all or nothing. The lock is held. Raises ValueError for too many, or a number that no word can hold."""
         words, count = self.words, len(pairs)
         if count > JOURNAL_PAIRS_MAX:
             raise ValueError(f"{count} words in one change, at most {JOURNAL_PAIRS_MAX}")
-        _JOURNALS[count].pack_into(self._map, JOURNAL * WORD_BYTES, *chain.from_iterable(pairs))
+        try:
+            _JOURNALS[count].pack_into(self._map, JOURNAL * WORD_BYTES, *chain.from_iterable(pairs))
+        except struct.error as error:
+            raise ValueError("a number in a change does not fit into a word") from error
         # Commit point. One store of one aligned word: from here on the change holds, whoever dies.
         words[JOURNAL_COUNT] = count
         for index, value in pairs:
