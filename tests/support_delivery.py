@@ -11,7 +11,7 @@ import support_views as views
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import KeyId, ReleaseDigest, RolloutId
-from cohort.delivery.cache_state import BandCounts, CacheState, Held, Person, SemanticCounts
+from cohort.delivery.cache_state import BandCounts, CacheState, DriftCounts, Held, Person, SemanticCounts
 from cohort.delivery.cache_views import CacheView, Erasure, StoreErased, cache_figures
 from cohort.delivery.face import Act, Bundle, Created, Start
 from cohort.delivery.model import (
@@ -32,6 +32,7 @@ from cohort.delivery.model import (
 from cohort.delivery.routing_fit import Fit
 from cohort.delivery.routing_rules import Suggestion, WhatIf, rate
 from cohort.delivery.routing_views import BucketView, RoutingReplay, RoutingView, Target
+from cohort.gateway.cache.semantic.drift import Counts
 from cohort.gateway.contract_cache import CachePolicy, SemanticPolicy
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState
 from cohort.kernel.access import Key, NewKey, Role
@@ -412,10 +413,13 @@ class MemoryRouting:
 
 
 class MemoryCaches:
-    """Of `support` alone. `other`: false hits among 200 drawn. `stuck`: a store cannot be erased. `away`: the gateway does not answer."""
+    """Of `support` alone. `other`: false hits among 200 drawn. `fallen`: questions of 1,000 that are found no more.
+
+    `stuck`: a store cannot be erased. `away`: the gateway does not answer.
+    """
 
     def __init__(self) -> None:
-        self.other = 1
+        self.other, self.fallen = 1, 0
         self.stuck = self.away = False
         self.erased: list[tuple[Person, str]] = []
 
@@ -427,16 +431,19 @@ class MemoryCaches:
             raise CohortError("NOT_FOUND", f"there is no service {service}", hint="See `cohort service list`.")
         policy = CachePolicy(disk=True, semantic=SemanticPolicy())
         bands = (
-            BandCounts(0.0, 300, 120, 250, 6, self.other),
+            BandCounts(0.74, 90, 0, 10, 2, 3),
+            BandCounts(0.85, 300, 120, 250, 6, self.other),
             BandCounts(0.9, 200, 90, 240, 1, 0),
             BandCounts(0.95, 100, 80, 150, 0, 0),
             BandCounts(0.99, 60, 60, 90, 0, 0),
         )
+        hits = DriftCounts(Counts(350, 1000), Counts(350 - self.fallen, 1000))
+        drift = {"rel_1": {"hits": hits, "false_hits": DriftCounts(Counts(1, 120), Counts(0, 7))}}
         sample = {"same": 196 - self.other, "unclear": 4, "other": self.other}
-        counts = SemanticCounts(2000, 350, 310, 3, {"numbers": 40, "polarity": 12}, sample, bands)
+        counts = SemanticCounts(2000, 350, 310, 3, {"numbers": 40, "polarity": 12}, sample, 2000, bands, drift)
         answered = {"l1": 1800, "l3": 120, "l4": 350, "miss": 1650, "bypass": 90}
         held = {"l1": Held(812, 1_900_000, 4), "l3": Held(2400, 3_100_000), "l4": Held(700, 9_400_000)}
-        figures = cache_figures(service, policy, CacheState({service: answered}, held, {service: counts}))
+        figures = cache_figures(service, "rel_1", policy, CacheState({service: answered}, held, {service: counts}))
         silent = ("worker 1: out of reach",) if self.away else ()
         return CacheView(service, "rel_1", policy, ("cache.semantic",), 1 - self.away, silent, None if self.away else figures)
 

@@ -89,7 +89,7 @@ async def well(exchange: Exchange) -> None:
             await exchange.writer.drain()
         exchange.chunk(b"")
     else:
-        exchange.whole(json.dumps(ANSWER).encode(), "X-Request-Id: up-1", "Set-Cookie: a=b")
+        exchange.whole(json.dumps(ANSWER).encode(), "X-Request-Id: up-1", "Set-Cookie: a=b", "Access-Control-Allow-Origin: *")
 
 
 async def tools(exchange: Exchange) -> None:
@@ -103,8 +103,10 @@ EMBEDDING = {"dimension": 8}
 
 
 async def embed(exchange: Exchange) -> None:
-    """Texts about money point one way, all others the other."""
+    """Texts about money point one way, all others the other; those about paying a little off the first."""
     vector = [0.01] * EMBEDDING["dimension"]
+    if re.search("paid", exchange.seen.fields["input"]):
+        vector[1] = 0.75
     vector[0 if re.search("money|refund|dinero", exchange.seen.fields["input"]) else 1] = 1.0
     exchange.whole(json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": vector}]}).encode())
 

@@ -50,6 +50,7 @@ def tables(upstream: Upstream, version: int, **extra: Any) -> dict[str, Any]:
         made("well", "sampled", sample_share=1.0),
         made("well", "endpoint", embeddings=endpoint),
         made("well", "nowhere", embeddings=nowhere),
+        made("well", "below", embeddings=endpoint, sample_share=1.0),
         made("tools", "tools"),
     ]
     return {**table(version, releases, {r["digest"].removeprefix("rel_"): r["digest"] for r in releases}), **extra}
@@ -79,10 +80,11 @@ def test_other_words_are_answered_once_comparisons_have_proved_it(gateway: Gatew
     assert told["served"] >= 2
     assert told["learned"]["same"] >= 2
     assert told["hit_rate_95"][0] < told["hit_rate"] < told["hit_rate_95"][1]
-    assert [band["from"] for band in told["bands"]] == [0.0, 0.9, 0.95, 0.99]
-    assert sum(band["served"] for band in told["bands"]) == told["served"]
-    assert sum(band["found"] for band in told["bands"]) == told["served"] + told["unproven"]
-    assert sum(band["same"] for band in told["bands"]) == told["learned"]["same"]
+    assert told["recorded"] == told["looked"]
+    near = [band for band in told["bands"] if band["from"] >= 0.85]
+    assert sum(band["served"] for band in near) == told["served"]
+    assert sum(band["found"] for band in near) == told["served"] + told["unproven"]
+    assert sum(band["same"] for band in near) == told["learned"]["same"]
     (counts,) = cache_state({"services": {}, "l4": state(gateway)}).semantic.values()
     assert (counts.looked, counts.served) == (told["looked"], told["served"])
 
@@ -158,6 +160,14 @@ def test_the_endpoint_sees_meaning_and_may_change_its_dimension(gateway: Gateway
         assert ask(gateway, "endpoint", "Could I have a refund?") == "semantic", "what was learned stays, the vectors begin anew"
     finally:
         EMBEDDING["dimension"] = 8
+
+
+def test_what_lies_below_the_threshold_is_compared_and_never_served(gateway: GatewayProcess) -> None:
+    for text in ("I want my money back", "I want to be paid my money"):
+        assert ask(gateway, "below", text) == "miss"
+    told = state(gateway)["services"]["below"]
+    assert [(band["from"], band["found"], band["same"]) for band in told["bands"]] == [(0.8, 1, 1)]
+    assert (told["unproven"], told["learned"]["same"], state(gateway)["labels"]) == (0, 0, 0), "nothing is learned from it"
 
 
 def test_an_endpoint_that_is_away_is_a_miss_said_in_the_log(gateway: GatewayProcess) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from cohort.gateway.cache.semantic.drift import MEASURES, Counts
+
+NOBODY_YET = Counts()
 TIERS_HELD = ("l1", "l3", "l4")
 """Those whose room the gateway knows; L2 is Redis's own."""
 
@@ -46,7 +49,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class BandCounts:
-    """Questions at least `lower` alike to a kept one, and below the next band: found, served, and how comparisons went."""
+    """Of the newest lookups, those whose best candidate was at least `lower` alike, and less than a hundredth more: served, and how comparisons went."""
 
     lower: float
     found: int
@@ -57,8 +60,19 @@ class BandCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftCounts:
+    """Of one measure: the frozen baseline, and the newest."""
+
+    baseline: Counts = NOBODY_YET
+    recent: Counts = NOBODY_YET
+
+
+@dataclass(frozen=True, slots=True)
 class SemanticCounts:
-    """What happened at one service since its gateways started. `sample`: comparisons by grade of answers that would have been served."""
+    """What happened at one service since its gateways started. `sample`: comparisons by grade of answers that would have been served.
+
+    `recorded`: the newest lookups, of which are the `bands`. `drift`: by release and measure.
+    """
 
     looked: int = 0
     served: int = 0
@@ -66,7 +80,9 @@ class SemanticCounts:
     without_vector: int = 0
     objections: Mapping[str, int] = field(default_factory=dict)
     sample: Mapping[str, int] = field(default_factory=dict)
+    recorded: int = 0
     bands: tuple[BandCounts, ...] = ()
+    drift: Mapping[str, Mapping[str, DriftCounts]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +119,16 @@ def _semantic(entry: Mapping[str, Any]) -> SemanticCounts:
         BandCounts(float(band["from"]), *(int(band[name]) for name in ("found", "served", "same", "unclear", "other")))
         for band in entry["bands"]
     ]
-    plain = {name: int(entry[name]) for name in ("looked", "served", "unproven", "without_vector")}
-    return SemanticCounts(**plain, objections=_counts(entry["objections"]), sample=_counts(entry["sample"]), bands=tuple(bands))
+    plain = {name: int(entry[name]) for name in ("looked", "served", "unproven", "without_vector", "recorded")}
+    drift = {release: {m.name: _drift(told[m.name]) for m in MEASURES} for release, told in entry["drift"].items()}
+    return SemanticCounts(
+        **plain, objections=_counts(entry["objections"]), sample=_counts(entry["sample"]), bands=tuple(bands), drift=drift
+    )
+
+
+def _drift(entry: Mapping[str, Any]) -> DriftCounts:
+    baseline, recent = (Counts(int(entry[name][0]), int(entry[name][1])) for name in ("baseline", "recent"))
+    return DriftCounts(baseline, recent)
 
 
 def _counts(entry: Mapping[str, Any]) -> dict[str, int]:
@@ -134,8 +158,20 @@ def _added(parts: Sequence[SemanticCounts]) -> SemanticCounts:
         sum(p.without_vector for p in parts),
         _summed(p.objections for p in parts),
         _summed(p.sample for p in parts),
+        sum(p.recorded for p in parts),
         tuple(bands[lower] for lower in sorted(bands)),
+        {release: _drifts([p.drift[release] for p in parts if release in p.drift]) for release in {r for p in parts for r in p.drift}},
     )
+
+
+def _drifts(parts: Sequence[Mapping[str, DriftCounts]]) -> dict[str, DriftCounts]:
+    """Each worker has a baseline of its own; together they are the gateway's."""
+    return {
+        m.name: DriftCounts(
+            sum((part[m.name].baseline for part in parts), Counts()), sum((part[m.name].recent for part in parts), Counts())
+        )
+        for m in MEASURES
+    }
 
 
 def _summed(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -52,7 +52,7 @@ class Caches:
             what = f"the stable release of {service} has no `cache`"
             raise CohortError("NOT_FOUND", what, hint="Create a release with a `cache` section and roll it out.")
         states, silent = self._states()
-        figures = cache_figures(service, policy, together(states)) if states else None
+        figures = cache_figures(service, release, policy, together(states)) if states else None
         switches = tuple(flag for flag in SWITCHES if is_killed(flag, killed))
         return CacheView(service, release, policy, switches, len(states), tuple(silent), figures)
 

@@ -329,6 +329,9 @@ def test_a_cache_says_its_hits_and_false_hits_and_fails_when_too_many_are_false(
         "numbers 40",
         "false hits: 0.5%",
         "0.99",
+        "0.85 (now)",
+        "too few samples",
+        "steady",
     ):
         assert words in shown.out
     home.caches.other = 20
@@ -336,6 +339,12 @@ def test_a_cache_says_its_hits_and_false_hits_and_fails_when_too_many_are_false(
         assert cohort("cache", "show", "support", "--json").code == 3
     finally:
         home.caches.other = 1
+    home.caches.fallen = 200
+    try:
+        drifted = cohort("cache", "show", "support")
+    finally:
+        home.caches.fallen = 0
+    assert (drifted.code, "drifted" in drifted.out, "-24." in drifted.out) == (3, True, True)
     home.caches.away = True
     try:
         away = cohort("cache", "show", "support")

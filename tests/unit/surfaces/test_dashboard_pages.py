@@ -349,9 +349,16 @@ def test_the_page_of_caches_shows_hits_beside_false_hits_and_other_thresholds(si
         "objections of the guard numbers",
         "<i>kill</i> <i>cache.semantic</i>",
         "Switched off",
+        "Too few samples",
+        "Steady",
+        "Would be found",
+        "in force",
     ):
         assert words in page.replace("\u202f", " ").replace("\xa0", " "), words
     assert "Too many false hits" not in page
+    assert "Drifted" not in page
+    home.caches.fallen = 200
+    assert "Drifted" in signed_in.get("/services/support/cache").text
     home.caches.other = 20
     assert "Too many false hits" in signed_in.get("/services/support/cache").text
     home.caches.away = True

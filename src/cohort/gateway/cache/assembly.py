@@ -14,9 +14,10 @@ from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside
 from cohort.gateway.cache.packing import Packing
+from cohort.gateway.cache.semantic.baselines import Baselines
 from cohort.gateway.cache.semantic.embedder import Embedder
 from cohort.gateway.cache.semantic.labels import LabelBook
-from cohort.gateway.cache.semantic.semantic import POOLS_MAX, Semantic
+from cohort.gateway.cache.semantic.semantic import POOLS_MAX, Semantic, Taught
 from cohort.gateway.cache.semantic.store import Store
 from cohort.gateway.cache.shared import Shared, redis_address
 from cohort.gateway.deadlines import Deadlines
@@ -64,24 +65,25 @@ def assemble(
     embedder = Embedder(upstreams, keys, deadlines, clock, *waits, settings.gateway_id)
     store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
     memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
-    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, *_labels(settings, clock, log), chance, log)
+    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, _taught(settings, clock, log), chance, log)
     return Caches(memory, outside, semantic, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
 
 
-def _labels(settings: Settings, clock: Clock, log: Log) -> tuple[LabelBook, LabelBook]:
-    """What this process's predecessor learned, by entry and by kind. What cannot be read is learned again."""
+def _taught(settings: Settings, clock: Clock, log: Log) -> Taught:
+    """What this process's predecessor learned. What cannot be read is learned again."""
 
     def failed(error: OSError) -> None:
         log.seldom("cache_labels_failed", reason=os.strerror(error.errno or 0))
 
     folder, entries_max = settings.data_dir / "labels", LABELS_FACTOR * settings.limits.cache_semantic_entries_max
     own, pooled = LabelBook(folder / "entries", entries_max, clock, failed), LabelBook(folder / "pools", POOLS_MAX, clock, failed)
-    for book in (own, pooled):
+    baselines = Baselines(folder / "baselines")
+    for part in (own, pooled, baselines):
         try:
-            book.load()
+            part.load()
         except OSError as error:
             failed(error)
-    return own, pooled
+    return Taught(own, pooled, baselines)
 
 
 def _outside(settings: Settings, clock: Clock, erased: Erased, log: Log) -> Outside:
@@ -89,9 +91,13 @@ def _outside(settings: Settings, clock: Clock, erased: Erased, log: Log) -> Outs
     disk = Disk(settings.data_dir / "answers", limits.cache_disk_bytes_max, limits.cache_disk_entries_max, clock, packing)
     if settings.cache_redis is None:
         return Outside(disk, None, erased, log)
-    password = settings.cache_redis_password_file
-    secret = read_secret(password, "cache_redis_password_file") if password is not None else ""
-    return Outside(disk, Shared(redis_address(settings.cache_redis, secret), limits.cache_shared_wait_s, clock, packing), erased, log)
+    file = settings.cache_redis_password_file
+
+    def password() -> str:
+        return read_secret(file, "cache_redis_password_file", 1) if file is not None else ""
+
+    password()
+    return Outside(disk, Shared(redis_address(settings.cache_redis, password), limits.cache_shared_wait_s, clock, packing), erased, log)
 
 
 def _boot() -> str:

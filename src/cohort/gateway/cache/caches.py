@@ -19,13 +19,14 @@ from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside, Writing
 from cohort.gateway.cache.packing import Found
 from cohort.gateway.cache.semantic.asking import Question, question
+from cohort.gateway.cache.semantic.drift import Drift, Steadiness
 from cohort.gateway.cache.semantic.semantic import Match, Semantic
 from cohort.gateway.cache.tape import Form, Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
 from cohort.gateway.dialects.operations import CHAT, MESSAGES, RESPONSES_NAME
-from cohort.gateway.metrics import Metrics
+from cohort.gateway.metrics import Labels, Metrics
 from cohort.gateway.records import Ongoing
 from cohort.gateway.table import Target
 
@@ -35,6 +36,8 @@ KEPT = frozenset({CHAT.name, MESSAGES.name, RESPONSES_NAME})
 """Operations whose answers are kept."""
 SEMANTIC_FLAG = "cache.semantic"
 NO_POLICY = CachePolicy(exact=False)
+DRIFT_GAUGE = "cohort_gateway_cache_drift"
+DRIFT_WORDS = "1 where a share of the semantic cache has drifted from its baseline, 0 where it is steady."
 MISS, BYPASS = b"x-cohort-cache: miss\r\n", b"x-cohort-cache: bypass\r\n"
 
 
@@ -143,7 +146,9 @@ class Caches:
         policy, control = lookup.policy.semantic, lookup.control
         if policy is None:
             return None
-        match = lookup.match = await self._semantic.look(asked, lookup.ongoing.service.name, policy, control.max_age_s)
+        match = lookup.match = await self._semantic.look(
+            asked, lookup.ongoing.service.name, lookup.target.digest, policy, control.max_age_s
+        )
         if match is None or match.kept is None or not match.serves or control.no_cache or self._killed(SEMANTIC_FLAG):
             return None
         if not match.kept.answer.serves(lookup.ongoing.stream, lookup.usage) or self._erased.since(match.kept.unit, lookup.began_s):
@@ -218,6 +223,11 @@ class Caches:
         memory = {"entries": len(self._memory), "bytes": self._memory.used_bytes, "evicted": self._memory.evicted}
         return {"services": answered, "l1": memory, **self._outside.state(), "l4": self._semantic.state()}
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps a tier from being used now, in words; calls are answered without it."""
+        return self._outside.problem
+
     async def run(self) -> None:
         """Write behind the answers, until cancelled."""
         await self._outside.run()
@@ -234,9 +244,11 @@ class Caches:
         self._semantic.close()
 
     def sweep(self) -> None:
-        """Drop what is over its time."""
+        """Drop what is over its time, and look for drift."""
         self._memory.sweep()
         self._semantic.sweep()
+        drifts = [(service, release, drift) for service, release, drift in self._semantic.drifts() if drift.state is not Steadiness.TOO_FEW]
+        self._metrics.labelled[DRIFT_GAUGE] = (DRIFT_WORDS, [_gauge(*found) for found in drifts])
 
     def _serves(self, lookup: Lookup, found: Found) -> bool:
         age_max_s = lookup.control.max_age_s
@@ -249,3 +261,7 @@ def _answer(chat: Chat, tape: Tape, saved_usd_micro: int | None) -> Answer | Non
     if tape.form is Form.MESSAGE:
         return (from_messages.of_stream if tape.streamed else from_messages.of_whole)(chat, tape.data, saved_usd_micro)
     return (answers.of_stream if tape.streamed else answers.of_whole)(tape.data, saved_usd_micro)
+
+
+def _gauge(service: str, release: str, drift: Drift) -> tuple[Labels, float]:
+    return (("service", service), ("release", release), ("measure", drift.measure)), float(drift.state is Steadiness.DRIFTED)

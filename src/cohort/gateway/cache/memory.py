@@ -73,6 +73,11 @@ class Memory:
         self._value(kept)
         return kept
 
+    def peek(self, key: bytes) -> Kept | None:
+        """The entry of `key`, unless its time is over. Its worth stays what it was."""
+        kept = self._entries.get(key)
+        return kept if kept is not None and self._clock.monotonic_s() < kept.expires_s else None
+
     def age_s(self, kept: Kept) -> float:
         return max(self._clock.monotonic_s() - kept.made_s, 0.0)
 

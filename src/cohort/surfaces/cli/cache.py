@@ -12,6 +12,7 @@ from cohort.surfaces.cli.options import api_options, examples, with_session
 from cohort.surfaces.cli.session import Session
 
 ERASE_S = 120.0
+MEASURES = {"hits": "would be answered", "false_hits": "false hits"}
 PLACES = {"l1": "memory", "l2": "Redis", "l3": "disk", "l4": "by meaning"}
 
 
@@ -25,7 +26,7 @@ def command() -> None:
 @api_options
 @with_session
 def show(session: Session, service: str) -> int:
-    """Hits and false hits of a service's caches, and what other thresholds would change. Exit code 3: more false hits than the release puts up with."""
+    """Hits and false hits of a service's caches, and what other thresholds would change. Exit code 3: too many false hits, or drift."""
     from cohort.surfaces.cli.api import Api, part
 
     view = Api(session).get(f"/services/{part(service)}/cache")
@@ -33,7 +34,7 @@ def show(session: Session, service: str) -> int:
         session.data(view)
     else:
         _show(session, view)
-    return Exit.NO if _too_many_false(view) else Exit.DONE
+    return Exit.NO if _too_many_false(view) or _drifted(view) else Exit.DONE
 
 
 @command.command(
@@ -79,6 +80,11 @@ def _too_many_false(view: dict[str, Any]) -> bool:
     return bool(figures["semantic"]["false"]["low"] > policy["false_hit_max"])
 
 
+def _drifted(view: dict[str, Any]) -> bool:
+    semantic = view["figures"]["semantic"] if view["figures"] is not None else None
+    return semantic is not None and any(found["state"] == "drifted" for found in semantic["drift"])
+
+
 def _show(session: Session, view: dict[str, Any]) -> None:
     from cohort.surfaces.cli.render import size, table
 
@@ -92,10 +98,13 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         return
     session.text(f"{view['service']}: {_share(figures['hits'])} of {figures['calls']} calls answered, {figures['bypassed']} took no part")
     rows = [
-        (tier["tier"], PLACES[tier["tier"]], str(tier["reached"]), str(tier["hits"]), _held(tier["entries"]), size(tier["bytes"]))
+        (
+            *(tier["tier"], PLACES[tier["tier"]], str(tier["reached"]), _share(tier["hit_rate"]), _false(tier["false"])),
+            *(_held(tier["entries"]), size(tier["bytes"]), _held(tier["evicted"])),
+        )
         for tier in figures["tiers"]
     ]
-    table(session, ("tier", "where", "asked", "hits", "entries", "bytes"), rows)
+    table(session, ("tier", "where", "asked", "hits", "false hits", "entries", "bytes", "evicted"), rows)
     if figures["semantic"] is not None:
         _semantic(session, figures["semantic"], view["policy"]["semantic"])
 
@@ -110,12 +119,35 @@ def _semantic(session: Session, found: dict[str, Any], policy: dict[str, Any]) -
     session.text(f"{found['unproven']} found and not proven yet, {found['without_vector']} without a vector")
     if found["objections"]:
         session.text("guards objected: " + ", ".join(f"{name} {count}" for name, count in sorted(found["objections"].items())))
+    rows = [
+        (MEASURES[row["measure"]], row["state"], _drift_share(row["baseline"]), _drift_share(row["recent"]), _difference(row))
+        for row in found["drift"]
+    ]
+    table(session, ("drift", "state", "baseline", "now", "difference"), rows)
     if found["what_if"]:
+        session.text(f"what if, of the newest {found['recorded']} questions:")
         rows = [
-            (f"{row['threshold']:.2f}", str(row["found"]), _share(row["served"]), str(row["compared"]), _share(row["wrong"]))
+            (
+                *(f"{row['threshold']:.2f}{' (now)' if row['in_force'] else ''}", _share(row["found"])),
+                *(_share(row["served"]) if row["served"] is not None else "-", str(row["compared"]), _share(row["wrong"])),
+            )
             for row in found["what_if"]
         ]
-        table(session, ("threshold", "found", "answered", "compared", "wrong"), rows)
+        table(session, ("threshold", "would be found", "answered", "compared", "wrong"), rows)
+
+
+def _drift_share(value: dict[str, Any]) -> str:
+    return f"{value['share']:.1%} of {value['total']}" if value["total"] else "none"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row["state"] == "too few samples":
+        return f"- ({row['needed']} of each are needed)"
+    return f"{row['low'] * 100:+.1f} to {row['high'] * 100:+.1f} points"
+
+
+def _false(value: dict[str, Any] | None) -> str:
+    return "-" if value is None else _share(value)
 
 
 def _held(entries: int | None) -> str:

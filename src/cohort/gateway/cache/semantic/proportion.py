@@ -32,6 +32,24 @@ def clopper_pearson(hits: int, trials: int, alpha: float = 0.05) -> tuple[float,
     return low, high
 
 
+def difference(one: tuple[int, int], other: tuple[int, int], z: float) -> tuple[float, float]:
+    """The interval of the share of `one`, as hits and trials, minus that of `other`: from Wilson's of each (Newcombe, 1998, method 10)."""
+    (share, low, high), (share_2, low_2, high_2) = _wilson(*one, z), _wilson(*other, z)
+    apart = share - share_2
+    return apart - math.hypot(share - low, high_2 - share_2), apart + math.hypot(high - share, share_2 - low_2)
+
+
+def _wilson(hits: int, trials: int, z: float) -> tuple[float, float, float]:
+    """The share with its interval (Wilson, 1927)."""
+    if not 0 <= hits <= trials or trials == 0:
+        raise ValueError(f"hits must be from 0 to the number of trials, which is above 0; found {hits} of {trials}")
+    share = hits / trials
+    middle = share + z * z / (2 * trials)
+    reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return share, (middle - reach) / scale, (middle + reach) / scale
+
+
 def _quantile(share: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from cohort.gateway.cache.answers import Answer, content_of
 from cohort.gateway.cache.memory import Kept
-from cohort.gateway.cache.semantic.acceptance import BANDS, Grade, accepts, band, refused
+from cohort.gateway.cache.semantic.acceptance import Grade, accepts, band, refused
 from cohort.gateway.cache.semantic.asking import Question
+from cohort.gateway.cache.semantic.baselines import Baselines
+from cohort.gateway.cache.semantic.drift import Drift
 from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
 from cohort.gateway.cache.semantic.grading import grade
 from cohort.gateway.cache.semantic.guards import first_objection
 from cohort.gateway.cache.semantic.labels import KEY_BYTES, NOBODY, LabelBook
-from cohort.gateway.cache.semantic.proportion import clopper_pearson
+from cohort.gateway.cache.semantic.recorded import OBSERVED_BELOW, THRESHOLD_MIN
 from cohort.gateway.cache.semantic.store import Entry, Store, key_of
+from cohort.gateway.cache.semantic.tally import SERVICES_MAX, Tally, Watches
 from cohort.gateway.cache.semantic.text import features
 from cohort.gateway.contract_cache import SemanticPolicy
 from cohort.gateway.log import Log
@@ -30,19 +33,21 @@ from cohort.gateway.log import Log
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
 
-SERVICES_MAX = 4096
 POOLS_MAX = 4096
 POOL_KEPT_S = 30 * 86_400.0
 """How long what was learned of all entries of a kind is remembered after the last comparison."""
-ALPHA = 0.05
 
 
 @dataclass(slots=True, eq=False)
 class Match:
-    """A question with its vector, and the entry found for it, if any. `serves`: its answer may be given; `sampled`: it could, but was drawn."""
+    """A question with its vector, and the entry found for it, if any. `serves`: its answer may be given; `sampled`: it could, but was drawn.
+
+    `observed`: a candidate below the threshold that was drawn for comparison, so that it is known what a lower threshold would do.
+    """
 
     question: Question
     service: str
+    release: str
     source: str
     vector: Vector
     policy: SemanticPolicy
@@ -51,56 +56,43 @@ class Match:
     cosine: float = 0.0
     serves: bool = False
     sampled: bool = False
+    observed: Kept | None = None
+    ticket: int = 0
 
 
-class Tally:
-    """What happened at one service. `sample`: comparisons of answers that would have been served, drawn by chance.
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What outlives the process: labels by entry and by kind of entry, and frozen baselines."""
 
-    `bands`: of each band of likeness, lowest first, the questions found, those served, and every comparison: what another threshold would change.
-    """
+    own: LabelBook
+    pooled: LabelBook
+    baselines: Baselines
 
-    def __init__(self) -> None:
-        self.looked = self.served = self.unproven = self.without_vector = 0
-        self.objections: dict[str, int] = {}
-        self.sample = dict.fromkeys(Grade, 0)
-        self.learned = dict.fromkeys(Grade, 0)
-        self.bands = [dict.fromkeys(("found", "served", *(grade.value for grade in Grade)), 0) for _ in range(len(BANDS) + 1)]
+    def sync(self) -> None:
+        self.own.sync()
+        self.pooled.sync()
+        self.baselines.sync()
 
-    def state(self) -> dict[str, Any]:
-        """Hit rate and false-hit rate side by side, each with its interval of 95 %. What is unclear counts as false in the upper bound only."""
-        drawn = sum(self.sample.values())
-        false, doubtful = self.sample[Grade.OTHER], self.sample[Grade.OTHER] + self.sample[Grade.UNCLEAR]
-        return {
-            "looked": self.looked,
-            "served": self.served,
-            "unproven": self.unproven,
-            "without_vector": self.without_vector,
-            "hit_rate": self.served / self.looked if self.looked else None,
-            "hit_rate_95": clopper_pearson(self.served, self.looked, ALPHA),
-            "sampled": drawn,
-            "false_hit_rate": false / drawn if drawn else None,
-            "false_hit_rate_95": (clopper_pearson(false, drawn, ALPHA)[0], clopper_pearson(doubtful, drawn, ALPHA)[1]),
-            "objections": self.objections,
-            "sample": {grade.value: count for grade, count in self.sample.items()},
-            "learned": {grade.value: count for grade, count in self.learned.items()},
-            "bands": [{"from": lower, **counts} for lower, counts in zip((0.0, *BANDS), self.bands, strict=True)],
-        }
+    def close(self) -> None:
+        self.own.close()
+        self.pooled.close()
 
 
 class Semantic:
-    """Everything that calls share. `own`: labels by entry, `pooled`: by kind of entry. `chance`: a number from 0 to 1, another each time."""
+    """Everything that calls share. `chance`: a number from 0 to 1, another each time."""
 
-    def __init__(self, store: Store, embedder: Embedder, own: LabelBook, pooled: LabelBook, chance: Callable[[], float], log: Log) -> None:
+    def __init__(self, store: Store, embedder: Embedder, taught: Taught, chance: Callable[[], float], log: Log) -> None:
         self._store = store
         self._embedder = embedder
-        self._own = own
-        self._pooled = pooled
+        self._taught = taught
+        self._own, self._pooled = taught.own, taught.pooled
         self._chance = chance
         self._log = log
         self._tallies: dict[str, Tally] = {}
+        self._watches = Watches(taught.baselines, log)
         self.refused = 0
 
-    async def look(self, question: Question, service: str, policy: SemanticPolicy, age_max_s: float | None) -> Match | None:
+    async def look(self, question: Question, service: str, release: str, policy: SemanticPolicy, age_max_s: float | None) -> Match | None:
         """What is known of a question; None when it has no vector now, which is a miss."""
         try:
             vector = await self._embedder.vector(question.text, policy.embeddings)
@@ -108,31 +100,47 @@ class Semantic:
             self._tally(service).without_vector += 1
             self._log.seldom("cache_embedding_failed", service=service, reason=str(error))
             return None
-        return await self.match(question, service, source(policy.embeddings), vector, policy, age_max_s)
-
-    async def match(
-        self, question: Question, service: str, source: str, vector: Vector, policy: SemanticPolicy, age_max_s: float | None
-    ) -> Match:
-        """The nearest entry that no guard objects to, and whether it may answer. `source`: names the embedding; labels are pooled by it."""
-        tally = self._tally(service)
-        tally.looked += 1
-        match = Match(question, service, source, vector, policy)
-        asked = features(question.text)
-        for entry, cosine in await self._store.nearest(question.partition, vector, policy.threshold):
-            objection = first_objection(asked, entry.features, policy.embeddings is None)
-            if objection is not None:
-                tally.objections[objection] = tally.objections.get(objection, 0) + 1
-                continue
-            kept = self._store.kept(entry, age_max_s)
-            if kept is not None:
-                self._decide(match, entry, kept, cosine, tally)
-                return match
+        match = Match(question, service, release, source(policy.embeddings), vector, policy)
+        await self.match(match, age_max_s)
         return match
 
-    def _decide(self, match: Match, entry: Entry, kept: Kept, cosine: float, tally: Tally) -> None:
-        match.entry, match.kept, match.cosine = entry, kept, cosine
-        counts = tally.bands[band(cosine)]
-        counts["found"] += 1
+    async def match(self, match: Match, age_max_s: float | None) -> None:
+        """Find the nearest entry that no guard objects to, and decide whether it may answer."""
+        tally, policy = self._tally(match.service), match.policy
+        floor = max(THRESHOLD_MIN, policy.threshold - OBSERVED_BELOW)
+        near = await self._store.nearest(match.question.partition, match.vector, floor)
+        tally.looked += 1
+        found = self._first(match, near, age_max_s, tally)
+        if found is None:
+            match.ticket = tally.recorded.add(None)
+        elif match.entry is None:
+            match.ticket = tally.recorded.add(found, below=policy.threshold)
+        else:
+            self._decide(match, match.entry, tally)
+            match.ticket = tally.recorded.add(found, match.serves)
+        self._watches.looked(match.service, match.release, match.entry is not None)
+
+    def _first(self, match: Match, near: list[tuple[Entry, float]], age_max_s: float | None, tally: Tally) -> float | None:
+        """The likeness of the first candidate that no guard objects to, which is then the match's; of one below the threshold only drawn ones."""
+        asked, lexical = features(match.question.text), match.policy.embeddings is None
+        for entry, cosine in near:
+            is_near = cosine >= match.policy.threshold
+            objection = first_objection(asked, entry.features, lexical)
+            if objection is not None:
+                if is_near:
+                    tally.objected(objection)
+                continue
+            kept = self._store.kept(entry, age_max_s) if is_near else self._store.peek(entry)
+            if kept is None:
+                continue
+            if is_near:
+                match.entry, match.kept, match.cosine = entry, kept, cosine
+            elif self._chance() < match.policy.sample_share:
+                match.observed = kept
+            return cosine
+        return None
+
+    def _decide(self, match: Match, entry: Entry, tally: Tally) -> None:
         if not self._accepts(match, entry):
             tally.unproven += 1
         elif self._chance() < match.policy.sample_share:
@@ -140,7 +148,6 @@ class Semantic:
         else:
             match.serves = True
             tally.served += 1
-            counts["served"] += 1
 
     def learn(self, match: Match, answer: Answer, unit: str, ttl_s: float) -> None:
         """The model answered: compare, label, and keep the new answer. Only answers that are one text take part."""
@@ -150,13 +157,17 @@ class Semantic:
         if match.entry is not None and match.kept is not None:
             verdict = grade(content_of(match.kept.answer.body) or "", fresh)
             self._label(match, match.entry, match.kept, verdict, ttl_s)
+        elif match.observed is not None:
+            self._tally(match.service).recorded.graded(match.ticket, grade(content_of(match.observed.answer.body) or "", fresh))
         if not refused(self._own.find(key_of(match.question))):
             self._store.keep(match.question, match.vector, answer, unit, ttl_s)
 
     def _label(self, match: Match, entry: Entry, kept: Kept, verdict: Grade, ttl_s: float) -> None:
         tally = self._tally(match.service)
         (tally.sample if match.sampled else tally.learned)[verdict] += 1
-        tally.bands[band(match.cosine)][verdict.value] += 1
+        tally.recorded.graded(match.ticket, verdict)
+        if match.sampled:
+            self._watches.drawn(match.service, match.release, verdict)
         self._pooled.add(_pool(match), NOBODY, verdict, POOL_KEPT_S)
         if not self._store.holds(entry):
             return  # whose answer it was may have asked meanwhile to be forgotten
@@ -182,22 +193,27 @@ class Semantic:
 
     def sync(self) -> None:
         """Bring what was learned to disk, from any thread. Raises OSError."""
-        self._own.sync()
-        self._pooled.sync()
+        self._taught.sync()
 
     def retire(self) -> None:
         """Forget every answer; what was learned stays on disk, where the next process finds it."""
         self._store.clear()
 
     def close(self) -> None:
-        self._own.close()
-        self._pooled.close()
+        self._taught.close()
+
+    def drifts(self) -> list[tuple[str, str, Drift]]:
+        """By service and release. What begins or ends to drift is said in the log."""
+        return self._watches.judge()
 
     def state(self) -> dict[str, Any]:
         store = self._store
         held = {"entries": len(store), "bytes": store.used_bytes, "partitions": store.partitions, "evicted": store.evicted}
         learned = {"restarted": store.restarted, "refused": self.refused, "labels": len(self._own), "damaged": self._own.damaged}
-        return {**held, **learned, "services": {name: tally.state() for name, tally in self._tallies.items()}}
+        return {**held, **learned, "services": {name: self._told(name) for name in self._tallies}}
+
+    def _told(self, service: str) -> dict[str, Any]:
+        return {**self._tallies[service].state(), "drift": self._watches.state(service)}
 
     def _tally(self, service: str) -> Tally:
         if service not in self._tallies and len(self._tallies) >= SERVICES_MAX:

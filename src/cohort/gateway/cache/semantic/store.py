@@ -98,6 +98,10 @@ class Store:
             self._following.move_to_end(entry.key)
         return kept
 
+    def peek(self, entry: Entry) -> Kept | None:
+        """The entry's answer, without being asked for."""
+        return self._memory.peek(entry.key)
+
     def age_s(self, kept: Kept) -> float:
         return self._memory.age_s(kept)
 
