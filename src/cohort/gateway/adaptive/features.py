@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from cohort.gateway.contract_routing import FEATURE_LEVELS, FEATURES, WEIGHTS
@@ -25,6 +26,8 @@ _HEXADECIMAL = "0123456789abcdef"
 
 Features = tuple[float, ...]
 """In the order of FEATURES, each from 0 to 1."""
+_NOTHING: Features = (0.0,) * len(FEATURES)
+_difficulty = itemgetter(0)
 
 
 class Scorer:
@@ -45,12 +48,10 @@ class Scorer:
 
     def hardest(self, fields: Mapping[str, Any]) -> tuple[float, Features]:
         """The difficulty of a chat request and the features of its hardest turn."""
-        best = (-1.0, (0.0,) * len(FEATURES))
-        for features in turns(fields):
-            score = self.difficulty(features)
-            if score > best[0]:
-                best = (score, features)
-        return (self.difficulty(best[1]), best[1]) if best[0] < 0 else best
+        scored = [(self.difficulty(features), features) for features in turns(fields)]
+        if not scored:
+            return self.difficulty(_NOTHING), _NOTHING
+        return scored[0] if len(scored) == 1 else max(scored, key=_difficulty)
 
 
 def turns(fields: Mapping[str, Any]) -> list[Features]:

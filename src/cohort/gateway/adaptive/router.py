@@ -124,7 +124,7 @@ class AdaptiveRouter:
     def _release(self, service: str, digest: str, policy: RoutingPolicy) -> _Release:
         place = (service, digest)
         known = self._releases.get(place)
-        if known is None or known.policy != policy:
+        if known is None or (known.policy is not policy and known.policy != policy):
             known = self._releases[place] = _begin(policy, self._targets.get(place))
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
