@@ -24,7 +24,7 @@ ANSWERS_MAX = 100_000
 """More than any upstream takes, and few enough for the ledger's numbers."""
 _OUTPUT_NAMES = ("max_completion_tokens", "max_tokens")
 """Of a chat completion, by which the caller sets the length. With several the longest counts: which one holds is the upstream's choice."""
-_KEPT_LONG = re.compile(rb"ttl|retention|\\u")
+_KEPT_LONG = (b"ttl", b"retention", b"\\u")
 _ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=_-]*")
 
 
@@ -61,9 +61,11 @@ def may_be_kept_long(chat: Chat, parameters: Mapping[str, Any]) -> bool:
 
     An escape may hide such a word: then it may be.
     """
-    return _KEPT_LONG.search(chat.body) is not None or any(
-        _KEPT_LONG.search(repr((name, value)).encode()) for name, value in parameters.items()
-    )
+    return _names_keeping(chat.body) or (bool(parameters) and _names_keeping(repr(parameters).encode()))
+
+
+def _names_keeping(data: bytes) -> bool:
+    return any(word in data for word in _KEPT_LONG)
 
 
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:

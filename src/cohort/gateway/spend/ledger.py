@@ -243,11 +243,8 @@ class Ledger:
         if words[hold.slot + _SERIAL] == hold.serial:
             pairs, now_us = [(hold.slot + _SERIAL, 0)], self._clock.now_us()
             for at in hold.accounts:
-                pairs += [
-                    (at + _VALUE, words[at + _VALUE] + actual),
-                    (at + _HELD, words[at + _HELD] - hold.amount),
-                    (at + _TOUCHED, now_us),
-                ]
+                pairs += [(at + _VALUE, words[at + _VALUE] + actual), (at + _HELD, words[at + _HELD] - hold.amount)]
+                words[at + _TOUCHED] = now_us
             self._book.change(pairs)
             self._free.append(hold.slot)
             return
