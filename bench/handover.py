@@ -10,6 +10,7 @@ workers are killed (SIGKILL) instead: then the calls that were in that process f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -42,6 +43,7 @@ from cohort.ops.supervisor import Supervisor  # noqa: E402
 CLIENT_S = 30.0
 READY_S = 60.0
 STEP_S = 0.02
+PORTS = range(15_000, 32_000)
 
 
 @dataclass
@@ -85,9 +87,12 @@ def client(port: int, met: Met, stop: threading.Event, keep: bool, stream: bool)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system hands out by itself: a port of those may be a connection's when the socket is bound, or bound again."""
+    for port in range(PORTS.start + os.getpid() * 17 % 10_000, PORTS.stop):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise SystemExit(f"no free port in {PORTS}")
 
 
 class Scene:

@@ -25,10 +25,18 @@ class RedisServer:
         self.port = port
         self.address = f"redis://127.0.0.1:{port}/1"
         self._folder = folder
+        self.password = PASSWORD
         self.start()
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self._folder, "requirepass": PASSWORD}
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "no",
+            "dir": self._folder,
+            "requirepass": self.password,
+        }
         command = ["redis-server", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(self._listens)
@@ -38,7 +46,7 @@ class RedisServer:
         self.process.wait(10)
 
     def run(self, *words: str) -> str:
-        command = ["redis-cli", "-p", str(self.port), "-n", "1", "--no-auth-warning", "-a", PASSWORD, *words]
+        command = ["redis-cli", "-p", str(self.port), "-n", "1", "--no-auth-warning", "-a", self.password, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     def _listens(self) -> bool:

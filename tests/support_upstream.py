@@ -89,7 +89,7 @@ async def well(exchange: Exchange) -> None:
             await exchange.writer.drain()
         exchange.chunk(b"")
     else:
-        exchange.whole(json.dumps(ANSWER).encode(), "X-Request-Id: up-1", "Set-Cookie: a=b")
+        exchange.whole(json.dumps(ANSWER).encode(), "X-Request-Id: up-1", "Set-Cookie: a=b", "Access-Control-Allow-Origin: *")
 
 
 async def tools(exchange: Exchange) -> None:

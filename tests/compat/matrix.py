@@ -4,7 +4,8 @@
 
 Each client gets an environment of its own outside the repository (`COHORT_COMPAT_DIR`, else `~/.cache/cohort/compat`), with the newest
 version that its registry has; one that cannot be installed is left out, and the page says so. Behind the gateway stands a vendor of our
-own that speaks both dialects strictly. Exit code 1 when a case fails.
+own that speaks both dialects strictly; then real servers, as far as they can be had (`--only real` tries them alone). Exit code 1 when a
+case fails.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upstreams.trial import PACKAGES, Trial, section, tried
+
 from support_gateway import GatewayProcess, release, table
 from support_upstream import Upstream
 from support_vendor import KEY, vendor
@@ -31,6 +34,7 @@ CLIENTS_DIR = Path(__file__).parent / "clients"
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 INSTALL_S = 900
 RUN_S = 300
+REAL = "real"
 KINDS = {"chat": "chat completions", "responses": "Responses", "messages": "messages"}
 
 
@@ -77,15 +81,17 @@ def main() -> int:
         finally:
             gateway.close()
             upstream.close()
+    trial = _real(home) if options.only in (None, REAL) else Trial()
     if not options.no_page:
-        PAGE.write_text(_page(outcomes))
+        PAGE.write_text(_page(outcomes, trial))
         _say(f"wrote {PAGE.relative_to(ROOT)}")
-    return 1 if any(ok is False for outcome in outcomes for ok in outcome.cells.values()) else 0
+    cells = [trial.cells, *(outcome.cells for outcome in outcomes)]
+    return 1 if any(ok is False for each in cells for ok in each.values()) else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[client.name for client in CLIENTS], help="one client")
+    parser.add_argument("--only", choices=[*(client.name for client in CLIENTS), REAL], help="one client, or the real upstreams")
     parser.add_argument("--no-page", action="store_true", help="leave the page as it is")
     return parser.parse_args()
 
@@ -96,6 +102,17 @@ def _gateway(folder: Path, upstream: Upstream) -> GatewayProcess:
     releases = [release("big", upstream.base_url, f"rel_{name}", route=route) for name, route in routes.items()]
     gateway.push(table(1, releases, {f"over-{name}": f"rel_{name}" for name in routes}))
     return gateway
+
+
+def _real(home: Path) -> Trial:
+    """The real servers; without their clients nothing is tried."""
+    _say("real upstreams: installing")
+    client = Client("real upstreams", "real_upstreams.py", PACKAGES)
+    try:
+        python = _python(client, home / "real-upstreams")[0]
+    except (subprocess.SubprocessError, OSError) as error:
+        return Trial(problems=[f"not tried: the clients could not be installed: {type(error).__name__}"])
+    return tried(home, Path(python))
 
 
 # --- one client ------------------------------------------------------------------------------------------------------------------
@@ -161,7 +178,7 @@ def _say(words: str) -> None:
 # --- the page --------------------------------------------------------------------------------------------------------------------
 
 
-def _page(outcomes: list[Outcome]) -> str:
+def _page(outcomes: list[Outcome], trial: Trial) -> str:
     cases = list(dict.fromkeys(case for outcome in outcomes for _, case in outcome.cells))
     today = time.strftime("%Y-%m-%d", time.gmtime())
     python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
@@ -182,7 +199,7 @@ def _page(outcomes: list[Outcome]) -> str:
             speaks = KINDS.get(kind or outcome.client.kind, outcome.client.kind)
             rows.append(f"| {outcome.client.name} | {speaks} | {name.removeprefix('over-')} | {' | '.join(marks)} |")
     problems = [f"- {outcome.client.name}: {problem}" for outcome in outcomes for problem in outcome.problems] or ["None."]
-    return "\n".join([*head, *rows, "", "## What did not work", "", *problems, "", *_versions(outcomes), "", *WHAT]) + "\n"
+    return "\n".join([*head, *rows, "", "## What did not work", "", *problems, "", *section(trial), *_versions(outcomes), "", *WHAT]) + "\n"
 
 
 def _versions(outcomes: list[Outcome]) -> list[str]:
@@ -207,6 +224,11 @@ WHAT = [
     "| timeout | the client gives up after a second |",
     "| embeddings, count tokens | where the upstream has them |",
     "| responses, responses by id | OpenAI's Responses, whole and streamed; a conversation that goes on by `previous_response_id` |",
+    "| too long, wrong field | a prompt over the model's context, a temperature that is no number, as the client's own exceptions |",
+    "| client leaves | a client closes an endless stream: the model stops within seconds |",
+    "| crowd | 24 calls, 12 at a time, to a server with two slots |",
+    "| usage recorded | tokens of what was answered stand in the gateway's records |",
+    "| server killed, next route | SIGKILL in a stream: the client is told that it broke off; the next call is answered by the second route |",
 ]
 
 

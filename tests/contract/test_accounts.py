@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cohort.base.errors import CohortError
-from cohort.delivery.accounts import HOUR_US, RECENT_MAX, SHADOW_KEY, Accounts, Recent, Wanted
+from cohort.delivery.accounts import HOUR_US, RECENT_MAX, SHADOW_KEY, Accounts, Recent
+from cohort.delivery.traces import Wanted
 from cohort.gateway.contract import Arm, Batch, Call, Cursor, Result
 from support_engine import House
 
@@ -72,5 +73,5 @@ def test_a_call_that_is_not_there_and_a_gateway_that_does_not_answer_are_said(da
 
     made = Accounts(database, Recent(), away)
     assert made.balances() is None
-    with pytest.raises(CohortError, match="not among the newest"):
+    with pytest.raises(CohortError, match="not among those kept"):
         made.call("gw", 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,56 @@ def test_a_server_that_is_not_there_is_unavailable_and_left_alone_for_a_while(ad
         assert shared.rests
         clock.advance(2)
         assert not shared.rests
+
+    run(work)
+
+
+def test_a_server_that_dies_stands_still_or_gets_another_password_is_used_again_when_it_is_well(clock: ManualClock) -> None:
+    passwords = [PASSWORD]
+
+    async def meets(shared: Shared, *said: str) -> None:
+        clock.advance(2)
+        await shared.check()
+        assert (shared.problem is None) is (not said), shared.problem
+        assert all(word in str(shared.problem) for word in said), shared.problem
+        if said:
+            assert shared.rests
+            clock.advance(2)
+            with pytest.raises(Unavailable):
+                await shared.find(KEY)
+
+    async def work() -> None:
+        with running_redis() as server:
+            shared = Shared(redis_address(server.address, lambda: passwords[0]), 0.3, clock, Packing(clock, ""))
+            await shared.keep(KEY, HELLO, ANNA, 600)
+            await meets(shared)
+            os.kill(server.process.pid, signal.SIGSTOP)
+            await meets(shared, f"127.0.0.1:{server.port} is not used", "no answer within 0.3 s")
+            os.kill(server.process.pid, signal.SIGCONT)
+            await meets(shared)
+            assert await shared.find(KEY) is not None
+            server.kill()
+            await meets(shared, "is not used")
+            server.password = "another-password-than-before"
+            server.start()
+            await meets(shared, "WRONGPASS")
+            passwords[0] = server.password
+            await meets(shared)
+
+    run(work)
+
+
+def test_a_password_is_told_to_nobody_far_away(clock: ManualClock) -> None:
+    for host in ("8.8.8.8", "[2001:4860:4860::8888]", "169.254.169.254", "0.0.0.0", "[::ffff:8.8.8.8]"):
+        with pytest.raises(CohortError, match="not an address of this machine or a private network"):
+            redis_address(f"redis://{host}:6379/0", PASSWORD)
+    for host in ("127.0.0.1", "10.1.2.3", "[::1]", "[fd12::1]", "localhost", "100.64.0.1"):
+        assert redis_address(f"redis://{host}:6379/0", PASSWORD).port == 6379
+
+    async def work() -> None:
+        shared = Shared(RedisAddress("8.8.8.8", password=PASSWORD), WAIT_S, clock, Packing(clock, ""))  # as a name that led there
+        with pytest.raises(Unavailable, match=r"8\.8\.8\.8 is not an address of this machine"):
+            await shared.find(KEY)
 
     run(work)
 

@@ -157,16 +157,19 @@ def test_a_model_stopped_in_its_tracks_fails_no_call(upstream: Upstream, model: 
         gateway.close()
 
 
-def test_a_question_of_too_many_tokens_is_a_miss_and_the_next_one_is_looked_up(
-    gateway: GatewayProcess, model: EmbeddingsProcess, tmp_path: Path
-) -> None:
-    model.close()
-    model.start(write_model(tmp_path / "short", tokens_max=8))
-    assert ask(gateway, "refund " * 9) == "miss"
-    assert state(gateway)["services"]["well"]["without_vector"] == 1
-    for text in REFUNDS:
-        ask(gateway, text)
-    assert ask(gateway, "Refund please") == "semantic"
+def test_a_question_of_too_many_tokens_is_a_miss_and_the_next_one_is_looked_up(upstream: Upstream, tmp_path: Path) -> None:
+    model = EmbeddingsProcess(tmp_path, write_model(tmp_path / "short", tokens_max=8))
+    gateway = GatewayProcess(tmp_path, limits={"cache_embeddings_rest_s": LONG_REST_S, "cache_embeddings_wait_s": 5})
+    try:
+        gateway.push(tables(upstream, model.base_url))
+        assert ask(gateway, "refund " * 9) == "miss"
+        assert state(gateway)["services"]["well"]["without_vector"] == 1
+        for text in REFUNDS:
+            ask(gateway, text)
+        assert ask(gateway, "Refund please") == "semantic"
+    finally:
+        gateway.close()
+        model.close()
 
 
 # --- the server alone ----------------------------------------------------------------------------------------------------------

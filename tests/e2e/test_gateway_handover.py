@@ -6,12 +6,15 @@ import json
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from cohort.base.errors import CohortError
-from cohort.delivery.dataplane_many import merged
+from cohort.delivery.dataplane_many import first_answer, merged, trouble_words
 from cohort.gateway.contract import GatewayState
+from cohort.gateway.contract_reliability import RouteTrouble
+from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.inherited import LISTEN_FD, inherited_socket
 from support_gateway import SRC
 
@@ -61,4 +64,34 @@ def test_of_several_workers_only_what_is_true_of_all_is_said() -> None:
     both = merged([ahead, behind])
     assert (both.gateway, both.table_version, both.in_flight) == ("gw-1", 4, 3)
     assert both.services == {"s": "rel_a"}, "a service is served by a release when every worker serves it so"
+    assert both.routing == {}
     assert (both.splits, both.last_candidate_us) == ({"t": "ro"}, {"ro": 12})
+
+
+def choosing(share: float | None, conversations: int, **more: Any) -> RoutingState:
+    said = {"release": "rel_a", "boundary": 0.5, "target_share": 0.4, "drift": 0.01, "limited": False, "mode": "adaptive", **more}
+    return RoutingState(shares={"adaptive": share, "control": None}, conversations=conversations, **said)  # type: ignore[arg-type]
+
+
+def test_how_workers_choose_between_models_is_said_of_all_together() -> None:
+    parts = [choosing(0.5, 300), choosing(0.3, 100, boundary=0.7, drift=0.2, limited=True), choosing(None, 0)]
+    whole = merged([state(number, routing={"s": part}) for number, part in enumerate(parts)]).routing["s"]
+    assert (whole.conversations, whole.drift, whole.limited) == (400, 0.2, True)
+    assert (whole.shares["adaptive"], whole.shares["control"]) == (pytest.approx(0.45), None)
+    assert whole.boundary == pytest.approx(0.55)
+    other = state(3, routing={"s": choosing(0.5, 300, release="rel_b")})
+    assert merged([state(1, routing={"s": parts[0]}), other]).routing == {}
+
+
+def test_circuits_are_told_of_all_workers_together() -> None:
+    troubles = [RouteTrouble("rel_a", "v1", "main", circuit, 5, 1) for circuit in ("open", "probing", "closed")]
+    assert trouble_words(troubles) == ["release v1, route main: circuit not closed at 2 of the workers, 10 calls failed in a row"]
+
+
+def test_what_all_workers_know_is_asked_of_one_that_answers() -> None:
+    def dead() -> int:
+        raise CohortError("DATA_PLANE_UNAVAILABLE", "it is being restarted")
+
+    assert first_answer([dead, lambda: 7])() == 7
+    with pytest.raises(CohortError, match="restarted"):
+        first_answer([dead, dead])()

@@ -116,6 +116,7 @@ def test_the_answer_names_release_route_unit_and_cost(gateway: GatewayProcess) -
     assert headers["x-cohort-cost-usd"] == "0.000098"
     assert headers["x-request-id"] == "up-1"
     assert "set-cookie" not in headers
+    assert "access-control-allow-origin" not in headers
 
 
 def test_a_stream_is_passed_on_byte_for_byte(gateway: GatewayProcess) -> None:

@@ -140,7 +140,7 @@ def test_the_agent_of_a_key_stands_before_the_one_a_caller_names_and_budgets_say
         process.push({**body, "keys": [KEY], "keys_required": True, "budgets": budgets})
         labels = {"Authorization": "Bearer cgk_a", "X_Cohort_Agent": "other"}
         call = asked(process, "well", headers=labels, max_tokens=10)
-        assert (call.agent, call.budgets, call.cost_usd_micro) == ("clerk of shop", ("agent:clerk of shop", "all:"), 18_000)
+        assert (call.agent, call.budgets, call.cost_usd_micro) == ("clerk of shop", ("agent:clerk of shop", "all"), 18_000)
         assert 18_000 < (call.held_usd_micro or 0) <= 150_000
         assert [step.name for step in call.steps] == ["budget"]
         statuses = [process.chat("well", headers=labels, max_tokens=10)[0] for _ in range(8)]

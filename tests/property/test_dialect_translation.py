@@ -15,7 +15,7 @@ from cohort.gateway.dialects import chat_as_messages, messages_to_chat
 from cohort.gateway.dialects.chat_from_messages import ChunksFlow, completion_of
 from cohort.gateway.dialects.chat_to_messages import MessagesFlow, message_of
 from cohort.gateway.dialects.events import EVENT_BYTES_MAX, Events
-from cohort.gateway.dialects.face import Chat, Flow, Refused, Untranslatable
+from cohort.gateway.dialects.face import Chat, Detail, Flow, Refused, Untranslatable, Usage
 from cohort.gateway.dialects.messages_same import MessagesTail
 from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.dialects.responses_answer import Said, Turn, ended, said_in
@@ -92,7 +92,7 @@ def test_an_openai_stream_becomes_the_same_events_wherever_it_is_cut(
     stream = b"".join(_chunks(*message, True))
     once = said(MessagesFlow("service"), iter([stream]))
     assert said(MessagesFlow("service"), cut(stream.replace(b"\n", b"\r\n") if crlf else stream, at)) == once
-    assert (once[1], once[2], tuple(once[4])) == (None, True, (21, 9))
+    assert (once[1], once[2], once[4]) == (None, True, Usage(21, 9, Detail(cached=4)))
 
 
 @given(anthropic_contents(), places, st.booleans())
@@ -100,7 +100,7 @@ def test_an_anthropic_stream_becomes_the_same_chunks_wherever_it_is_cut(content:
     stream = b"".join(_events(*content))
     once = said(ChunksFlow(CALL), iter([stream]))
     assert said(ChunksFlow(CALL), cut(stream.replace(b"\n", b"\r\n") if crlf else stream, at)) == once
-    assert (once[1], once[2], tuple(once[4])) == (None, True, (21, 9))
+    assert (once[1], once[2], once[4]) == (None, True, Usage(21, 9, Detail(cached=4)))
 
 
 @given(openai_messages())

@@ -30,7 +30,7 @@ class EmbeddingsLimits:
     """
 
     texts_max: int = 64
-    text_chars_max: int = 32_768
+    text_chars_max: int = 8192
     tokens_max: int = 512
     batch_max: int = 32
     batch_tokens_max: int = 4096

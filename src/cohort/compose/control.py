@@ -24,7 +24,7 @@ from cohort.delivery.clients import Clients, spending
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
-from cohort.delivery.dataplane_many import ManyPlanes
+from cohort.delivery.dataplane_many import ManyPlanes, first_answer, trouble_words
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
@@ -120,7 +120,8 @@ class Control:
         if reached_us is None or state is None:
             return Health("gateway", False, "not reached yet")
         age_s = (self.clock.now_us() - reached_us) / 1e6
-        return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago")
+        troubles = "".join(f"; {words}" for words in trouble_words(state.troubles))
+        return Health("gateway", age_s <= GATEWAY_LATE_S, f"table {state.table_version}, reached {age_s:.1f} s ago{troubles}")
 
     def _outcomes_health(self) -> Health:
         """Never a reason not to serve: what could not be read is gone, and waiting does not bring it back. It is said until control restarts."""
@@ -156,7 +157,7 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
-    accounts = Accounts(database, controller.recent, planes[0].balances)
+    accounts = Accounts(database, controller.recent, first_answer([plane.balances for plane in planes]))
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)

@@ -1,7 +1,7 @@
 """What calls cost, by hour, service, release, route and client's key; and the newest calls themselves.
 
-Costs are added up in the transaction that takes the records, so each call counts once. The newest calls are in memory only,
-for looking at what happens now.
+Costs are added up in the transaction that takes the records, so each call counts once. The newest calls are in memory, for looking at what
+happens now; see `traces.py` for those stored.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Insert, func, select
 
 from cohort.base.errors import CohortError
+from cohort.delivery.traces import Traces, Wanted
 from cohort.gateway.contract import Arm, Call, Result, failed
 from cohort.storage import schema as t
 from cohort.storage.database import Database
@@ -57,21 +59,6 @@ class Balance:
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which calls to show; empty: any. `trouble`: only those that failed."""
-
-    service: str = ""
-    key: str = ""
-    route: str = ""
-    cache: str = ""
-    trouble: bool = False
-
-    def admits(self, call: Call) -> bool:
-        plain = ((self.service, call.service), (self.key, call.key), (self.route, call.route), (self.cache, call.cache))
-        return all(not wanted or wanted == found for wanted, found in plain) and (not self.trouble or failed(call.result))
-
-
 class Recent:
     """The newest calls, newest first. Safe to use from several threads."""
 
@@ -88,6 +75,12 @@ class Recent:
             self.taken += len(calls)
         if self.told is not None and calls:
             self.told(calls)
+
+    def after(self, taken: int) -> tuple[list[Call], int]:
+        """The calls that came since so many had been taken, oldest first, and how many there are now; the oldest are missing where they are too many."""
+        with self._lock:
+            new = min(max(self.taken - taken, 0), len(self._calls))
+            return list(islice(self._calls, len(self._calls) - new, None)), self.taken
 
     def newest(self, wanted: Wanted, limit: int) -> list[Call]:
         with self._lock:
@@ -107,6 +100,7 @@ class Accounts:
     def __init__(self, database: Database, recent: Recent, balances_of: Callable[[], Sequence[Balance]]) -> None:
         self._database = database
         self._balances_of = balances_of
+        self._traces = Traces(database)
         self.recent = recent
 
     def costs(self, since_us: int) -> list[Cost]:
@@ -128,13 +122,25 @@ class Accounts:
                 raise
             return None
 
+    def newest(self, wanted: Wanted, limit: int) -> list[Call]:
+        """Newest first: those in memory, and where they are not enough those stored."""
+        found = self.recent.newest(wanted, limit)
+        if len(found) >= limit:
+            return found
+        known = {_identity(call): call for call in (*self._traces.newest(wanted, limit), *found)}
+        return sorted(known.values(), key=lambda call: (call.at_us, call.seq), reverse=True)[:limit]
+
     def call(self, gateway: str, epoch: int, seq: int) -> list[Call]:
-        """A call and its shadow copy; raises NOT_FOUND when it is not among the newest."""
-        found = self.recent.find(gateway, epoch, seq)
+        """A call and its shadow copy; raises NOT_FOUND when it is not among those kept."""
+        found = self.recent.find(gateway, epoch, seq) or self._traces.find(gateway, epoch, seq)
         if not found:
-            hint = f"The newest {RECENT_MAX} calls since control started are kept for looking at."
-            raise CohortError("NOT_FOUND", f"the call {gateway}/{epoch}/{seq} is not among the newest", hint=hint)
+            hint = "The newest calls are kept, for a week at most; under load not every one."
+            raise CohortError("NOT_FOUND", f"the call {gateway}/{epoch}/{seq} is not among those kept", hint=hint)
         return sorted(found, key=lambda call: call.arm is Arm.SHADOW)
+
+
+def _identity(call: Call) -> tuple[str, int, int, str]:
+    return call.gateway, call.epoch, call.seq, call.arm.value
 
 
 def add_up(database: Database, connection: Connection, records: Iterable[Call]) -> None:

@@ -19,6 +19,7 @@ from cohort.delivery.evidence import Evidence, Key, key_of
 from cohort.delivery.model import Rollout
 from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore, call_row
+from cohort.delivery.traces import Traces
 from cohort.delivery.traffic import MINUTE_US, Minute, MinuteKey, RecentUnits
 from cohort.gateway.contract import Arm, Batch, Call, Result, failed
 from cohort.stats import Sketch
@@ -136,6 +137,7 @@ class Intake:
     def __init__(self, store: RolloutStore) -> None:
         self._store = store
         self._routing = RoutingStore(store.database)
+        self._traces = Traces(store.database)
         self._lives: dict[str, Live] = {}
         self._traffic: dict[MinuteKey, Minute] = {}  # the newest minutes as stored
         self._touched: dict[MinuteKey, list[Call]] = {}
@@ -170,6 +172,7 @@ class Intake:
         self._store.put_traffic(connection, self._minutes(connection))
         add_up(self._store.database, connection, records)
         self._routing.take(connection, records)
+        self._traces.put(connection, records, now_us)
         for rollout_id in {**by_rollout, **self._lives}:
             self._take_rollout(connection, rollout_id, by_rollout.get(rollout_id, []), batches, now_us, complete_us)
 

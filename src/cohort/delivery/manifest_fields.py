@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from cohort.base.documents import HIDDEN_INPUT
 from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DEFAULT, THRESHOLD_DEFAULT, TTL_S_DEFAULT, TTL_S_MAX
 from cohort.gateway.contract_personal import KINDS as PERSONAL_KINDS
+from cohort.gateway.contract_price import TIER_FACTOR_MAX
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
 from cohort.gateway.contract_reliability import RETRIES_MAX
 from cohort.gateway.contract_routing import WEIGHTS
@@ -27,6 +28,7 @@ STABLE = "stable"
 ROUTES_MAX = 16
 ENTRIES_MAX = 256  # of parameters, tools or flags
 TIMEOUT_S_DEFAULT = 60.0
+TIERS_MAX = 16  # of a price
 TIMEOUT_S_MAX = 3600.0
 NOT_PARAMETERS = {"model": "the route's `model`", "messages": "the client", "stream": "the client", "stream_options": "the client"}
 
@@ -133,13 +135,26 @@ class _Entry(BaseModel):
 
 
 Name = Annotated[str, AfterValidator(_name)]
+Tier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 FlagValue = Annotated[Any, AfterValidator(_flag_value)]
 
 
-class PriceEntry(_Entry):
+class TokenPrices(_Entry):
     input_usd_per_mtok: Dollars
     output_usd_per_mtok: Dollars
+    cached_usd_per_mtok: Dollars | None = None
+    cache_write_usd_per_mtok: Dollars | None = None
+    cache_write_long_usd_per_mtok: Dollars | None = None
+
+
+class LongPrices(TokenPrices):
+    above_tokens: Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+class PriceEntry(TokenPrices):
+    long: LongPrices | None = None
+    tiers: Annotated[dict[Tier, Annotated[float, Field(ge=0, le=TIER_FACTOR_MAX)]], Field(max_length=TIERS_MAX)] | None = None
 
 
 class HttpRouteEntry(_Entry):

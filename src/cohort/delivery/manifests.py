@@ -18,9 +18,10 @@ from cohort.delivery.face import Bundle
 from cohort.delivery.manifest_fields import KINDS, PROVIDERS, TIMEOUT_S_DEFAULT, HttpManifest, ModelManifest, RouteEntry
 from cohort.delivery.manifest_routing import check_routing, routing_policy
 from cohort.delivery.model import Release
-from cohort.gateway.contract import Price, ReleaseRoute, Route
+from cohort.gateway.contract import ReleaseRoute, Route
 from cohort.gateway.contract_cache import decode_cache
 from cohort.gateway.contract_personal import decode_personal
+from cohort.gateway.contract_price import decode_price
 from cohort.gateway.contract_reliability import decode_reliability
 from cohort.gateway.providers import PROVIDERS as KNOWN
 
@@ -105,8 +106,15 @@ def release_routes(release: Release) -> ReleaseRoute:
     )
 
 
+def _price(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """In the words of the contract: the threshold stands beside the prices it is for."""
+    long = dict(entry.get("long", {}))
+    above = long.pop("above_tokens", None)
+    return {**entry, **({"long": long, "long_above_tokens": above} if long else {})}
+
+
 def _route(name: str, entry: Mapping[str, Any]) -> Route:
-    price = Price(**entry["price"]) if "price" in entry else None
+    price = decode_price(_price(entry["price"])) if "price" in entry else None
     return Route(
         name,
         entry.get("provider", "http"),

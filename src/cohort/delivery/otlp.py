@@ -1,4 +1,4 @@
-"""Calls as OpenTelemetry spans, with the GenAI conventions' names, posted as OTLP/HTTP JSON by a thread of control: off the path of every call.
+"""Calls as OpenTelemetry spans, with the GenAI conventions' names, posted as OTLP over HTTP by a thread of control: off the path of every call.
 
 Made from the records that control takes anyway. A collector that is away or slow costs spans, which are counted, and nothing else.
 """
@@ -12,10 +12,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import orjson
 
+from cohort.delivery.otlp_protobuf import trace_request
 from cohort.gateway.contract import Call, Result, failed
 
 WAITING_MAX = 10_000
@@ -30,15 +32,19 @@ log = logging.getLogger("cohort.otlp")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Where spans go, with which headers, and which share of the units they are of."""
+    """Where spans go, with which headers, which share of the units they are of, and how they are written: protobuf, else JSON."""
 
     url: str
     headers: Mapping[str, str]
     share: float
+    protobuf: bool = True
 
 
 def export_from(environ: Mapping[str, str]) -> Export | None:
-    """From the variables of every OpenTelemetry exporter; None where no endpoint is named. A share that is no number is 1."""
+    """From the variables of every OpenTelemetry exporter; None where no endpoint is named. A share that is no number is 1.
+
+    Of the protocols `http/json` is JSON; any other is `http/protobuf`, as there is no gRPC here.
+    """
     url = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
     if not url and environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         url = environ["OTEL_EXPORTER_OTLP_ENDPOINT"].rstrip("/") + TRACES_PATH
@@ -46,7 +52,9 @@ def export_from(environ: Mapping[str, str]) -> Export | None:
         return None
     text = environ.get("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
     pairs = [part.partition("=") for part in text.split(",") if "=" in part]
-    return Export(url, {name.strip(): value.strip() for name, _, value in pairs}, _share(environ.get("OTEL_TRACES_SAMPLER_ARG", "1")))
+    headers = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+    return Export(url, headers, _share(environ.get("OTEL_TRACES_SAMPLER_ARG", "1")), protocol != "http/json")
 
 
 class Exporter:
@@ -57,6 +65,7 @@ class Exporter:
         self._client = client or httpx2.Client(timeout=ANSWER_S, trust_env=False)
         self._waiting: deque[Call] = deque()
         self._offered = threading.Lock()
+        self._problem = ""
         self.posted = 0
         self.lost = 0
 
@@ -80,30 +89,37 @@ class Exporter:
     def post(self) -> None:
         """Everything that waits, in batches; a batch that is not taken is lost."""
         while batch := self._next():
-            try:
-                answer = self._client.post(self._export.url, content=encode_spans(batch), headers=self._headers())
-                taken = answer.status_code < 300
-            except httpx2.HTTPError as error:
-                taken = False
-                log.warning("spans could not be posted: %s", type(error).__name__)
-            if taken:
-                self.posted += len(batch)
-            else:
+            problem = self._problem_with(batch)
+            if problem:
                 self.lost += len(batch)
+            else:
+                self.posted += len(batch)
+            if problem and problem != self._problem:
+                log.warning("spans for %s are lost: %s", self._export.url, problem)
+            self._problem = problem
 
-    def _headers(self) -> dict[str, str]:
-        return {"content-type": "application/json", **self._export.headers}
+    def _problem_with(self, batch: Sequence[Call]) -> str:
+        """Post one; empty when it was taken. Only a change of it is logged."""
+        request = request_of(batch)
+        protobuf = self._export.protobuf
+        content = trace_request(request) if protobuf else orjson.dumps(request)
+        kind = "application/x-protobuf" if protobuf else "application/json"
+        try:
+            answer = self._client.post(self._export.url, content=content, headers={"content-type": kind, **self._export.headers})
+        except httpx2.HTTPError as error:
+            return type(error).__name__
+        return "" if answer.status_code < 300 else f"status {answer.status_code} to {kind}"
 
     def _next(self) -> list[Call]:
         with self._offered:
             return [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
 
 
-def encode_spans(calls: Sequence[Call]) -> bytes:
-    """A request of the OTLP trace service, as JSON."""
+def request_of(calls: Sequence[Call]) -> dict[str, Any]:
+    """A request of the OTLP trace service, by the names of its JSON."""
     resource = {"attributes": _attributes({"service.name": "cohort-gateway"})}
     scope = {"scope": {"name": "cohort"}, "spans": [span_of(call) for call in calls]}
-    return orjson.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}
 
 
 def span_of(call: Call) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from cohort.gateway.contract import Price, ReleaseRoute, Route
+from cohort.gateway.contract import ReleaseRoute, Route
+from cohort.gateway.contract_price import Price, check_price, decode_price
 
 FILE = Path(__file__).with_name("prices.json")
 _DATED = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
@@ -23,21 +25,31 @@ _DATED = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One published price; `valid_from` is a day, UTC, as YYYY-MM-DD."""
+    """One published price. Days are UTC, as YYYY-MM-DD: `valid_from`, the first that it is known to hold on; `checked`, when its source was read.
+
+    `unchecked`: what of it was not read there, and where it is from instead; empty: nothing.
+    """
 
     host: str
     model: str
     price: Price
     valid_from: str
     source: str
+    checked: str = ""
+    unchecked: str = ""
 
 
 @lru_cache(maxsize=1)
 def listed() -> tuple[Listed, ...]:
     """Every price in the file, oldest first."""
     entries = orjson.loads(FILE.read_bytes())["prices"]
-    made = [Listed(e["host"], e["model"], Price(e["input"], e["output"]), e["valid_from"], e["source"]) for e in entries]
-    return tuple(sorted(made, key=lambda entry: entry.valid_from))
+    return tuple(sorted((_listed(entry) for entry in entries), key=lambda entry: entry.valid_from))
+
+
+def _listed(entry: dict[str, Any]) -> Listed:
+    price = decode_price(entry["price"]) or Price()
+    check_price(price, f"{FILE.name}: {entry['model']}")
+    return Listed(entry["host"], entry["model"], price, entry["valid_from"], entry["source"], entry["checked"], entry.get("unchecked", ""))
 
 
 def day_of(now_us: int) -> str:
@@ -48,7 +60,7 @@ def price_of(route: Route, day: str, prices: tuple[Listed, ...]) -> Price | None
     """The price of a route on a day: its own, else the newest that is listed for its provider's host and model; None: unknown."""
     if route.price is not None:
         return route.price
-    host, model = urlsplit(route.base_url).hostname, _DATED.sub("", route.model)
+    host, model = urlsplit(route.base_url).hostname, _DATED.sub("", route.model.removeprefix("models/"))
     found = [entry.price for entry in prices if entry.host == host and entry.model == model and entry.valid_from <= day]
     return found[-1] if found else None
 

@@ -44,6 +44,16 @@ class AddressGuard:
         return is_public(address) or any(address.version == network.version and address in network for network in self._allowed)
 
 
+def is_near(text: str) -> bool:
+    """Whether an address is on this machine or its private network, and not where a cloud hands out credentials."""
+    try:
+        address = inner(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+    odd = address.is_multicast or address.is_unspecified or address.is_link_local or (address.is_reserved and not address.is_loopback)
+    return not (address in METADATA or is_public(address) or odd)
+
+
 def is_public(address: Address) -> bool:
     """Reachable on the internet: neither private, loopback, link-local, shared, multicast, reserved nor unspecified."""
     site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # RFC 3879 gave them up; networks may have them

@@ -36,6 +36,8 @@ _WITHHELD = frozenset(
         b"set-cookie", b"strict-transport-security", b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
+_WITHHELD_BEGINNINGS = (b"x-cohort-", b"access-control-")
+"""Which web pages may read an answer is not an upstream's to say: llama.cpp and others allow every page."""
 
 _FAILURES: dict[type[Exception], tuple[int, str, Result]] = {
     Unreachable: (502, "upstream_unreachable", Result.UNREACHABLE),
@@ -278,6 +280,6 @@ def _passed_headers(connection: UpstreamConnection, content_type: bytes) -> tupl
     for name, value in connection.headers:
         if name == b"content-type":
             content_type = value
-        elif name not in _WITHHELD and not name.startswith(b"x-cohort-"):
+        elif name not in _WITHHELD and not name.startswith(_WITHHELD_BEGINNINGS):
             lines += b"%s: %s\r\n" % (name, value)
     return content_type, lines

@@ -22,6 +22,7 @@ import orjson
 
 from cohort.gateway.contract_cache import CachePolicy, decode_cache
 from cohort.gateway.contract_personal import PersonalPolicy, decode_personal
+from cohort.gateway.contract_price import Price, decode_price
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
 from cohort.gateway.contract_routing import RoutingPolicy, RoutingState, routing_of
 from cohort.gateway.contract_spend import Budget, ClientKey, decode_budgets, decode_keys
@@ -61,12 +62,6 @@ class Result(StrEnum):
 
 def failed(result: Result) -> bool:
     return result not in (Result.OK, Result.CLIENT_GONE)
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    input_usd_per_mtok: float = 0.0
-    output_usd_per_mtok: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +197,7 @@ class Call:
     steps: tuple[Step, ...] = ()  # of what took part in the call
     looked: str = ""  # `miss`: the caches had no answer; `bypass`: they took no part in a call that could have been kept
     held_usd_micro: int | None = None  # reserved on each of `budgets` while the call ran; `cost_usd_micro` was settled
-    budgets: tuple[str, ...] = ()  # that it counted in: `SCOPE:NAME`
+    budgets: tuple[str, ...] = ()  # that it counted in: `SCOPE:NAME`, or `all`
     code: str = ""  # of the gateway's own error that the client got
     run: str = ""  # as the caller named it
     agent: str = ""  # of the caller's key, or else as the caller named it
@@ -297,7 +292,7 @@ def _service(entry: dict[str, Any]) -> ServiceRoute:
 
 
 def _release(entry: dict[str, Any]) -> ReleaseRoute:
-    routes = tuple(Route(**{**route, "price": Price(**route["price"]) if route.get("price") else None}) for route in entry["routes"])
+    routes = tuple(Route(**{**route, "price": decode_price(route.get("price"))}) for route in entry["routes"])
     routing = routing_of(entry["routing"]) if entry.get("routing") else None
     cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
     personal = decode_personal(entry.get("personal"))

@@ -70,6 +70,7 @@ class Doors:
         self._known_hosts = hosts.known
         self._guard = spend.guard
         self._spend = spend
+        self._cache = cache
         self._local = local
         self._table = table
         self._chat = chat
@@ -223,7 +224,12 @@ class Doors:
         reply.send(200 if ready else 503, orjson.dumps(body))
 
     def _problems(self) -> list[str]:
-        return ([self._spool.problem] if self._spool.problem else []) + self._table.breakers.problems() + self._spend.problems
+        return (
+            ([self._spool.problem] if self._spool.problem else [])
+            + self._table.breakers.problems()
+            + self._spend.problems
+            + self._cache.problems
+        )
 
     def _metrics_page(self, _request: Request, reply: Reply) -> None:
         server = self.server

@@ -57,7 +57,7 @@ class Metrics:
         calls.results[result] = calls.results.get(result, 0) + 1
         calls.latency[bisect_left(BUCKETS_US, total_us)] += 1
         calls.sum_us += total_us
-        tokens_in, tokens_out = usage
+        tokens_in, tokens_out, _ = usage
         if tokens_in is not None:
             calls.tokens_in[bisect_left(TOKEN_BUCKETS, tokens_in)] += 1
             calls.tokens_in[-1] += tokens_in

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.dialects.face import BAD_REQUEST, TOKENS_MAX, UNKNOWN, Refused, Usage
+from cohort.gateway.contract_price import STANDARD_TIERS
+from cohort.gateway.dialects.face import BAD_REQUEST, TOKENS_MAX, UNKNOWN, Detail, Refused, Usage
 
 TAIL_BYTES = 16 << 10
 DONE = b"data: [DONE]"
@@ -147,12 +148,24 @@ def usage_in(fields: Any) -> Usage:
     if not isinstance(usage, dict):
         return UNKNOWN
     asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    details, tier = usage.get("prompt_tokens_details"), fields.get("service_tier")
+    detail = detail_of(_count(asked), details, tier) if details or tier else None
     if type(asked) is int and type(written) is int and 0 <= asked <= TOKENS_MAX and 0 <= written <= TOKENS_MAX:
-        return _new(Usage, (asked, written))
+        return _new(Usage, (asked, written, detail))
     tokens_in = _count(asked)
     if written is None and tokens_in is not None and usage.get("total_tokens") == tokens_in:
         return Usage(tokens_in, 0)  # embeddings
-    return Usage(tokens_in, _count(written))
+    return Usage(tokens_in, _count(written), detail)
+
+
+def detail_of(tokens_in: int | None, details: Any, tier: Any) -> Detail | None:
+    """None where nothing was cached, or more than there was, and the tier is the standard one."""
+    said = details if isinstance(details, dict) else {}
+    cached, written = _count(said.get("cached_tokens")) or 0, _count(said.get("cache_write_tokens")) or 0
+    if cached + written > (tokens_in or 0):
+        cached = written = 0
+    named = tier if isinstance(tier, str) and tier not in STANDARD_TIERS else ""
+    return Detail(cached, written, 0, named) if cached or written or named else None
 
 
 def _count(value: Any) -> int | None:

@@ -99,7 +99,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
-    router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0")
+    router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)

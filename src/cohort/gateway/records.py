@@ -13,12 +13,13 @@ from cohort.gateway.adaptive.features import encode
 from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
-from cohort.gateway.contract import Arm, Price, Result
+from cohort.gateway.contract import Arm, Result
 from cohort.gateway.contract_trace import TRIES_MAX
 from cohort.gateway.dialects.face import UNKNOWN, Refused, Usage
 from cohort.gateway.metrics import CallPlace, Metrics
 from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
+from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Service, Target
 from cohort.gateway.telemetry.access import AccessLog
@@ -238,17 +239,9 @@ class Recorder:
         return _Form(target, (service.name, target.version, arm), **begun)
 
 
-def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
-    """Millionths of a dollar: dollars per million tokens times tokens. None where price or usage is unknown."""
-    tokens_in, tokens_out = usage
-    if price is None or tokens_in is None or tokens_out is None:
-        return None
-    return round(tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok)
-
-
 def _ending(ongoing: Ongoing) -> str:
     """The fields of a `call` that are not at their default, and the closing brace. Text, without a dictionary in between."""
-    tokens_in, tokens_out = ongoing.usage
+    tokens_in, tokens_out, _ = ongoing.usage
     if ongoing.result is _OK and tokens_in is not None and tokens_out is not None:
         rest = f',"status":{ongoing.status},"first_us":{ongoing.first_us},"tokens_in":{tokens_in},"tokens_out":{tokens_out}'
     else:
@@ -287,7 +280,7 @@ def _unusual(ongoing: Ongoing) -> str:
         rest += f',"status":{ongoing.status}'
     if ongoing.first_us is not None:
         rest += f',"first_us":{ongoing.first_us}'
-    tokens_in, tokens_out = ongoing.usage
+    tokens_in, tokens_out, _ = ongoing.usage
     if tokens_in is not None:
         rest += f',"tokens_in":{tokens_in}'
     return rest if tokens_out is None else f'{rest},"tokens_out":{tokens_out}'

@@ -147,7 +147,7 @@ def load_settings(path: Path) -> Settings:
     return settings
 
 
-def read_secret(path: Path, field_name: str) -> str:
+def read_secret(path: Path, field_name: str, chars_min: int = KEY_BYTES_MIN) -> str:
     """The first line of a file that only its owner may read.
 
     Raises:
@@ -160,8 +160,9 @@ def read_secret(path: Path, field_name: str) -> str:
         raise _invalid(field_name, f"{path} cannot be read: {type(error).__name__}", f"Write the key to {path}.") from error
     if stat.S_IMODE(mode) & 0o077:
         raise _invalid(field_name, f"{path} can be read by other users", f"Run: chmod 600 {path}")
-    if len(text) < KEY_BYTES_MIN:
-        raise _invalid(field_name, f"{path} holds fewer than {KEY_BYTES_MIN} characters", f"Write a longer key to {path}.")
+    if len(text) < chars_min:
+        what = f"{path} holds fewer than {chars_min} characters" if text else f"{path} is empty"
+        raise _invalid(field_name, what, f"Write a longer key to {path}." if text else f"Write the key to {path}.")
     return text
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import is_shadowed
 from cohort.gateway.contract import Arm
-from cohort.gateway.dialects.face import Chat
+from cohort.gateway.dialects.face import Chat, Refused
 from cohort.gateway.http_messages import Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
@@ -61,7 +61,11 @@ class Shadows:
         guard = ongoing.service.shadow_guard
         copied = replace(chat, shadow=True)
         if guard is not None:
-            copied = guard.apply(copied, self._metrics.personal_found)
+            try:
+                copied = guard.apply(copied, self._metrics.personal_found)
+            except Refused:
+                self._metrics.shadow_dropped += 1
+                return
         shadow = self._recorder.copy(ongoing)
         self._choose(shadow, copied)
         strand = Strand(self._ask(shadow, copied, request), self._done)

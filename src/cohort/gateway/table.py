@@ -19,7 +19,6 @@ from cohort.gateway.contract import (
     CONTRACT_VERSION,
     GATEWAY_FLAGS,
     Arm,
-    Price,
     ReleaseRoute,
     Route,
     RoutingTable,
@@ -30,6 +29,7 @@ from cohort.gateway.contract import (
 )
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.contract_personal import PersonalPolicy
+from cohort.gateway.contract_price import Price, check_price
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.gateway.log import Log
@@ -42,7 +42,6 @@ from cohort.gateway.spend.rules import Rules, compile_rules
 from cohort.gateway.spool import sync_directory
 
 RESERVE_BYTES = 1 << 20
-PRICE_MAX_USD_PER_MTOK = 1_000_000.0
 GATEWAY = "cohort"
 Warm = Callable[[Sequence[str]], None]
 """Makes the keys that a table refers to ready, in a thread, before the table is in force."""
@@ -367,9 +366,7 @@ def _check_release(release: ReleaseRoute, route: Route, place: str) -> None:
         raise ValueError(f"{place}: the budget must be from 0")
     _check_embeddings(release, place)
     if route.price is not None:
-        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
-            if not 0 <= _number(getattr(route.price, name), f"{place}.price.{name}") <= PRICE_MAX_USD_PER_MTOK:
-                raise ValueError(f"{place}.price.{name} must be from 0 to {PRICE_MAX_USD_PER_MTOK:g}")
+        check_price(route.price, f"{place}.price")
 
 
 def _check_embeddings(release: ReleaseRoute, place: str) -> None:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from cohort.base.settings import Settings
-from cohort.ops.configurations import EMBEDDINGS
+from cohort.base.settings import DataDir, Settings
+from cohort.ops.configurations import EMBEDDINGS, worker_name
 from cohort.ops.house import Running, left_behind, running
-from cohort.ops.ports import fetch
+from cohort.ops.ports import fetch, fetch_at
 from cohort.ops.supervisor import Phase, ProcessState
 
 
@@ -79,14 +79,20 @@ def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
     if embeddings is not None:
         urls[EMBEDDINGS] = embeddings
     states = {state.name: state for state in now.processes} if now else {}
-    workers = [_worker(url, state) for state in states.values() if state.name not in urls for url in [urls["gateway"]]]
-    return (*(_part(name, url, states) for name, url in urls.items()), *workers)
+    further = [state.name for state in states.values() if state.name not in urls]
+    if not further:
+        return tuple(_part(name, url, states) for name, url in urls.items())
+    workers = [_worker(settings.data, urls["gateway"], number, states) for number in range(1, len(further) + 2)]
+    return (*(_part(name, url, states) for name, url in urls.items() if name != "gateway"), *workers)
 
 
-def _worker(url: str, state: ProcessState) -> Part:
-    """A further worker of the gateway: the port leads to any of them, so the supervisor is asked."""
-    ready = 200 if state.phase == Phase.READY else None
-    return Part(state.name, url, str(state.phase), state.pid, state.deaths, ready, ready)
+def _worker(data: DataDir, url: str, number: int, states: Mapping[str, ProcessState]) -> Part:
+    """One of several workers of the gateway: the port leads to any of them, so each is asked at its own socket, and says what it meets itself."""
+    (health, _), (ready, answer) = (fetch_at(data.worker_socket(number), path) for path in ("/health", "/ready"))
+    name = worker_name(number)
+    state = states.get(name)
+    phase, pid, deaths = (str(state.phase), state.pid, state.deaths) if state is not None else ("unsupervised", None, 0)
+    return Part(name, url, phase, pid, deaths, health, ready, words(answer))
 
 
 def _part(name: str, url: str, states: Mapping[str, object]) -> Part:

@@ -89,12 +89,14 @@ def _check_limits(settings: Settings, written: Path) -> None:
     where = settings.gateway
     if where.limits or where.hosts or where.cache_redis or where.private_upstreams != LOOPBACK_ONLY:
         from cohort.gateway.cache.shared import redis_address
-        from cohort.gateway.settings import load_settings
+        from cohort.gateway.settings import load_settings, read_secret
 
         try:
             found = load_settings(written)
             if found.cache_redis is not None:
                 redis_address(found.cache_redis, "")
+            if found.cache_redis_password_file is not None:
+                read_secret(found.cache_redis_password_file, "cache_redis_password_file", 1)
         except CohortError as error:
             field = f"gateway.{error.field}" if error.field else "gateway.limits"
             raise CohortError("CONFIG_INVALID", f"{settings.source}: gateway: {error.message}", field=field, hint=error.hint) from error

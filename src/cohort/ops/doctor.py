@@ -79,6 +79,7 @@ def examine(settings: Settings, environment: Mapping[str, str], contained: Conta
         lambda: [_data_dir(settings.data_dir), _disk(settings.data_dir)],
         lambda: _ports(settings),
         lambda: [_callers(settings)],
+        lambda: _embeddings(settings),
         lambda: [_database(settings, environment)],
         lambda: [_descriptors(), _clock()],
         lambda: [_program(program) for program in PROGRAMS],
@@ -131,7 +132,12 @@ def _nearest(path: Path) -> Path:
 
 def _ports(settings: Settings) -> list[Check]:
     now = running(settings.data)
-    wanted = (("gateway", settings.gateway.host, settings.gateway.port), ("control", settings.control.host, settings.control.port))
+    wanted: tuple[tuple[str, str, int], ...] = (
+        ("gateway", settings.gateway.host, settings.gateway.port),
+        ("control", settings.control.host, settings.control.port),
+    )
+    if settings.embeddings is not None:
+        wanted = (*wanted, ("embeddings", settings.embeddings.host, settings.embeddings.port))
     return [good(f"{name} port", f"{port}, used by Cohort itself") if now else _port(name, host, port) for name, host, port in wanted]
 
 
@@ -141,6 +147,17 @@ def _port(name: str, host: str, port: int) -> Check:
     except CohortError as error:
         return Check(f"{name} port", Grade.BROKEN, error.message, "`cohort up` does not start", error.hint)
     return good(f"{name} port", f"{port} is free")
+
+
+def _embeddings(settings: Settings) -> list[Check]:
+    if settings.embeddings is None:
+        return []
+    from cohort.gateway.embeddings.folder import look
+
+    try:
+        return [good("embeddings model", str(look(settings.embeddings).onnx))]
+    except CohortError as error:
+        return [Check("embeddings model", Grade.BROKEN, error.message, "`cohort up` does not start", error.hint)]
 
 
 def _callers(settings: Settings) -> Check:

@@ -58,22 +58,28 @@ def answers(url_host: str, port: int, path: str, timeout_s: float = PROBE_S) -> 
 
 def answers_at(path: Path, target: str, timeout_s: float = PROBE_S) -> bool:
     """Whether a GET is answered with 200 in time at a socket of the file system."""
+    return fetch_at(path, target, timeout_s)[0] == 200
+
+
+def fetch_at(path: Path, target: str, timeout_s: float = PROBE_S) -> tuple[int | None, bytes]:
+    """Status and body of a GET at a socket of the file system; (None, b"") when there is no answer in time."""
     connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
     try:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.sock.settimeout(timeout_s)
         connection.sock.connect(str(path))
-        connection.request("GET", target, headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
+    except OSError:
         connection.close()
+        return None, b""
+    return _got(connection, target)
 
 
 def fetch(url_host: str, port: int, path: str, timeout_s: float = PROBE_S) -> tuple[int | None, bytes]:
     """Status and body of a GET on a port of this machine; (None, b"") when there is no answer in time."""
-    connection = http.client.HTTPConnection(url_host, port, timeout=timeout_s)
+    return _got(http.client.HTTPConnection(url_host, port, timeout=timeout_s), path)
+
+
+def _got(connection: http.client.HTTPConnection, path: str) -> tuple[int | None, bytes]:
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         response = connection.getresponse()

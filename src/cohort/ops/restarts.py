@@ -23,11 +23,15 @@ class Restart:
     given_up: bool
 
 
-def after_death(lived_s: float, quick_deaths: int) -> Restart:
-    """What follows a death; `quick_deaths` are those in a row before it. One death after a long life is answered at once."""
+def after_death(lived_s: float, quick_deaths: int, *, killed: bool = False) -> Restart:
+    """What follows a death; `quick_deaths` are those in a row before it. One death after a long life is answered at once.
+
+    `killed`: from outside, while it worked. That says nothing against the process, so it is never given up; it waits all the same, as what
+    kills it may be the machine that has no room for it.
+    """
     if lived_s >= QUICK_S:
         return Restart(0.0, 0, given_up=False)
     count = quick_deaths + 1
-    if count >= QUICK_DEATHS_MAX:
+    if count >= QUICK_DEATHS_MAX and not killed:
         return Restart(RETRY_S, count, given_up=True)
-    return Restart(min(DELAY_MAX_S, DELAY_FIRST_S * 2 ** (count - 1)), count, given_up=False)
+    return Restart(min(DELAY_MAX_S, DELAY_FIRST_S * 2 ** min(count - 1, QUICK_DEATHS_MAX)), count, given_up=False)

@@ -196,13 +196,15 @@ class Supervisor:
 
     def _ended(self, member: _Member, status: int, now_s: float) -> None:
         how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        worked = member.phase is Phase.READY and not member.adopted
         self._died(
-            member, "ended" if member.adopted else how, now_s, asked=status == 0 and member.phase is Phase.READY and not member.adopted
+            member, "ended" if member.adopted else how, now_s, asked=worked and status == 0, killed=worked and status == -signal.SIGKILL
         )
 
-    def _died(self, member: _Member, how: str, now_s: float, *, asked: bool = False) -> None:
+    def _died(self, member: _Member, how: str, now_s: float, *, asked: bool = False, killed: bool = False) -> None:
         """`asked`: somebody told a working process to stop, so that it is started afresh; that is no sign of anything wrong with it."""
-        restart = Restart(0.0, 0, given_up=False) if asked else after_death(now_s - member.started_s, member.quick_deaths)
+        lived_s = now_s - member.started_s
+        restart = Restart(0.0, 0, given_up=False) if asked else after_death(lived_s, member.quick_deaths, killed=killed)
         member.handle, member.due_s = None, now_s + restart.delay_s
         member.deaths += 1
         member.quick_deaths = restart.quick_deaths

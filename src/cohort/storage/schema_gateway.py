@@ -1,8 +1,8 @@
-"""The tables of the gateway's clients: their keys, budgets, and what was spent."""
+"""The tables of the gateway's clients: their keys, budgets, what was spent, and their newest calls."""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, MetaData, PrimaryKeyConstraint, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 
 def declare(metadata: MetaData) -> None:
@@ -50,4 +50,27 @@ def declare(metadata: MetaData) -> None:
         Column("tokens_out", BigInteger, nullable=False),
         Column("cost_usd_micro", BigInteger, nullable=False),
         PrimaryKeyConstraint("hour_us", "service", "release", "route", "client_key"),
+    )
+    Table(
+        "traces",
+        metadata,
+        Column("gateway", String(40), nullable=False),
+        Column("epoch", BigInteger, nullable=False),
+        Column("seq", BigInteger, nullable=False),
+        Column("arm", String(12), nullable=False),
+        Column("at_us", BigInteger, nullable=False, index=True),
+        Column("service", String(63), nullable=False),
+        Column("release", String(80), nullable=False),
+        Column("route", String(128), nullable=False),
+        Column("client_key", String(40), nullable=False),
+        Column("result", String(16), nullable=False),
+        Column("cache", String(8), nullable=False),
+        Column("degraded", Boolean, nullable=False),
+        Column("run", String(63), nullable=False),
+        Column("agent", String(63), nullable=False),
+        Column("unit", String(32), nullable=False),
+        Column("trace_id", String(32), nullable=False),
+        Column("record", Text, nullable=False),  # the gateway's record, as JSON; bounded by delivery.traces
+        PrimaryKeyConstraint("gateway", "epoch", "seq", "arm"),
+        Index("ix_traces_trace_id", "trace_id"),
     )

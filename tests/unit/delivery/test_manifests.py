@@ -13,7 +13,8 @@ from cohort.delivery import manifests
 from cohort.delivery.face import Bundle
 from cohort.delivery.manifests import files_named, freeze, release_routes, shown
 from cohort.delivery.model import Release
-from cohort.gateway.contract import Price, Route
+from cohort.gateway.contract import Route
+from cohort.gateway.contract_price import Price
 from manifest_texts import MANIFEST, bundle
 
 HTTP = """\

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cohort.delivery.otlp import BATCH_MAX, WAITING_MAX, Export, Exporter, export_from, span_of
+from cohort.delivery.otlp import BATCH_MAX, WAITING_MAX, Export, Exporter, export_from, request_of, span_of
+from cohort.delivery.otlp_protobuf import trace_request
 from cohort.gateway.contract import Call, Result
 
 CALL = Call("call", "gw", 1, 2, 1_700_000_000_000_000, "support", "rel_a", "ab" * 16, total_us=900_000, first_us=200_000, route="main")
@@ -21,7 +22,8 @@ class Collector(BaseHTTPRequestHandler):
     status: ClassVar[int] = 200
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        sent = self.rfile.read(int(self.headers["content-length"]))
+        body = json.loads(sent) if self.headers["content-type"] == "application/json" else sent
         self.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         self.send_response(self.status)
         self.send_header("content-length", "0")
@@ -43,7 +45,7 @@ def collector() -> Iterator[str]:
 
 
 def exporter(url: str, share: float = 1.0) -> Exporter:
-    return Exporter(Export(url, {"x-tenant": "acme"}, share))
+    return Exporter(Export(url, {"x-tenant": "acme"}, share, protobuf=False))
 
 
 def spans() -> list[dict[str, Any]]:
@@ -88,6 +90,82 @@ def test_a_collector_that_refuses_or_is_away_costs_spans_and_nothing_else(collec
     assert (made.posted, made.lost, away.lost) == (0, 1, 1)
 
 
+def test_only_a_change_of_what_is_wrong_is_logged(collector: str, caplog: pytest.LogCaptureFixture) -> None:
+    made = exporter(collector + "/v1/traces")
+    for Collector.status in (415, 415, 200, 415):
+        made.offer([CALL])
+        made.post()
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["status 415 to application/json"] * 2
+
+
+def test_protobuf_is_what_is_sent_unless_json_is_asked_for(collector: str) -> None:
+    made = Exporter(Export(collector + "/v1/traces", {}, 1.0))
+    made.offer([CALL])
+    made.post()
+    _, headers, body = Collector.seen[0]
+    assert (headers["content-type"], body) == ("application/x-protobuf", trace_request(request_of([CALL])))
+    assert made.posted == 1
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"stringValue": value}
+
+
+REQUEST = {
+    "resourceSpans": [
+        {
+            "resource": {"attributes": [{"key": "service.name", "value": text("cohort-gateway")}]},
+            "scopeSpans": [
+                {
+                    "scope": {"name": "cohort", "version": "1"},
+                    "spans": [
+                        {
+                            "traceId": "0af7651916cd43dd8448eb211c80319c",
+                            "spanId": "b7ad6b7169203331",
+                            "traceState": "a=b",
+                            "parentSpanId": "00f067aa0ba902b7",
+                            "name": "chat \u00e9",
+                            "kind": 3,
+                            "startTimeUnixNano": "1700000000000000000",
+                            "endTimeUnixNano": "1700000000000000300",
+                            "attributes": [
+                                {"key": "n", "value": {"intValue": "-300"}},
+                                {"key": "d", "value": {"doubleValue": 0.5}},
+                                {"key": "b", "value": {"boolValue": True}},
+                                {"key": "l", "value": {"arrayValue": {"values": [text("x"), {"intValue": "7"}]}}},
+                            ],
+                            "events": [
+                                {
+                                    "timeUnixNano": "1700000000000000100",
+                                    "name": "first",
+                                    "attributes": [{"key": "k", "value": text("v")}],
+                                }
+                            ],
+                            "links": [{"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331"}],
+                            "status": {"message": "timeout", "code": 2},
+                            "flags": 1,
+                        }
+                    ],
+                }
+            ],
+        }
+    ]
+}
+WRITTEN = """
+0a89020a220a200a0c736572766963652e6e616d6512100a0e636f686f72742d6761746577617912e2010a0b0a06636f686f727412013112d2010a100af7651916cd43dd
+8448eb211c80319c1208b7ad6b71692033311a03613d62220800f067aa0ba902b72a076368617420c3a930033900002a36fe9c9717412c012a36fe9c97174a100a016e12
+0b18d4fdffffffffffffff014a0e0a0164120921000000000000e03f4a070a0162120210014a100a016c120b2a090a030a01780a0218075a1a0964002a36fe9c97171205
+66697273741a080a016b12030a01766a1c0a100af7651916cd43dd8448eb211c80319c1208b7ad6b71692033317a0b120774696d656f75741802850101000000
+"""
+"""Of `REQUEST`, by the classes that opentelemetry-proto 1.45 generates."""
+
+
+def test_protobuf_is_written_as_opentelemetry_s_own_classes_write_it() -> None:
+    assert trace_request(REQUEST) == bytes.fromhex(WRITTEN)
+    with pytest.raises(KeyError, match="surprise"):
+        trace_request({"resourceSpans": [{"surprise": 1}]})
+
+
 def test_what_waits_is_bounded_and_goes_in_batches(collector: str) -> None:
     made = exporter(collector + "/v1/traces")
     made.offer(CALL for _ in range(WAITING_MAX + 7))
@@ -122,10 +200,18 @@ def test_units_are_sampled_whole(collector: str) -> None:
             {"a": "1", "b": "2=3"},
             1.0,
         ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_HEADERS": "a=Basic%20x"},
+            "http://c/v1/traces",
+            {"a": "Basic x"},
+            1.0,
+        ),
     ],
 )
 def test_the_usual_variables_are_read(environ: dict[str, str], url: str, headers: dict[str, str], share: float) -> None:
     assert export_from(environ) == Export(url, headers, share)
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        assert export_from({**environ, name: "http/json"}) == Export(url, headers, share, protobuf=False)
 
 
 def test_without_an_endpoint_nothing_is_exported() -> None:

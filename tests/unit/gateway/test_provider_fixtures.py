@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cohort.gateway.dialects import chat_as_messages
 from cohort.gateway.dialects.events import Events
 from cohort.gateway.dialects.face import Chat, Operation, Passage, Untranslatable, Usage
 from cohort.gateway.dialects.operations import operations
@@ -366,6 +367,11 @@ def responses_read(events: list[dict[str, Any]]) -> Read:
 
 
 READERS = {"/v1/chat/completions": chat_read, "/v1/messages": messages_read, "/v1/responses": responses_read}
+
+
+def test_a_temperature_that_is_no_number_is_the_upstream_s_to_refuse() -> None:
+    assert chat_as_messages.translate({**ASKED["/v1/chat/completions"], "temperature": "hot"})["temperature"] == "hot"
+    assert chat_as_messages.translate({**ASKED["/v1/chat/completions"], "temperature": 1.5})["temperature"] == 1
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
-from cohort.gateway.contract import Price, Result, RoutingTable, decode_table
+from cohort.gateway.contract import Result, RoutingTable, decode_table
+from cohort.gateway.contract_price import Price
 from cohort.gateway.contract_spend import ClientKey
 from cohort.gateway.dialects.face import Chat, Refused, Usage
 from cohort.gateway.dialects.openai_same import parse_chat
@@ -22,6 +23,7 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import compile_keys
 from cohort.gateway.spend.ledger import Ledger
+from cohort.gateway.spend.pricing import bound_usd_micro
 from cohort.gateway.spend.rules import DAY_US, compile_rules, limits_of
 from cohort.gateway.table import compile_table
 from support_gateway import release, table
@@ -105,8 +107,8 @@ def test_the_bound_is_of_prompt_and_answers(clock: ManualClock) -> None:
     assert estimates.output_tokens_max(chat(max_tokens=10, n=3), {}) == 30
     assert estimates.output_tokens_max(chat(), {"max_output_tokens": 7}) == 7
     assert estimates.output_tokens_max(chat(max_completion_tokens=True), {}) == estimates.OUTPUT_TOKENS_MAX
-    assert estimates.bound_usd_micro(Price(2.0, 8.0), 3, 1) == 14
-    assert estimates.bound_usd_micro(Price(0.1, 0.0), 1, 0) == 1
+    assert bound_usd_micro(Price(2.0, 8.0), 3, 1) == 14
+    assert bound_usd_micro(Price(0.1, 0.0), 1, 0) == 1
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
     assert estimates.prompt_tokens_max(chat(messages=[{"role": "user", "content": [picture]}])) < 3000
 

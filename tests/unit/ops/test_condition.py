@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cohort.base.settings import ControlSettings, DatabaseSettings, GatewaySettings, Settings
+from cohort.base.settings_embeddings import EmbeddingsSettings
 from cohort.ops.condition import Health, Part, judge, look, words
 from cohort.ops.doctor import Check, Grade, Program, _program, examine
 from cohort.ops.house import Running
@@ -95,6 +97,16 @@ def test_a_port_in_use_is_found(tmp_path: Path) -> None:
         listener.bind(("127.0.0.1", wanted.gateway.port))
         listener.listen()
         assert by_name(examine(wanted, {}))["gateway port"].grade is Grade.BROKEN
+
+
+def test_a_model_of_embeddings_is_looked_at_where_one_is_configured(tmp_path: Path) -> None:
+    wanted = settings(tmp_path)
+    assert "embeddings model" not in by_name(examine(wanted, {}))
+    (port,) = free_ports(1)
+    asked = EmbeddingsSettings.of({"model": "nowhere", "port": port}, tmp_path)
+    checks = by_name(examine(replace(wanted, embeddings=asked), {}))
+    assert (checks["embeddings model"].grade, checks["embeddings port"].grade) == (Grade.BROKEN, Grade.GOOD)
+    assert checks["embeddings model"].fix
 
 
 def test_a_program_that_is_not_there_names_its_package() -> None:

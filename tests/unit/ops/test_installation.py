@@ -143,6 +143,26 @@ def test_a_wrong_server_of_answers_is_told_before_anything_starts(data: DataDir)
     assert "redis://HOST:PORT/DATABASE" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [(None, 0o600, "cannot be read"), ("", 0o600, "is empty"), ("a-password", 0o644, "can be read by other users"), ("short", 0o600, None)],
+)
+def test_a_wrong_file_for_the_password_of_redis_is_told_before_anything_starts(
+    data: DataDir, tmp_path: Path, text: str | None, mode: int, said: str | None
+) -> None:
+    installation, file = ensure_installation(data, ManualClock(), secrets.token_bytes), tmp_path / "password"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    settings = Settings(data.root, GatewaySettings(cache_redis="redis://127.0.0.1:6379/0", cache_redis_password_file=str(file)))
+    if said is None:
+        assert listeners(settings, installation)
+        return
+    with pytest.raises(CohortError, match=said) as caught:
+        listeners(settings, installation)
+    assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", "gateway.cache_redis_password_file")
+
+
 def test_a_removed_secret_is_made_anew_and_the_others_stay(data: DataDir) -> None:
     ensure_installation(data, ManualClock(), secrets.token_bytes)
     kept = data.unit_key.read_text()

@@ -25,7 +25,18 @@ def test_quick_deaths_wait_longer_each_time_and_then_give_up() -> None:
     assert (last.given_up, last.delay_s) == (True, RETRY_S)
 
 
-@given(lived=st.floats(0, 1e6), quick=st.integers(0, 10_000))
-def test_a_delay_is_always_bounded(lived: float, quick: int) -> None:
-    restart = after_death(lived, quick)
+def test_a_process_that_is_killed_while_it_works_is_never_given_up() -> None:
+    count, delays = 0, []
+    for _ in range(3 * QUICK_DEATHS_MAX):
+        restart = after_death(0.5, count, killed=True)
+        count = restart.quick_deaths
+        delays.append(restart.delay_s)
+        assert not restart.given_up
+    assert delays[:3] == [0.1, 0.2, 0.4]
+    assert 1.0 < delays[-1] == max(delays) <= DELAY_MAX_S
+
+
+@given(lived=st.floats(0, 1e6), quick=st.integers(0, 10_000), killed=st.booleans())
+def test_a_delay_is_always_bounded(lived: float, quick: int, killed: bool) -> None:
+    restart = after_death(lived, quick, killed=killed)
     assert 0 <= restart.delay_s <= (RETRY_S if restart.given_up else DELAY_MAX_S)

@@ -7,10 +7,12 @@ import dataclasses
 import pytest
 from starlette.testclient import TestClient
 
-from cohort.delivery.accounts import Balance, Wanted, add_up
+from cohort.delivery.accounts import Balance, add_up
 from cohort.delivery.clients import Terms
+from cohort.delivery.traces import Wanted
 from cohort.gateway.contract import Call, Result
 from cohort.gateway.contract_spend import Budget, Scope
+from cohort.gateway.contract_trace import Attempt, Step
 from cohort.surfaces.dashboard.pages_gateway import requests_fragments
 from cohort.surfaces.http.app import create_app
 from cohort.surfaces.http.callers import Caller
@@ -46,7 +48,7 @@ def test_requests_show_calls_and_filter_them(client: TestClient) -> None:
     failed = client.get("/requests?trouble=true", headers=BY).text
     assert "/requests/gw-1/7/2" in failed
     assert "/requests/gw-1/7/1" not in failed
-    assert 'data-live="/live/requests?trouble=True"' in failed
+    assert 'data-live="/live/requests?trouble=true"' in failed
     assert "No call yet" in client.get("/requests?service=billing", headers=BY).text
 
 
@@ -57,6 +59,92 @@ def test_one_request_is_shown_step_by_step(client: TestClient) -> None:
     assert client.get("/requests/gw-1/7/9", headers=BY).status_code == 404
     found = client.get("/api/v1/gateway/requests/gw-1/7/1", headers=BY).json()
     assert found["items"][0]["cost_usd_micro"] == 18_000
+
+
+TRIED = dataclasses.replace(
+    FAILED,
+    seq=4,
+    result=Result.OK,
+    status=200,
+    stream=True,
+    run="nightly-7",
+    agent="clerk",
+    key="cgk_2",
+    tries=(
+        Attempt(1, "main", 200, 90_000, "status", 503, 89_000, connect_us=3_000),
+        Attempt(2, "main", 150_000, 30_000, "timeout", wait_us=50_000),
+        Attempt(0, "spare", 180_000, 0, "circuit_open"),
+        Attempt(3, "backup", 180_000, None, "ok", 200, 15_000),
+    ),
+    steps=(Step("budget", 50, 40),),
+    held_usd_micro=900,
+    budgets=("team:web",),
+    parent="0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+)
+
+
+def test_a_request_is_drawn_as_what_happened_when(client: TestClient, home: House) -> None:
+    home.control.accounts.recent.take([TRIED])
+    page = client.get("/requests/gw-1/7/4", headers=BY).text
+    for words in (
+        "1. main",
+        "status 503, 3.0 ms for a connection",
+        "before trying again",
+        "2. main",
+        "too slow",
+        "3. backup",
+        "passing on",
+    ):
+        assert words in page.replace("\u202f", " ").replace("\u00a0", " "), words
+    assert "not asked: its circuit is open" in page
+    assert "$0.000900 held on team:web; $0.000005 settled" in page
+    assert "0af7651916cd43dd8448eb211c80319c" in page
+    assert page.count('<svg class="bars"') == 7
+    timeline = client.get("/api/v1/gateway/requests/gw-1/7/4", headers=BY).json()["timelines"][0]
+    assert (timeline["trace_id"], timeline["parent_id"]) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    bars = [(bar["name"], bar["start_us"], bar["total_us"]) for bar in timeline["bars"]]
+    assert bars[0] == ("budget", 50, 40)
+    assert ("wait", 100_000, 50_000) in bars
+    assert ("3. backup", 180_000, 20_000) in bars
+    assert bars[-1] == ("passing on", 200_000, 700_000)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "run=nightly-7",
+        "agent=clerk",
+        "result=ok&degraded=true",
+        "trace=0AF7651916CD43DD8448EB211C80319C",
+        "key=cgk_2",
+        "service=support&run=nightly-7",
+    ],
+)
+def test_each_filter_finds_its_calls_on_the_page_and_by_the_api(client: TestClient, home: House, query: str) -> None:
+    home.control.accounts.recent.take([TRIED])
+    assert [call["seq"] for call in client.get(f"/api/v1/gateway/requests?{query}", headers=BY).json()["items"]] == [4]
+    page = client.get(f"/requests?{query}", headers=BY).text
+    assert "/requests/gw-1/7/4" in page
+    assert "/requests/gw-1/7/1" not in page
+
+
+def test_calls_are_found_by_the_model_of_their_route(client: TestClient, home: House) -> None:
+    release = home.registry.releases[0]
+    name, route = next(iter(release.manifest["routes"].items()))
+    home.control.accounts.recent.take([dataclasses.replace(CALL, seq=5, release=str(release.digest), route=name)])
+    found = client.get("/api/v1/gateway/requests", params={"model": route["model"]}, headers=BY).json()["items"]
+    assert [call["seq"] for call in found] == [5]
+    assert client.get("/api/v1/gateway/requests?model=none-such", headers=BY).json()["items"] == []
+
+
+def test_keys_of_one_name_are_told_apart(client: TestClient, home: House) -> None:
+    first = home.control.clients.create("shop", Terms(), "anna").client
+    home.control.clients.revoke("shop", "anna")
+    second = home.control.clients.create("shop", Terms(), "anna").client
+    home.control.clients.create("desk", Terms(), "anna")
+    page = client.get("/requests", headers=BY).text
+    for words in (f"shop ({first.id[-4:]}, revoked)", f"shop ({second.id[-4:]})", ">desk<"):
+        assert words in page
 
 
 def test_spending_shows_costs_keys_and_budgets(client: TestClient, home: House) -> None:

@@ -1,7 +1,7 @@
 """Chooses for each request between the two routes of a release, and remembers what it chose for a conversation.
 
-State of one process: the boundary starts again at the approved one after a restart, and so do the pins; a conversation sends its history
-with each request, so its difficulty does not fall.
+The boundary is each worker's own and starts again at the approved one after a restart; which conversations got the strong model is shared by
+the workers of a machine, so that none goes back down at another one, and none is counted twice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from cohort.gateway.adaptive.features import Features, Scorer
 from cohort.gateway.adaptive.share import Boundary, Share
@@ -24,10 +24,19 @@ PINS_MAX = 100_000
 """Conversations whose model is remembered, of all services; the one unseen for longest is forgotten first."""
 RELEASES_MAX = 1_024
 CONTROL, ADAPTIVE = "control", "adaptive"
+STRONG = "strong"
 _BUCKETS = Salt(b"cohort routing bucket")
 _TIES = Salt(b"cohort routing tie")
 TIE_WIDTH = 0.01
 """Requests of the same difficulty are told apart by up to this much, by their unit, so that a share can be kept among equals."""
+
+
+class Seen(Protocol):
+    """A set that workers share. May forget."""
+
+    def holds(self, *parts: str) -> bool: ...
+
+    def add(self, *parts: str) -> bool: ...
 
 
 class Choice(NamedTuple):
@@ -51,9 +60,10 @@ class _Release:
 
 
 class AdaptiveRouter:
-    """`enabled`: False where the process was told to choose nothing (`COHORT_ADAPTIVE=0`)."""
+    """`enabled`: False where the process was told to choose nothing (`COHORT_ADAPTIVE=0`). `seen`: conversations that any worker has met."""
 
-    def __init__(self, enabled: bool = True, pins_max: int = PINS_MAX) -> None:
+    def __init__(self, enabled: bool = True, pins_max: int = PINS_MAX, seen: Seen | None = None) -> None:
+        self._seen = seen
         self.enabled = enabled
         self._pins_max = pins_max
         self._releases: OrderedDict[tuple[str, str], _Release] = OrderedDict()
@@ -123,11 +133,24 @@ class AdaptiveRouter:
     def _pinned(self, place: tuple[str, str, str], strong: bool) -> tuple[bool, bool]:
         """The model of a conversation, which only goes up, and whether the conversation is new."""
         before = self._pins.get(place)
+        if self._seen is not None:
+            before = _seen_before(self._seen, place, before)
+            if strong and not before:
+                self._seen.add(STRONG, *place)
+            elif before is None:
+                self._seen.add(*place)
         self._pins[place] = strong = strong or bool(before)
         self._pins.move_to_end(place)
         if len(self._pins) > self._pins_max:
             self._pins.popitem(last=False)
         return strong, before is None
+
+
+def _seen_before(seen: Seen, place: tuple[str, str, str], known: bool | None) -> bool | None:
+    """The model that any worker gave to a conversation before: strong or not; None: it is new. `known`: what this worker knows."""
+    if known or seen.holds(STRONG, *place):
+        return True
+    return False if known is False or seen.holds(*place) else None
 
 
 def _begin(policy: RoutingPolicy, target_share: float | None) -> _Release:

@@ -91,9 +91,13 @@ def _outside(settings: Settings, clock: Clock, erased: Erased, log: Log) -> Outs
     disk = Disk(settings.data_dir / "answers", limits.cache_disk_bytes_max, limits.cache_disk_entries_max, clock, packing)
     if settings.cache_redis is None:
         return Outside(disk, None, erased, log)
-    password = settings.cache_redis_password_file
-    secret = read_secret(password, "cache_redis_password_file") if password is not None else ""
-    return Outside(disk, Shared(redis_address(settings.cache_redis, secret), limits.cache_shared_wait_s, clock, packing), erased, log)
+    file = settings.cache_redis_password_file
+
+    def password() -> str:
+        return read_secret(file, "cache_redis_password_file", 1) if file is not None else ""
+
+    password()
+    return Outside(disk, Shared(redis_address(settings.cache_redis, password), limits.cache_shared_wait_s, clock, packing), erased, log)
 
 
 def _boot() -> str:

@@ -223,6 +223,11 @@ class Caches:
         memory = {"entries": len(self._memory), "bytes": self._memory.used_bytes, "evicted": self._memory.evicted}
         return {"services": answered, "l1": memory, **self._outside.state(), "l4": self._semantic.state()}
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps a tier from being used now, in words; calls are answered without it."""
+        return self._outside.problem
+
     async def run(self) -> None:
         """Write behind the answers, until cancelled."""
         await self._outside.run()

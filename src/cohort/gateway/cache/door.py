@@ -25,6 +25,10 @@ class CacheDoor:
         self._caches = caches
         self._unit_key = unit_key
 
+    @property
+    def problems(self) -> list[str]:
+        return [self._caches.problem] if self._caches.problem else []
+
     def state(self, _request: Request, reply: Reply) -> None:
         """GET /-/cache"""
         reply.send(200, orjson.dumps(self._caches.state()))

@@ -20,6 +20,7 @@ from cohort.gateway.log import Log
 QUEUED_MAX = 256
 QUEUED_BYTES_MAX = 16 << 20
 SWEEP_S = 60.0
+CHECK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,10 @@ class Outside:
             if self._loop.time() - swept_s >= SWEEP_S:
                 swept_s = self._loop.time()
                 await self._sweep()
+            if self._shared is not None:
+                await self._shared.check()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(SWEEP_S if self._shared is None else CHECK_S):
                     await self._more.wait()
 
     async def write_all(self) -> None:
@@ -133,6 +136,11 @@ class Outside:
         self._retired = True
         self._queue.clear()
         self._queued_bytes = 0
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps a tier from being used now, in words."""
+        return self._shared.problem if self._shared is not None else None
 
     def close(self) -> None:
         if self._shared is not None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
+from cohort.gateway.addresses import is_near
 from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.packing import HEAD, Damaged, Found, Packing
 from cohort.gateway.cache.resp import Reply, RespConnection, RespError
@@ -19,6 +24,7 @@ REST_S = 1.0
 """After a failure, before the server is asked again."""
 SCAN_COUNT = 500
 SCANS_MAX = 1_000_000
+FAR = "is not an address of this machine or a private network, and TLS is not spoken to Redis"
 
 
 class Unavailable(Exception):
@@ -27,16 +33,19 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where the server is. `path`: of its socket, instead of host and port. `password`: empty for none."""
+    """Where the server is. `path`: of its socket, instead of host and port. `password`: read at every connection; empty for none."""
 
     host: str = ""
     port: int = 6379
     path: str = ""
     database: int = 0
-    password: str = ""
+    password: str | Callable[[], str] = ""
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
 
 
-def redis_address(text: str, password: str) -> RedisAddress:
+def redis_address(text: str, password: str | Callable[[], str]) -> RedisAddress:
     """The address in `redis://HOST:PORT/DATABASE` or `unix:/PATH`; raises CohortError CONFIG_INVALID."""
     if text.startswith("unix:/"):
         return RedisAddress(path=text.removeprefix("unix:"), password=password)
@@ -44,12 +53,24 @@ def redis_address(text: str, password: str) -> RedisAddress:
         parts = urlsplit(text)
         database = int(parts.path.strip("/") or 0)
         if parts.scheme == "redis" and parts.hostname and not parts.username and not parts.password:
+            _check_near(parts.hostname)
             return RedisAddress(parts.hostname, parts.port or 6379, database=database, password=password)
     except ValueError:
         pass
     words = "gateway settings: cache_redis: not an address of a Redis server"
     hint = "Write `redis://HOST:PORT/DATABASE` or `unix:/PATH`; a password belongs in the file `cache_redis_password_file` names."
     raise CohortError("CONFIG_INVALID", words, field="cache_redis", hint=hint)
+
+
+def _check_near(host: str) -> None:
+    """Raises CohortError CONFIG_INVALID for an address that may not be; a name is looked at when it is resolved."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if not is_near(host):
+        words = f"gateway settings: cache_redis: {host} {FAR}"
+        raise CohortError("CONFIG_INVALID", words, field="cache_redis", hint="Use a socket, loopback, a private address, or a tunnel.")
 
 
 class Shared:
@@ -63,12 +84,24 @@ class Shared:
         self._connection: RespConnection | None = None
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._rests_until_s = float("-inf")
+        self._failure: str | None = None
         self.damaged = 0
 
     @property
     def rests(self) -> bool:
         """It failed a moment ago and is not asked."""
         return self._clock.monotonic_s() < self._rests_until_s
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not used now, in words."""
+        return f"the cache's Redis at {self._address} is not used: {self._failure}" if self._failure is not None else None
+
+    async def check(self) -> None:
+        """Ask whether it is there, so that `problem` is true also where nobody calls."""
+        if not self.rests:
+            with contextlib.suppress(Unavailable):
+                await self._ask(b"PING")
 
     async def find(self, key: bytes) -> Found | None:
         """The answer of `key`; raises Unavailable."""
@@ -127,21 +160,22 @@ class Shared:
     async def _ask(self, *parts: bytes) -> Reply:
         connection = await self._connected()
         try:
-            return await self._in_time(connection.command(*parts))
+            answer = await self._in_time(connection.command(*parts))
         except (RespError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 connection.close()  # a late reply must not be taken for the next one
-            self._rest()
-            raise Unavailable(f"{parts[0].decode()}: {error}") from error
+            raise self._rest(f"{parts[0].decode()}: {error}") from error
+        self._failure = None
+        return answer
 
     async def _connected(self) -> RespConnection:
         async with self._connecting:
             if self._connection is None or self._connection.closed:
                 try:
                     self._connection = await self._connect()
-                except (OSError, RespError, TimeoutError) as error:
-                    self._rest()
-                    raise Unavailable(f"connecting: {type(error).__name__}: {error}") from error
+                except (OSError, RespError, TimeoutError, CohortError, Unavailable) as error:
+                    kind = "" if isinstance(error, Unavailable | CohortError) else f"{type(error).__name__}: "
+                    raise self._rest(f"connecting: {kind}{error}") from error
             return self._connection
 
     async def _connect(self) -> RespConnection:
@@ -149,10 +183,15 @@ class Shared:
         if address.path:
             opening = loop.create_task(loop.create_unix_connection(RespConnection, address.path))
         else:
-            opening = loop.create_task(loop.create_connection(RespConnection, address.host, address.port))
+            found = await self._in_time(loop.create_task(loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)))
+            near = [where[4][0] for where in found if is_near(str(where[4][0]))]
+            if not near:
+                raise Unavailable(f"{address.host} {FAR}")
+            opening = loop.create_task(loop.create_connection(RespConnection, str(near[0]), address.port))
         _, connection = await self._in_time(opening)
-        if address.password:
-            await self._in_time(connection.command(b"AUTH", address.password.encode()))
+        password = address.password() if callable(address.password) else address.password
+        if password:
+            await self._in_time(connection.command(b"AUTH", password.encode()))
         if address.database:
             await self._in_time(connection.command(b"SELECT", b"%d" % address.database))
         return connection
@@ -165,5 +204,6 @@ class Shared:
             raise TimeoutError(f"no answer within {self._wait_s:g} s")
         return future.result()
 
-    def _rest(self) -> None:
-        self._rests_until_s = self._clock.monotonic_s() + REST_S
+    def _rest(self, why: str) -> Unavailable:
+        self._rests_until_s, self._failure = self._clock.monotonic_s() + REST_S, why
+        return Unavailable(why)

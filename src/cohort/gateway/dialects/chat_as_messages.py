@@ -63,7 +63,8 @@ def _settings(fields: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     temperature = fields.get("temperature")
     if temperature is not None:
-        said["temperature"] = min(temperature, 1)  # OpenAI's goes to 2
+        number = isinstance(temperature, (int, float))  # what is none is the upstream's to refuse, by its name
+        said["temperature"] = min(temperature, 1) if number else temperature  # OpenAI's goes to 2
     if stop := fields.get("stop"):
         said["stop_sequences"] = [stop] if isinstance(stop, str) else stop
     user = fields.get("user") or fields.get("safety_identifier")

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from cohort.gateway import openai
-from cohort.gateway.dialects.events import MISSHAPEN, Translated, count, loaded
+from cohort.gateway.dialects.events import MISSHAPEN, Translated, loaded
 from cohort.gateway.dialects.face import Chat, Untranslatable, Usage
 from cohort.gateway.dialects.messages_same import usage_in
 from cohort.gateway.dialects.refusals import told_instead
@@ -61,12 +61,12 @@ def finish_of(reason: str | None) -> str:
 
 def openai_usage(usage: dict[str, Any]) -> dict[str, Any]:
     """OpenAI counts what was read from a cache within the prompt, Anthropic beside it."""
-    tokens_in, tokens_out = usage_in(usage) if usage else (0, 0)
+    tokens_in, tokens_out, detail = usage_in(usage) if usage else Usage(0, 0)
     return {
         "prompt_tokens": tokens_in or 0,
         "completion_tokens": tokens_out or 0,
         "total_tokens": (tokens_in or 0) + (tokens_out or 0),
-        "prompt_tokens_details": {"cached_tokens": count(usage.get("cache_read_input_tokens"))},
+        "prompt_tokens_details": {"cached_tokens": detail.cached if detail else 0},
     }
 
 

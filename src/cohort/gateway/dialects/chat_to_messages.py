@@ -108,9 +108,10 @@ class MessagesFlow(Translated):
         self._calls = Calls()
         self._stop: tuple[str, str | None] | None = None
         self._usage: dict[str, Any] | None = None
+        self._tier: Any = None
 
     def usage(self) -> Usage:
-        return usage_in({"usage": self._usage})
+        return usage_in({"usage": self._usage, "service_tier": self._tier})
 
     def _said(self, event: bytes) -> bytes:
         if event == DONE:
@@ -124,7 +125,7 @@ class MessagesFlow(Translated):
             return b""
         said = [] if self._started else [self._start(chunk)]
         if isinstance(chunk.get("usage"), dict):
-            self._usage = chunk["usage"]
+            self._usage, self._tier = chunk["usage"], chunk.get("service_tier")
         for choice in chunk.get("choices") or ():
             if not choice.get("index"):
                 said.extend(self._delta(choice.get("delta") or {}))

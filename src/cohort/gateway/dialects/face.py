@@ -57,11 +57,21 @@ class Untranslatable(Exception):
     """An upstream's answer that is not what its dialect promises. Says why."""
 
 
+class Detail(NamedTuple):
+    """What of the prompt's tokens was read from the provider's cache or written into it, and the tier that answered; empty: the standard one."""
+
+    cached: int = 0
+    written: int = 0
+    written_long: int = 0
+    tier: str = ""
+
+
 class Usage(NamedTuple):
-    """Tokens of one answer; None where the upstream did not say."""
+    """Tokens of one answer; None where the upstream did not say. `detail`: only where something in it makes a difference."""
 
     tokens_in: int | None = None
     tokens_out: int | None = None
+    detail: Detail | None = None
 
 
 UNKNOWN = Usage()

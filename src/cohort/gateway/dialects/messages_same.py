@@ -10,7 +10,7 @@ import orjson
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.events import count
-from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Detail, Flow, Operation, Refused, Untranslatable, Usage
 from cohort.gateway.dialects.messages_to_chat import translate
 from cohort.gateway.dialects.messages_voice import as_message_error
 from cohort.gateway.dialects.refusals import told_instead
@@ -111,7 +111,17 @@ def usage_in(usage: Mapping[str, Any]) -> Usage:
     if not usage:
         return UNKNOWN
     parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return Usage(_sum([usage.get(part) for part in parts]), _sum([usage.get("output_tokens")]))
+    tokens_in = _sum([usage.get(part) for part in parts])
+    return Usage(tokens_in, _sum([usage.get("output_tokens")]), _detail(usage) if tokens_in else None)
+
+
+def _detail(usage: Mapping[str, Any]) -> Detail | None:
+    cached, created = count(usage.get("cache_read_input_tokens")), count(usage.get("cache_creation_input_tokens"))
+    if not (cached or created):
+        return None
+    kept = usage.get("cache_creation")
+    kept_long = min(count(kept.get("ephemeral_1h_input_tokens")), created) if isinstance(kept, dict) else 0
+    return Detail(cached, created - kept_long, kept_long)
 
 
 def _sum(said: list[Any]) -> int | None:

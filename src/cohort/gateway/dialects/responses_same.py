@@ -19,6 +19,8 @@ from cohort.gateway.openai import Tail
 from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_model
 
 _USAGE = re.compile(rb'"usage" ?: ?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
+_TIER = re.compile(rb'"service_tier" ?: ?"[a-z_]{1,40}"')
+"""Neither can stand in what the model writes: there a quotation mark is escaped."""
 _WHOLE = frozenset(("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"))
 """Kinds of items of an input that cannot be sent without their contents."""
 _NOTED = (b'"response.created"', b'"response.output_item.added"', b'"response.completed"')
@@ -53,8 +55,9 @@ class ResponsesTail(Tail):
         return b"\nevent: error" in tail or b"\nevent: response.failed" in tail
 
     def usage(self) -> Usage:
-        found = _USAGE.findall(self._join())
-        return native_usage(b"{" + found[-1] + b"}") if found else Usage()
+        tail = self._join()
+        found, tiers = _USAGE.findall(tail), _TIER.findall(tail)
+        return native_usage(b"{%s}" % b",".join([*tiers[-1:], found[-1]])) if found else Usage()
 
 
 def native_usage(body: bytes) -> Usage:
@@ -66,7 +69,10 @@ def native_usage(body: bytes) -> Usage:
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    return openai.usage_in({"usage": {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}})
+    named = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "prompt_tokens_details": "input_tokens_details"}
+    return openai.usage_in(
+        {"usage": {ours: usage.get(theirs) for ours, theirs in named.items()}, "service_tier": fields.get("service_tier")}
+    )
 
 
 class ResponsesThrough(Through):

@@ -42,6 +42,7 @@ class ResponsesFlow(Translated):
         self._numbering = Calls()
         self._whole = Said(calls=self._calls)
         self._started = False
+        self._tier: Any = None
         self._stop: str | None = None
         self._numbers = 0
         self._items = -1
@@ -50,7 +51,7 @@ class ResponsesFlow(Translated):
         self._held = Said()  # what the open item says
 
     def usage(self) -> Usage:
-        return usage_in({"usage": self._whole.usage})
+        return usage_in({"usage": self._whole.usage, "service_tier": self._tier})
 
     def end(self) -> bytes:
         """Some servers leave `[DONE]` out: a reason to stop is an end as well."""
@@ -70,7 +71,7 @@ class ResponsesFlow(Translated):
             return b""
         said = [] if self._started else self._start(chunk)
         if isinstance(chunk.get("usage"), dict):
-            self._whole.usage = chunk["usage"]
+            self._whole.usage, self._tier = chunk["usage"], chunk.get("service_tier")
         for choice in chunk.get("choices") or ():
             if not choice.get("index"):
                 said += self._delta(choice.get("delta") or {})

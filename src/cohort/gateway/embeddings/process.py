@@ -21,7 +21,7 @@ from cohort.gateway.turns import Turn
 
 NAME = "embeddings"
 HEAD_BYTES_MAX = 16 << 10
-BODY_BYTES_MAX = 4 << 20
+BODY_BYTES_MAX = 1 << 20
 
 
 class Unrecorded:

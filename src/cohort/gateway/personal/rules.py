@@ -1,12 +1,26 @@
 """Exact rules behind the patterns: a run of digits is a card only if its checksum says so. Pure, standard library only.
 
-Each rule gets the text a pattern matched and says how many of its first characters are what it looks like; 0: none.
+Each rule gets the text a pattern matched, and the characters before and behind it; it says where in that text something stands, and how many
+places it had to look at.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from cohort.gateway.personal.cards import RUN_CHARS_MAX, Span, cards
+
+__all__ = ["RULES", "Span"]
+
+Found = tuple[list[Span], int]
+Rule = Callable[[str, str, str], Found]
+ADDRESSES_REMEMBERED = 4096
+IBAN_CHARS_MAX = 80
+"""Of the longest, with a separator behind each."""
+_IBAN_BEGIN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}")
 
 IBAN_LENGTHS: Mapping[str, int] = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21, "CR": 22,
@@ -17,42 +31,41 @@ IBAN_LENGTHS: Mapping[str, int] = {
     "SK": 24, "SM": 27, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
 """By country: ISO 13616, the registry of national formats."""
-CARD_DIGITS = range(13, 20)
-CARD_BEGINS = frozenset("23456")
-"""ISO/IEC 7812: travel and banking. Other numbers of such length are not cards of people."""
 PHONE_DIGITS = range(8, 16)
 """E.164: at most 15, and fewer than 8 are hardly international."""
 
 
-def card(text: str) -> int:
-    """The longest beginning that is a card's number and does not end within a group of digits: other numbers may follow."""
-    ends = (place for place in range(len(text), 0, -1) if not (place < len(text) and text[place].isdigit()))
-    return next((end for end in ends if text[end - 1].isdigit() and is_card(_digits(text[:end]))), 0)
+def card(text: str, before: str, behind: str) -> Found:
+    """Every card of a run of digits."""
+    return cards(text, not before.isalpha(), not behind.isalpha())
 
 
-def is_card(digits: str) -> bool:
-    """The check digit of ISO/IEC 7812 (Luhn), the length, the first digit; not one digit over and over."""
-    if len(digits) not in CARD_DIGITS or digits[0] not in CARD_BEGINS or len(set(digits)) == 1:
-        return False
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (2 if place % 2 else 1)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+def ibans(text: str, _before: str, _behind: str) -> Found:
+    """Every account number of a run of groups: one may stand behind something that only begins like one."""
+    if len(text) > RUN_CHARS_MAX:
+        return [], len(text)
+    spans: list[Span] = []
+    begins = [found.start() for found in _IBAN_BEGIN.finditer(text)]
+    for start in begins:
+        end = start + iban(text[start : start + IBAN_CHARS_MAX])
+        if end > start and (not spans or start >= spans[-1][1]):
+            spans.append((start, end))
+    return spans, len(begins)
 
 
 def iban(text: str) -> int:
     """The beginning of its country's length, when it leaves 1 divided by 97 (ISO 13616, ISO/IEC 7064): capital letters may follow."""
-    wanted, end = IBAN_LENGTHS.get(text[:2], 0), 0
+    wanted, end = IBAN_LENGTHS.get(text[:2].upper(), 0), 0
     while end < len(text) and wanted:
-        wanted -= text[end] != " "
+        wanted -= text[end] not in " -"
         end += 1
-    packed = text[:end].replace(" ", "")
+    packed = text[:end].replace(" ", "").replace("-", "")
     whole = not wanted and packed and not text[end : end + 1].isalnum()
     turned = packed[4:] + packed[:4]
     return end if whole and int("".join(str(int(letter, 36)) for letter in turned)) % 97 == 1 else 0
 
 
+@lru_cache(ADDRESSES_REMEMBERED)
 def is_ip(text: str) -> bool:
     """A public address: private, loopback and documentation ranges are nobody's."""
     try:
@@ -82,19 +95,19 @@ def is_email(text: str) -> bool:
     return len(local) <= 64 and len(domain) <= 253 and all(label and label[0] != "-" and label[-1] != "-" for label in labels)
 
 
-def secret(text: str) -> int:
+def secret(text: str, _before: str, _behind: str) -> Found:
     """Keys and tokens have a shape of their own: the pattern is the rule."""
-    return len(text)
+    return [(0, len(text))], 1
 
 
-def _all(rule: Callable[[str], bool]) -> Callable[[str], int]:
-    return lambda text: len(text) if rule(text) else 0
+def _all(rule: Callable[[str], bool]) -> Rule:
+    return lambda text, _before, _behind: ([(0, len(text))] if rule(text) else [], 1)
 
 
-RULES: Mapping[str, Callable[[str], int]] = {
+RULES: Mapping[str, Rule] = {
     "card": card,
     "email": _all(is_email),
-    "iban": iban,
+    "iban": ibans,
     "ip": _all(is_ip),
     "phone": _all(is_phone),
     "secret": secret,

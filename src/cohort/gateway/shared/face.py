@@ -17,6 +17,8 @@ from cohort.gateway.spend.lockout import WORDS, Lockout
 _T = TypeVar("_T")
 GIVEN_MAX = 1 << 18
 """Ids of upstreams' responses and of what is in them, of which is known whose they are."""
+CONVERSATIONS_MAX = 1 << 17
+"""Conversations of which is known whether they got the strong model."""
 TRUSTED_MAX = 1 << 14
 """Keys that were good, with the address they came from."""
 
@@ -29,6 +31,7 @@ class Shared:
     erasures: Erasures | None
     lockout: Lockout
     given: Fingerprints
+    conversations: Fingerprints
 
 
 def open_shared(directory: Path, clock: Clock, log: Log) -> Shared:
@@ -45,4 +48,8 @@ def open_shared(directory: Path, clock: Clock, log: Log) -> Shared:
     trusted = Fingerprints(folder / "trusted", TRUSTED_MAX, clock)
     lockout = Lockout(clock, opened("lockout", lambda path: Book(path, WORDS)), trusted)
     erasures = opened("erasures", lambda path: Erasures(path, clock))
-    return Shared(directory, erasures, lockout, Fingerprints(folder / "given", GIVEN_MAX, clock))
+    given, conversations = (
+        Fingerprints(folder / "given", GIVEN_MAX, clock),
+        Fingerprints(folder / "conversations", CONVERSATIONS_MAX, clock),
+    )
+    return Shared(directory, erasures, lockout, given, conversations)

@@ -17,6 +17,7 @@ from cohort.gateway.spend import estimates
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.ledger import Exceeded, Hold, LabelsFull, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spend.rules import (
     DAY_US,
     UNBILLED,
@@ -28,7 +29,6 @@ from cohort.gateway.spend.rules import (
     exceeded,
     given_up,
     limits_of,
-    price_unknown,
 )
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ class Allowances:
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
             hedged = ongoing.target.reliability.hedge_after_s is not None
-            amount = bound(targets, tokens_in, tokens_out, hedged=hedged)
-            if amount is None:
-                raise price_unknown(targets)
+            amount = bound(targets, chat, tokens_in, tokens_out, hedged=hedged)
             reserved.hold = self._hold(limits, amount, ongoing.target.timeout_s)
         if per_minute is not None and caller is not None:
             try:
@@ -124,7 +122,7 @@ class Allowances:
                 raise
             reserved.tokens = tokens_in + tokens_out
         if reserved.hold is not None:
-            names = orjson.dumps([":".join(limit.name.split("\0")[:2]) for limit in limits]).decode()
+            names = orjson.dumps([":".join(limit.name.split("\0")[:2]).rstrip(":") for limit in limits]).decode()
             ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
         ongoing.reserved = reserved
         ongoing.step("budget", began_s, self._clock.monotonic_s())
@@ -133,8 +131,7 @@ class Allowances:
         """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""
         least = broken_off(ongoing, reserved.events, reserved.tokens_out_max)
         if least is not None:
-            ongoing.usage, price = least, ongoing.target.price
-            ongoing.cost_usd_micro = estimates.usage_usd_micro(price, least) if price is not None else None
+            ongoing.usage, ongoing.cost_usd_micro = least, cost_usd_micro(ongoing.target.price, least)
             ongoing.estimated = True
         if ongoing.cost_usd_micro is None and reserved.hold is not None:
             ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cohort.gateway.contract import Price
-from cohort.gateway.dialects.face import TOKENS_MAX, Chat, Usage
+from cohort.gateway.contract_price import STANDARD_TIERS, Price
+from cohort.gateway.dialects.face import TOKENS_MAX, Chat
 from cohort.gateway.rewriting import OUTPUT_TOKENS
 
 BYTES_PER_TOKEN_MIN = 2
@@ -24,6 +24,7 @@ ANSWERS_MAX = 100_000
 """More than any upstream takes, and few enough for the ledger's numbers."""
 _OUTPUT_NAMES = ("max_completion_tokens", "max_tokens")
 """Of a chat completion, by which the caller sets the length. With several the longest counts: which one holds is the upstream's choice."""
+_KEPT_LONG = re.compile(rb"ttl|retention|\\u")
 _ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=_-]*")
 
 
@@ -48,19 +49,28 @@ def output_tokens_max(chat: Chat, parameters: Mapping[str, Any]) -> int:
     return _longest(fields, {}) * each * (len(prompts) if isinstance(prompts, list) and several else 1)
 
 
-def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int) -> int:
-    """Millionths of a dollar, rounded up."""
-    return -int(-(tokens_in * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok) // 1)
+def tier_asked(chat: Chat, parameters: Mapping[str, Any]) -> str:
+    """The service tier that the caller names, else the release; empty: none, or the standard one."""
+    tier = chat.native.get("service_tier")
+    tier = str(tier if tier is not None else parameters.get("service_tier") or "")
+    return "" if tier in STANDARD_TIERS else tier
+
+
+def may_be_kept_long(chat: Chat, parameters: Mapping[str, Any]) -> bool:
+    """Whether the provider may be asked to keep the prompt in its cache for longer than the shortest time, `ttl` or `prompt_cache_retention`.
+
+    An escape may hide such a word: then it may be.
+    """
+    return _KEPT_LONG.search(chat.body) is not None or any(
+        _KEPT_LONG.search(repr((name, value)).encode()) for name, value in parameters.items()
+    )
 
 
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
     """What a call is taken to have cost whose usage nobody said."""
-    return round(body_bytes / BYTES_PER_TOKEN * price.input_usd_per_mtok + tokens_out * price.output_usd_per_mtok)
-
-
-def usage_usd_micro(price: Price, usage: Usage) -> int:
-    """What these tokens cost."""
-    return round((usage.tokens_in or 0) * price.input_usd_per_mtok + (usage.tokens_out or 0) * price.output_usd_per_mtok)
+    tokens_in = body_bytes / BYTES_PER_TOKEN
+    step = price.of(int(tokens_in))
+    return round(tokens_in * step.input_usd_per_mtok + tokens_out * step.output_usd_per_mtok)
 
 
 def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cohort.gateway.contract import Price, Result, RoutingTable
+from cohort.gateway.contract import Result, RoutingTable
+from cohort.gateway.contract_price import Price
 from cohort.gateway.contract_spend import EACH, Scope
-from cohort.gateway.dialects.face import Refused, Usage, Withheld
+from cohort.gateway.dialects.face import Chat, Refused, Usage, Withheld
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
+from cohort.gateway.spend.pricing import bound_usd_micro
 
 if TYPE_CHECKING:
     from cohort.gateway.records import Ongoing
@@ -95,21 +97,27 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     return value.decode()
 
 
-def bound(targets: Sequence[Target], tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int | None:
-    """The dearest of the routes that may be asked, all of them where they are asked side by side; None where the price of one is not known."""
+def bound(targets: Sequence[Target], chat: Chat, tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int:
+    """The dearest of the routes that may be asked, all of them where they are asked side by side. Raises Refused 402: the price of one is not known."""
     bounds = []
     for target in targets:
         if target.price is None:
-            return None
-        prompt = target.rewriting.prompt or ""
-        bounds.append(estimates.bound_usd_micro(target.price, tokens_in + len(prompt) // estimates.BYTES_PER_TOKEN_MIN, tokens_out))
+            raise _price_unknown(target, "")
+        tier, kept_long = estimates.tier_asked(chat, target.parameters), estimates.may_be_kept_long(chat, target.parameters)
+        prompt_tokens = len(target.rewriting.prompt or "") // estimates.BYTES_PER_TOKEN_MIN
+        most = bound_usd_micro(target.price, tokens_in + prompt_tokens, tokens_out, tier=tier, kept_long=kept_long)
+        if most is None:
+            raise _price_unknown(target, tier)
+        bounds.append(most)
     return sum(bounds) if hedged else max(bounds)
 
 
-def price_unknown(targets: Sequence[Target]) -> Refused:
-    """What the caller is told where `bound` is None."""
-    target = next(target for target in targets if target.price is None)
+def _price_unknown(target: Target, tier: str) -> Refused:
     place = f"route {target.route} of release {target.version}"
+    if tier:
+        known = ", ".join(sorted((target.price and target.price.tiers) or ())) or "the standard one alone"
+        words = f"a budget applies, and what the service tier `{tier[:40]}` of {place} costs is not known: known is {known}"
+        return Withheld(402, words, "price_unknown", "service_tier", kind="insufficient_quota")
     words = f"a budget applies, and what a call by {place} costs is not known: write `routes.{target.route}.price` into a release"
     return Withheld(402, words, "price_unknown", kind="insufficient_quota")
 
@@ -128,11 +136,11 @@ def broken_off(ongoing: Ongoing, events: int, tokens_out_max: int) -> Usage | No
 
     An upstream that says at the beginning that nothing is written yet says no more to a client that leaves before the end.
     """
-    tokens_in, tokens_out = ongoing.usage
+    tokens_in, tokens_out, detail = ongoing.usage
     if not ongoing.stream or ongoing.result is Result.OK or ongoing.first_us is None or tokens_in is None or tokens_out is None:
         return None
     fewest = min(events, tokens_out_max)
-    return Usage(tokens_in, fewest) if tokens_out < fewest else None
+    return Usage(tokens_in, fewest, detail) if tokens_out < fewest else None
 
 
 def given_up(ongoing: Ongoing, body_bytes: int) -> int:

@@ -36,6 +36,7 @@ COMMANDS = {
     "policy": (f"{HERE}.policy", "Check a policy file; put a changed one in force."),
     "audit": (f"{HERE}.audit", "Look into the audit log; verify, prove and export it."),
     "gateway": (f"{HERE}.gateway", "Keys and budgets of the programs that call models."),
+    "request": (f"{HERE}.request", "What calls met: the newest, step by step."),
     "key": (f"{HERE}.key", "Make, list and revoke people's keys."),
     "mcp": (f"{HERE}.mcp", "Serve an agent's tools to an MCP client."),
     "completion": (f"{HERE}.completion", "Print the shell's completion script."),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from cohort.delivery.accounts import HOUR_US, SHADOW_KEY, Balance, Cost, Wanted
-from cohort.gateway.contract import Call
+from cohort.delivery.accounts import HOUR_US, SHADOW_KEY, Balance, Cost
+from cohort.delivery.clients import Client
+from cohort.delivery.trace_views import timeline_of
+from cohort.delivery.traces import Wanted
+from cohort.gateway.contract import Call, Result
 from cohort.surfaces.dashboard.rendering import page, render
 from cohort.surfaces.dashboard.streams import stream
 from cohort.surfaces.http.callers import Caller, Face, Reader
+from cohort.surfaces.http.filters import FILTERS, Calls, Filter, asked
 from cohort.surfaces.http.ports import NUMBER_MAX, ControlFace
 
 router = APIRouter(include_in_schema=False)
@@ -22,7 +27,6 @@ router = APIRouter(include_in_schema=False)
 CALLS_SHOWN = 60
 COSTS_SHOWN = 20
 SPANS_HOURS = {"hour": 1, "day": 24, "week": 168, "month": 720}
-Filter = Annotated[str, Query(max_length=200)]
 Number = Annotated[int, Path(ge=0, le=NUMBER_MAX)]
 
 
@@ -40,28 +44,33 @@ class Sum:
 
 
 @router.get("/requests")
-def requests(
-    request: Request, control: Face, caller: Reader, service: Filter = "", key: Filter = "", cache: Filter = "", trouble: bool = False
-) -> Response:
-    wanted = Wanted(service, key, "", cache, trouble)
-    asked = {name: value for name, value in (("service", service), ("key", key), ("cache", cache), ("trouble", trouble)) if value}
-    services = [view.name for view in control.rollouts.services()]
-    shown = {**calls_shown(control, wanted), "services": services, "wanted": wanted, "live": urlencode(asked)}
+def requests(request: Request, control: Face, caller: Reader, wanted: Calls) -> Response:
+    given = asked(request)
+    shown = {
+        **calls_shown(control, wanted),
+        "wanted": dict.fromkeys(FILTERS, "") | given,
+        "live": urlencode(given),
+        "choices": choices(control),
+    }
     return page(request, "requests.html", caller, **shown)
 
 
 @router.get("/requests/{gateway}/{epoch}/{seq}")
 def one_request(request: Request, gateway: str, epoch: Number, seq: Number, control: Face, caller: Reader) -> Response:
     calls = control.accounts.call(gateway, epoch, seq)
-    versions = {release.digest: release.version for release in control.registry.list(calls[0].service)}
-    return page(request, "request.html", caller, calls=calls, versions=versions, names=key_names(control), steps=steps)
+    releases = {release.digest: release for release in control.registry.list(calls[0].service)}
+    timelines = [timeline_of(call) for call in calls]
+    shown: dict[str, Any] = {"versions": {digest: release.version for digest, release in releases.items()}, "names": key_names(control)}
+    models = {
+        (str(digest), name): route.get("model", "")
+        for digest, release in releases.items()
+        for name, route in release.manifest["routes"].items()
+    }
+    return page(request, "request.html", caller, traced=list(zip(calls, timelines, strict=True)), models=models, steps=steps, **shown)
 
 
 @router.get("/live/requests")
-async def live_requests(
-    request: Request, control: Face, caller: Reader, service: Filter = "", key: Filter = "", cache: Filter = "", trouble: bool = False
-) -> Response:
-    wanted = Wanted(service, key, "", cache, trouble)
+async def live_requests(request: Request, control: Face, caller: Reader, wanted: Calls) -> Response:
     return stream(request, control, caller, lambda: (requests_fragments(control, caller, wanted), False))
 
 
@@ -102,12 +111,34 @@ def requests_fragments(control: ControlFace, caller: Caller, wanted: Wanted) -> 
 
 
 def calls_shown(control: ControlFace, wanted: Wanted) -> dict[str, Any]:
-    return {"calls": control.accounts.recent.newest(wanted, CALLS_SHOWN), "names": key_names(control)}
+    return {"calls": control.accounts.newest(wanted, CALLS_SHOWN), "names": key_names(control)}
+
+
+def choices(control: ControlFace) -> dict[str, list[tuple[str, str]]]:
+    """What each filter that is chosen from a list can be: value and words."""
+    releases = control.registry.list()
+    models = {str(route["model"]) for release in releases for route in release.manifest["routes"].values() if "model" in route}
+    keys = [(id, name) for id, name in key_names(control).items() if id != SHADOW_KEY]
+    return {
+        "service": [(view.name, view.name) for view in control.rollouts.services()],
+        "key": keys,
+        "model": [(model, model) for model in sorted(models)],
+        "result": [(result.value, result.value.replace("_", " ")) for result in Result],
+        "cache": [(tier, tier.upper()) for tier in ("l1", "l2", "l3", "l4")],
+    }
 
 
 def key_names(control: ControlFace) -> dict[str, str]:
-    """What each client's key is called, by id."""
-    return {client.id: client.name for client in control.clients.list_keys()} | {SHADOW_KEY: "shadow copies"}
+    """What each client's key is called, by id; keys of one name are told apart by how their ids end."""
+    clients = control.clients.list_keys()
+    count = Counter(client.name for client in clients)
+    return {client.id: client.name if count[client.name] == 1 else _told_apart(client) for client in clients} | {
+        SHADOW_KEY: "shadow copies"
+    }
+
+
+def _told_apart(client: Client) -> str:
+    return f"{client.name} ({client.id[-4:]}{', revoked' if client.revoked_us is not None else ''})"
 
 
 def models_of(control: ControlFace, costs: Sequence[Cost]) -> dict[tuple[str, str], str]:
@@ -144,15 +175,36 @@ def _sum(name: str, group: Sequence[Cost], whole: int) -> Sum:
 
 
 def steps(call: Call) -> list[tuple[str, str]]:
-    """What happened to a call, in order: the step and what came of it."""
+    """What is known of a call besides its times: what it is, and what came of it."""
     return [
         ("Key", (call.key and "admitted by its key") or "none needed"),
         ("Assigned", f"{call.arm.value}, {call.share * 100:g} % on the candidate" if call.rollout_id else "the stable release"),
-        ("Cache", f"answered from {call.cache}" if call.cache else "not answered from a cache"),
+        ("Cache", _cache_words(call)),
+        *([("Choice of the model", _choice_words(call))] if call.bucket else []),
+        *([("Budget", _budget_words(call))] if call.held_usd_micro is not None else []),
         ("Cost", _cost_words(call)),
         ("Route", f"{call.route or 'none'}, {call.attempts} asked" + (", not the first: degraded" if call.degraded else "")),
-        ("Answer", f"{call.result.value.replace('_', ' ')}, status {call.status or 'none sent'}"),
+        ("Answer", f"{call.result.value.replace('_', ' ')}, status {call.status or 'none sent'}" + (f", {call.code}" if call.code else "")),
     ]
+
+
+def _cache_words(call: Call) -> str:
+    if call.answered_from_cache:
+        saved = f", ${call.saved_usd_micro / 1e6:.6f} saved" if call.saved_usd_micro else ""
+        return f"answered from {call.cache}{saved}"
+    return "had no answer" if call.looked == "miss" or call.cache else "took no part"
+
+
+def _choice_words(call: Call) -> str:
+    model = "the strong one" if call.strong else "the weak one"
+    if call.difficulty is None or call.boundary is None:
+        return f"{model}, as the release says"
+    return f"{model}: difficulty {call.difficulty:.3f}, boundary {call.boundary:.3f}, bucket {call.bucket}"
+
+
+def _budget_words(call: Call) -> str:
+    held = f"${(call.held_usd_micro or 0) / 1e6:.6f} held on {', '.join(call.budgets)}"
+    return held + (f"; ${call.cost_usd_micro / 1e6:.6f} settled" if call.cost_usd_micro is not None else "")
 
 
 def _cost_words(call: Call) -> str:

@@ -54,7 +54,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for word in ("count", "number", "share", "rate", "millis", "money", "duration", "absolute", "machine_time", "event_words"):
+    for word in ("count", "number", "share", "rate", "millis", "took", "money", "duration", "absolute", "machine_time", "event_words"):
         made.filters[word] = getattr(wording, word)
     made.filters["bytes"] = wording_kernel.bytes_text
     made.filters["coded"] = wording_kernel.coded

@@ -105,6 +105,13 @@ def millis(value: float | None) -> str:
     return f"{value / 1000:.2f}{GAP}s" if value >= 1000 else f"{value:.0f}{GAP}ms"
 
 
+def took(value_us: float) -> str:
+    """A time of one call: microseconds, in the unit that fits."""
+    if abs(value_us) < 1000:
+        return f"{value_us:.0f}{GAP}µs" if value_us else f"0{GAP}ms"
+    return f"{value_us / 1000:.1f}{GAP}ms" if abs(value_us) < 10_000 else millis(value_us / 1000)
+
+
 def money(usd: float | None) -> str:
     if usd is None:
         return NO_DATA

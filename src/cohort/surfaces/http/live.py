@@ -17,8 +17,10 @@ import anyio.to_thread
 from starlette.responses import Response, StreamingResponse
 
 from cohort.base.errors import CohortError, Retry
+from cohort.delivery.accounts import RECENT_MAX, Accounts
 from cohort.delivery.face import Rollouts
 from cohort.delivery.model import RolloutView
+from cohort.delivery.traces import Wanted
 from cohort.kernel.face import ApprovalDesk, Audit, AuditQuery
 from cohort.kernel.model import ApprovalState
 from cohort.surfaces.http.encoding import to_json
@@ -189,5 +191,22 @@ async def approvals_stream(feed: Feed, desk: ApprovalDesk) -> AsyncIterator[byte
         if waiting != sent:
             sent = waiting
             yield event("approvals", waiting)
+        if not await feed.changed(turn, HEARTBEAT_S):
+            yield b": still here\n\n"
+
+
+async def calls_stream(feed: Feed, accounts: Accounts, wanted: Wanted, newest: int) -> AsyncIterator[bytes]:
+    """The `newest` calls, oldest first, then every further one that is wanted; does not end by itself."""
+    taken = accounts.recent.taken
+    for call in reversed(await feed.ask(accounts.newest, wanted, newest) if newest else []):
+        yield event("call", to_json(call))
+    while not feed.closed:
+        turn, before = feed.turn, taken
+        calls, taken = accounts.recent.after(before)
+        if taken - before > RECENT_MAX:
+            yield event("missed", to_json({"calls": taken - before - RECENT_MAX}))
+        for call in calls:
+            if wanted.admits(call):
+                yield event("call", to_json(call))
         if not await feed.changed(turn, HEARTBEAT_S):
             yield b": still here\n\n"

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from cohort.delivery.accounts import HOUR_US, Balance, Cost, Wanted
+from cohort.delivery.accounts import HOUR_US, Balance, Cost
 from cohort.delivery.clients import PER_MINUTE_MAX, SERVICES_PER_KEY_MAX, Client, SetBudget, Terms
+from cohort.delivery.trace_views import Timeline, timeline_of
 from cohort.gateway.contract import Call
 from cohort.gateway.contract_spend import Budget, Scope
 from cohort.surfaces.http.bodies import Body as Fields
 from cohort.surfaces.http.callers import Changer, Face, Idempotency, Reader
 from cohort.surfaces.http.encoding import json_response
+from cohort.surfaces.http.filters import Calls as Filtered
+from cohort.surfaces.http.live import Feed, calls_stream, stream_response
 from cohort.surfaces.http.ports import NUMBER_MAX, PAGE_ROWS_MAX
 from cohort.surfaces.http.repeats import once
 
 router = APIRouter(prefix="/gateway")
 
 USD_MAX = 1e9
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"}
+}
 Text = Annotated[str, Field(max_length=63)]
 Usd = Annotated[float, Field(ge=0, le=USD_MAX, allow_inf_nan=False)]
 Hours = Annotated[int, Query(ge=0, le=24 * 366)]
-Filter = Annotated[str, Query(max_length=200)]
 Number = Annotated[int, Path(ge=0, le=NUMBER_MAX)]
 PerMinute = Annotated[int, Field(ge=0, le=PER_MINUTE_MAX)]
 
@@ -83,6 +88,14 @@ class Costs:
 @dataclass(frozen=True, slots=True)
 class Calls:
     items: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """`timelines`: what happened to each of `items`, as bars on a line of time."""
+
+    items: tuple[Call, ...]
+    timelines: tuple[Timeline, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +170,25 @@ def balances(control: Face, _: Reader) -> Response:
 
 
 @router.get("/requests", responses={200: {"model": Calls}}, summary="The newest calls, newest first")
-def requests(
-    control: Face,
-    _: Reader,
-    service: Filter = "",
-    key: Filter = "",
-    route: Filter = "",
-    cache: Filter = "",
-    trouble: bool = False,
-    limit: Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX)] = 50,
+def requests(control: Face, _: Reader, wanted: Filtered, limit: Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX)] = 50) -> Response:
+    """Never their content. Of a busy hour not every call is stored: those that something happened to are."""
+    return json_response(Calls(tuple(control.accounts.newest(wanted, limit))))
+
+
+@router.get("/requests/events", responses=EVENTS, summary="Calls as they end (server-sent events)")
+async def request_events(
+    request: Request, control: Face, _: Reader, wanted: Filtered, newest: Annotated[int, Query(ge=0, le=PAGE_ROWS_MAX)] = 0
 ) -> Response:
-    """Never their content. Those that control took since it started, at most the newest 2000."""
-    return json_response(Calls(tuple(control.accounts.recent.newest(Wanted(service, key, route, cache, trouble), limit))))
+    """`event: call` for each of the `newest` calls, oldest first, and then for every further one; `event: missed` with a count where they came
+    faster than they could be told."""
+    feed: Feed = request.app.state.feed
+    return stream_response(feed, calls_stream(feed, control.accounts, wanted, newest))
 
 
-@router.get("/requests/{gateway}/{epoch}/{seq}", responses={200: {"model": Calls}}, summary="One of the newest calls, and its shadow copy")
+@router.get("/requests/{gateway}/{epoch}/{seq}", responses={200: {"model": Traced}}, summary="One call and its shadow copy, step by step")
 def request_shown(gateway: str, epoch: Number, seq: Number, control: Face, _: Reader) -> Response:
-    return json_response(Calls(tuple(control.accounts.call(gateway, epoch, seq))))
+    calls = control.accounts.call(gateway, epoch, seq)
+    return json_response(Traced(tuple(calls), tuple(timeline_of(call) for call in calls)))
 
 
 def micro(usd: float | None) -> int | None:

@@ -1,0 +1,53 @@
+"""What tokens cost. Pure."""
+
+from __future__ import annotations
+
+from cohort.gateway.contract_price import Price
+from cohort.gateway.dialects.face import Detail, Usage
+
+
+def cost_usd_micro(price: Price | None, usage: Usage) -> int | None:
+    """Millionths of a dollar: dollars per million tokens times tokens. None where the price or the usage is not known."""
+    tokens_in, tokens_out, detail = usage
+    if price is None or tokens_in is None or tokens_out is None:
+        return None
+    step = price if price.long is None else price.of(tokens_in)
+    if detail is None:
+        return round(tokens_in * step.input_usd_per_mtok + tokens_out * step.output_usd_per_mtok)
+    factor = price.factor(detail.tier)
+    if factor is None:
+        return None
+    return round(factor * (_input_usd_micro(step, tokens_in, detail) + tokens_out * step.output_usd_per_mtok))
+
+
+def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int, *, tier: str = "", kept_long: bool = False) -> int | None:
+    """The most that a call with no more tokens can cost, rounded up; None where the tier's price is not known.
+
+    It is not known before the call which part of the prompt its provider has in its cache, or writes into it: all of it is taken to be of the
+    dearest kind. `kept_long`: it may be asked to keep it for longer than the shortest time. A tier that is cheaper may be refused it.
+    """
+    factor = price.factor(tier)
+    if factor is None:
+        return None
+    steps = [price] if price.long is None or price.of(tokens_in) is price else [price, price.long]
+    dearest_in = max(_dearest_input(step, kept_long) for step in steps)
+    dearest_out = max(step.output_usd_per_mtok for step in steps)
+    return -int(-(max(factor, 1.0) * (tokens_in * dearest_in + tokens_out * dearest_out)) // 1)
+
+
+def _dearest_input(price: Price, kept_long: bool) -> float:
+    kinds = [price.input_usd_per_mtok, price.cached_usd_per_mtok, price.cache_write_usd_per_mtok]
+    if kept_long:
+        kinds.append(price.cache_write_long_usd_per_mtok)
+    return max(kind for kind in kinds if kind is not None)
+
+
+def _input_usd_micro(price: Price, tokens_in: int, detail: Detail) -> float:
+    plain = price.input_usd_per_mtok
+    kinds = (
+        (detail.cached, price.cached_usd_per_mtok),
+        (detail.written, price.cache_write_usd_per_mtok),
+        (detail.written_long, price.cache_write_long_usd_per_mtok),
+    )
+    rest = tokens_in - detail.cached - detail.written - detail.written_long
+    return rest * plain + sum(tokens * (plain if kind is None else kind) for tokens, kind in kinds)
