@@ -264,7 +264,7 @@ def _where(ongoing: Ongoing) -> str:
 
 def _cost_line(ongoing: Ongoing) -> bytes:
     """Known when the call has ended, where price and usage are."""
-    return b"" if ongoing.cost_usd_micro is None else b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
+    return b"" if ongoing.cost_usd_micro is None else b"x-cohort-cost-usd: %d.%06d\r\n" % divmod(ongoing.cost_usd_micro, 1_000_000)
 
 
 def _trailers(ongoing: Ongoing) -> bytes:

@@ -160,5 +160,9 @@ def ask_keyring(service: str, user: str) -> str | None:
         raise KeyMissing("needs the package keyring: pip install 'cohort[keyring]'") from error
     try:
         return keyring.get_password(service, user)
+    except keyring.errors.KeyringLocked as error:
+        raise KeyMissing("cannot be read: the keyring is locked; unlock it in its session") from error
+    except keyring.errors.NoKeyringError as error:
+        raise KeyMissing("cannot be read: this session has no keyring; a service has credential:NAME") from error
     except (keyring.errors.KeyringError, RuntimeError, OSError) as error:
         raise KeyMissing(f"cannot be read: the keyring says {type(error).__name__}") from error

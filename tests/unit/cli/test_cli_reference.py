@@ -17,12 +17,3 @@ def test_the_page_is_current() -> None:
 def test_every_variable_is_on_the_configuration_page() -> None:
     page = (DOCS / "configuration.md").read_text()
     assert not [name for name in (*OVERRIDES, "COHORT_DATA_DIR", "COHORT_CONFIG", "COHORT_KEY", "COHORT_URL") if f"`{name}`" not in page]
-
-
-def test_every_gateway_limit_is_on_the_configuration_page() -> None:
-    import dataclasses
-
-    from cohort.gateway.settings import Limits
-
-    page = (DOCS / "configuration.md").read_text()
-    assert not [field.name for field in dataclasses.fields(Limits) if f"| `{field.name}` | {field.default} |" not in page]

@@ -24,10 +24,12 @@ from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.reliability.telling import tell_answer, tell_end, tell_failure, tell_passed_over
 from cohort.gateway.table import Target
+from cohort.gateway.telemetry.onward import Onward
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
 IDEMPOTENCY = b"idempotency-key"
+_new = tuple.__new__  # a named tuple's own constructor takes three times as long
 _NONE = Fault.NONE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
 
@@ -83,10 +85,18 @@ class Attempts:
     """Asks the routes of a call in their order until one answers."""
 
     def __init__(
-        self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, entropy: Entropy, clock: Clock, answer_bytes_max: int
+        self,
+        upstreams: Upstreams,
+        keys: Keys,
+        deadlines: Deadlines,
+        entropy: Entropy,
+        clock: Clock,
+        answer_bytes_max: int,
+        onward: Onward | None = None,
     ) -> None:
         self._upstreams = upstreams
         self._keys = keys
+        self._onward = onward
         self._deadlines = deadlines
         self._entropy = entropy
         self._now_us, self._monotonic_s = clock.now_us, clock.monotonic_s
@@ -315,8 +325,12 @@ class Attempts:
         return b"".join(parts)
 
     def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
-        headers = asking.request.headers
-        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking, target))
+        headers: Mapping[bytes, bytes] = asking.request.headers
+        if IDEMPOTENCY in headers:
+            headers = upstream_headers(asking, target)
+        if self._onward is not None:
+            headers = self._onward.headers(headers, asking.ongoing, asking.number)
+        passed = passage.headers(headers)
         own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
@@ -359,4 +373,4 @@ def _read(chat: Chat, passage: Passage, connection: UpstreamConnection, data: by
         said, usage = passage.answer(chat, data)
     except Untranslatable as error:
         raise Invalid(str(error)) from error
-    return Answer(connection, passage, said, usage=usage)
+    return _new(Answer, (connection, passage, said, _NONE, None, usage))
