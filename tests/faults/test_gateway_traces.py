@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cohort.delivery.otlp_spans import spans_of
 from cohort.gateway.contract import Call, Result
 from cohort.gateway.contract_trace import Attempt
 from support_faulty import faulty_upstream, two_routes
@@ -128,6 +129,29 @@ def test_run_agent_and_the_callers_trace_are_in_the_record(gateway: GatewayProce
     assert asked(gateway, "plain", headers=odd).parent == ""
     status, _, body = gateway.chat("plain", headers={"X_Cohort_Run": 'run"7'})
     assert (status, json.loads(body)["error"]["code"]) == (400, "label_invalid")
+
+
+def test_an_upstream_gets_the_attempts_span_as_its_parent_or_nothing_as_configured(
+    gateway: GatewayProcess, upstream: Upstream, tmp_path: Path
+) -> None:
+    header = {"traceparent": f"00-{PARENT}", "tracestate": "vendor=1"}
+    asked(gateway, "plain", headers=header)
+    assert (upstream.seen[-1].headers["traceparent"], upstream.seen[-1].headers["tracestate"]) == (f"00-{PARENT}", "vendor=1")
+    body = table(1, [release("well", upstream.base_url), {**two_routes("fail", upstream.base_url, upstream.base_url), "digest": "rel_2"}])
+    for mode in ("continue", "drop"):
+        process = GatewayProcess(tmp_path / mode, traceparent=mode)
+        try:
+            process.push({**body, "services": {name: {"name": name, "stable": f"rel_{name}"} for name in ("well", "2")}})
+            before = len(upstream.seen)
+            call = asked(process, "2", headers=header)
+            got = [seen.headers.get("traceparent") for seen in upstream.seen[before:]]
+            attempts = [span["spanId"] for span in spans_of(call)[1:]]
+            assert got == ([f"00-{PARENT[:32]}-{own}-01" for own in attempts] if mode == "continue" else [None, None])
+            assert ("tracestate" in upstream.seen[-1].headers) is (mode == "continue")
+            asked(process, "well", headers={"traceparent": "nonsense"})
+            assert "traceparent" not in upstream.seen[-1].headers
+        finally:
+            process.close()
 
 
 def test_the_agent_of_a_key_stands_before_the_one_a_caller_names_and_budgets_say_what_they_held(

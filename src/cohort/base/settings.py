@@ -24,6 +24,7 @@ PORT_MAX = 65535
 PREFIX = "COHORT_"
 ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?/?")
 WORKERS_MAX = 64
+TRACE_MODES = ("pass", "continue", "drop")
 LOOPBACK_ONLY = ("127.0.0.0/8", "::1/128")
 
 
@@ -33,7 +34,7 @@ class GatewaySettings:
 
     `workers`: processes that serve side by side. `private_upstreams`: networks that releases may have upstreams in though they are not public.
     `access_log`: a line for every call. `cache_redis`: the server for answers that gateways share, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
-    `hosts`: names besides those of loopback by which callers call it.
+    `hosts`: names besides those of loopback by which callers call it. `traceparent`: what upstreams get of a caller's trace, of TRACE_MODES.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +47,7 @@ class GatewaySettings:
     private_upstreams: tuple[str, ...] = LOOPBACK_ONLY
     workers: int = 1
     hosts: tuple[str, ...] = ()
+    traceparent: str = "pass"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "private_upstreams", tuple(self.private_upstreams))
@@ -297,6 +299,13 @@ def _flag(variable: str, value: str) -> bool:
     raise CohortError("CONFIG_INVALID", f"{variable}: neither true nor false, found {value!r}", field=variable, hint="Use true or false.")
 
 
+def _trace_mode(variable: str, value: str) -> str:
+    if value in TRACE_MODES:
+        return value
+    what = f"{variable}: none of {', '.join(TRACE_MODES)}, found {value[:60]!r}"
+    raise CohortError("CONFIG_INVALID", what, field=variable, hint=f"Use {', '.join(TRACE_MODES)}.")
+
+
 def _own_reference(variable: str, _: str) -> str:
     return f"env:{variable}"  # the value stays in the environment
 
@@ -306,6 +315,7 @@ OVERRIDES = {
     f"{PREFIX}GATEWAY_PORT": ("gateway", "port", _port),
     f"{PREFIX}GATEWAY_EXPOSE": ("gateway", "expose", _flag),
     f"{PREFIX}GATEWAY_ACCESS_LOG": ("gateway", "access_log", _flag),
+    f"{PREFIX}GATEWAY_TRACEPARENT": ("gateway", "traceparent", _trace_mode),
     f"{PREFIX}GATEWAY_WORKERS": ("gateway", "workers", whole_number(1, WORKERS_MAX)),
     f"{PREFIX}GATEWAY_PRIVATE_UPSTREAMS": ("gateway", "private_upstreams", _list),
     f"{PREFIX}GATEWAY_HOSTS": ("gateway", "hosts", _list),

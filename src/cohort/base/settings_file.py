@@ -31,6 +31,7 @@ class GatewayFile(Strict):
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     private_upstreams: Annotated[list[Text], Field(max_length=200)] = []
     hosts: Annotated[list[Text], Field(max_length=100)] = []
+    traceparent: Literal["pass", "continue", "drop"] = "pass"
 
 
 class ControlFile(Strict):

@@ -29,6 +29,7 @@ from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
 from cohort.delivery.manifests import release_routes
 from cohort.delivery.otlp import Exporter, export_from
+from cohort.delivery.otlp_spans import Upstream, UpstreamOf, upstream_in
 from cohort.delivery.ports import Serving
 from cohort.delivery.prices import day_of, priced
 from cohort.delivery.reconciler import Reconciler
@@ -167,15 +168,15 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     adapting = threading.Thread(target=routing.run, args=(stop,), name="routing", daemon=True)
     loop = threading.Thread(target=controller.run, args=(stop,), name="controller", daemon=True)
     rooms = (database, registry, rollouts, flags, routing, caches, controller, reconciler, planes, access, clients, accounts, kernel)
-    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop))
+    return Control(*rooms, clock, stop, loop, adapting, _exporting(accounts.recent, environ, stop, routes.upstream))
 
 
-def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event) -> threading.Thread | None:
+def _exporting(recent: Recent, environ: Mapping[str, str], stop: threading.Event, upstream_of: UpstreamOf) -> threading.Thread | None:
     """What posts calls as spans, where OpenTelemetry's variables say where to."""
     export = export_from(environ)
     if export is None:
         return None
-    exporter = Exporter(export)
+    exporter = Exporter(export, upstream_of=upstream_of)
     recent.told = exporter.offer
     return threading.Thread(target=exporter.run, args=(stop,), name="spans", daemon=True)
 
@@ -211,11 +212,15 @@ class _Routes:
         route = self._readable(digest)
         return route.cache if route is not None else None
 
+    def upstream(self, digest: str, route: str) -> Upstream | None:
+        """Where a release's route leads; None when it cannot be read."""
+        return upstream_in(self._readable(digest), route)
+
     def _readable(self, digest: str) -> ReleaseRoute | None:
         try:
             return self(digest)
         except CohortError as error:
-            if error.code != "RELEASE_DAMAGED":
+            if error.code not in ("RELEASE_DAMAGED", "RELEASE_UNKNOWN"):
                 raise
             return None
 

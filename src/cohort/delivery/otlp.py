@@ -11,21 +11,21 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 import httpx2
 import orjson
 
 from cohort.delivery.otlp_protobuf import trace_request
-from cohort.gateway.contract import Call, Result, failed
+from cohort.delivery.otlp_spans import UpstreamOf, request_of, unknown
+from cohort.gateway.contract import Call
+from cohort.gateway.contract_trace import parent_of
 
 WAITING_MAX = 10_000
 BATCH_MAX = 500
 EVERY_S = 2.0
 ANSWER_S = 5.0
 TRACES_PATH = "/v1/traces"
-_CLIENT, _ERROR = 3, 2  # SpanKind and StatusCode of the protocol
 
 log = logging.getLogger("cohort.otlp")
 
@@ -60,8 +60,9 @@ def export_from(environ: Mapping[str, str]) -> Export | None:
 class Exporter:
     """`offer` never blocks; `run` posts what was offered until told to stop."""
 
-    def __init__(self, export: Export, client: httpx2.Client | None = None) -> None:
+    def __init__(self, export: Export, client: httpx2.Client | None = None, upstream_of: UpstreamOf = unknown) -> None:
         self._export = export
+        self._upstream_of = upstream_of
         self._client = client or httpx2.Client(timeout=ANSWER_S, trust_env=False)
         self._waiting: deque[Call] = deque()
         self._offered = threading.Lock()
@@ -70,10 +71,10 @@ class Exporter:
         self.lost = 0
 
     def offer(self, calls: Iterable[Call]) -> None:
-        """Those of sampled units; beyond `WAITING_MAX` they are lost."""
+        """Those of sampled units and traces; beyond `WAITING_MAX` they are lost."""
         with self._offered:
             for call in calls:
-                if not _sampled(call.unit, self._export.share):
+                if not wanted(call, self._export.share):
                     continue
                 if len(self._waiting) >= WAITING_MAX:
                     self.lost += 1
@@ -100,7 +101,7 @@ class Exporter:
 
     def _problem_with(self, batch: Sequence[Call]) -> str:
         """Post one; empty when it was taken. Only a change of it is logged."""
-        request = request_of(batch)
+        request = request_of(batch, self._upstream_of)
         protobuf = self._export.protobuf
         content = trace_request(request) if protobuf else orjson.dumps(request)
         kind = "application/x-protobuf" if protobuf else "application/json"
@@ -115,54 +116,10 @@ class Exporter:
             return [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
 
 
-def request_of(calls: Sequence[Call]) -> dict[str, Any]:
-    """A request of the OTLP trace service, by the names of its JSON."""
-    resource = {"attributes": _attributes({"service.name": "cohort-gateway"})}
-    scope = {"scope": {"name": "cohort"}, "spans": [span_of(call) for call in calls]}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}
-
-
-def span_of(call: Call) -> dict[str, Any]:
-    """One call: a client span of a model, from assignment to its last byte. Its ids follow from the call, so a repeated one is the same span."""
-    ids = hashlib.sha256(f"{call.gateway}/{call.epoch}/{call.seq}/{call.arm.value}".encode()).hexdigest()
-    start_ns = call.at_us * 1000
-    bad = failed(call.result)
-    said = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "cohort",
-        "gen_ai.request.model": call.service,
-        "gen_ai.usage.input_tokens": call.tokens_in,
-        "gen_ai.usage.output_tokens": call.tokens_out,
-        "http.response.status_code": call.status or None,
-        "error.type": call.result.value if bad or call.result is Result.CLIENT_GONE else None,
-        "cohort.release": call.release,
-        "cohort.route": call.route,
-        "cohort.arm": call.arm.value,
-        "cohort.unit": call.unit,
-        "cohort.key": call.key or None,
-        "cohort.cost_usd": None if call.cost_usd_micro is None else call.cost_usd_micro / 1e6,
-        "cohort.time_to_first_byte_ms": None if call.first_us is None else call.first_us / 1000,
-    }
-    return {
-        "traceId": ids[:32],
-        "spanId": ids[32:48],
-        "name": f"chat {call.service}",
-        "kind": _CLIENT,
-        "startTimeUnixNano": str(start_ns),
-        "endTimeUnixNano": str(start_ns + (call.total_us or 0) * 1000),
-        "attributes": _attributes(said),
-        "status": {"code": _ERROR, "message": call.result.value} if bad else {},
-    }
-
-
-def _attributes(said: Mapping[str, str | int | float | None]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _value(value)} for name, value in said.items() if value is not None]
-
-
-def _value(value: str | int | float) -> dict[str, Any]:
-    if isinstance(value, str):
-        return {"stringValue": value}
-    return {"intValue": str(value)} if isinstance(value, int) else {"doubleValue": value}
+def wanted(call: Call, share: float) -> bool:
+    """Where the caller has a trace it decides, as its own spans would be without ours otherwise; elsewhere the call's unit."""
+    parent = parent_of(call.parent)
+    return parent.sampled if parent is not None else _sampled(call.unit, share)
 
 
 def _sampled(unit: str, share: float) -> bool:

@@ -46,6 +46,7 @@ class Bar:
     good: bool | None = None
     connect_us: int = 0
     first_us: int | None = None
+    attempt: Attempt | None = None  # what a bar of an attempt is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _attempt(call: Call, attempt: Attempt) -> Bar:
     words += ", asked beside others" if attempt.hedged else ""
     good = True if attempt.ended == "ok" else None if attempt.number == ASKED_NOTHING or attempt.ended == "given_up" else False
     name = f"{number}{attempt.route}"
-    return Bar(Kind.ATTEMPT, name, attempt.start_us, total_us, words, good, attempt.connect_us, attempt.first_us)
+    return Bar(Kind.ATTEMPT, name, attempt.start_us, total_us, words, good, attempt.connect_us, attempt.first_us, attempt)
 
 
 def _only(call: Call) -> Bar:
@@ -103,7 +104,9 @@ def _only(call: Call) -> Bar:
     end_us = call.first_us if call.first_us is not None else call.total_us or 0
     good = call.result is Result.OK
     words = "answered" if good else f"{call.result.value.replace('_', ' ')}, status {call.status}"
-    return Bar(Kind.ATTEMPT, f"1. {call.route}", start_us, max(end_us - start_us, 0), words, good)
+    total_us = max(end_us - start_us, 0)
+    attempt = Attempt(1, call.route, start_us, None if good and call.stream else total_us, "ok" if good else call.result.value, call.status)
+    return Bar(Kind.ATTEMPT, f"1. {call.route}", start_us, total_us, words, good, attempt=attempt)
 
 
 def _passed_on(call: Call) -> Iterator[Bar]:

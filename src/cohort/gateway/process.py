@@ -45,6 +45,7 @@ from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.access import AccessLog
+from cohort.gateway.telemetry.onward import onward
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
 
@@ -95,7 +96,9 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     shared = open_shared(settings.shared_dir or settings.data_dir, clock, log)
     erased = Erased(clock, shared.erasures)
     caches = assemble(settings, erased, table, upstreams, keys, deadlines, metrics, entropy, os.environ, clock, log)
-    attempts = Attempts(upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max)
+    attempts = Attempts(
+        upstreams, keys, deadlines, entropy, clock, limits.answer_bytes_max, onward(settings.traceparent, settings.gateway_id, epoch)
+    )
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)

@@ -14,6 +14,7 @@ import orjson
 from cohort.base.errors import CohortError
 from cohort.gateway.addresses import LOOPBACK_ONLY, NETWORKS_MAX, Network, networks
 from cohort.gateway.hosts import NAME
+from cohort.gateway.telemetry.onward import TraceMode
 
 CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
@@ -87,7 +88,7 @@ class Settings:
 
     `access_log`: write one. `shared_dir`: where the workers of this machine share what they must; None: `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
-    `hosts`: names besides those of loopback by which callers may call it.
+    `hosts`: names besides those of loopback by which callers may call it. `traceparent`: what upstreams get of the caller's trace.
     """
 
     gateway_id: str
@@ -105,6 +106,7 @@ class Settings:
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
     link_socket: Path | None = None
     hosts: tuple[str, ...] = ()
+    traceparent: TraceMode = TraceMode.PASS
 
 
 def load_settings(path: Path) -> Settings:
@@ -136,6 +138,7 @@ def load_settings(path: Path) -> Settings:
         link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
         hosts=_hosts(body.get("hosts", [])),
+        traceparent=_trace_mode(body.get("traceparent", TraceMode.PASS.value)),
     )
     if settings.host not in LOOPBACK and not settings.expose:
         raise CohortError(
@@ -205,6 +208,13 @@ def _limits(body: Any) -> Limits:
         if isinstance(defaults[name], int) and value != int(value):
             raise _invalid(f"limits.{name}", f"must be a whole number, found {value!r}", f"Correct `limits.{name}`.")
     return Limits(**{name: type(defaults[name])(value) for name, value in body.items()})
+
+
+def _trace_mode(value: Any) -> TraceMode:
+    known = [mode.value for mode in TraceMode]
+    if value not in known:
+        raise _invalid("traceparent", f"must be one of {', '.join(known)}, found {value!r}"[:200], "Correct `traceparent`.")
+    return TraceMode(value)
 
 
 def _networks(texts: Any) -> tuple[Network, ...]:

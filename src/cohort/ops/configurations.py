@@ -119,6 +119,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "link_token_file": str(data.link_token),
         "shared_dir": str(data.gateway),
         "access_log": settings.gateway.access_log,
+        "traceparent": settings.gateway.traceparent,
         "cache_redis": settings.gateway.cache_redis,
         "cache_redis_password_file": settings.gateway.cache_redis_password_file,
         "limits": dict(settings.gateway.limits),

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cohort.delivery.otlp import BATCH_MAX, WAITING_MAX, Export, Exporter, export_from, request_of, span_of
+from cohort.delivery.otlp import BATCH_MAX, WAITING_MAX, Export, Exporter, export_from
 from cohort.delivery.otlp_protobuf import trace_request
+from cohort.delivery.otlp_spans import Upstream, request_of, spans_of
 from cohort.gateway.contract import Call, Result
+from cohort.gateway.contract_trace import Attempt, Step
 
 CALL = Call("call", "gw", 1, 2, 1_700_000_000_000_000, "support", "rel_a", "ab" * 16, total_us=900_000, first_us=200_000, route="main")
 
@@ -66,6 +68,10 @@ def test_calls_arrive_as_spans_with_genai_names(collector: str) -> None:
     assert int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"]) == 900_000_000
     assert (len(span["traceId"]), len(span["spanId"]), span["status"]) == (32, 16, {})
     assert made.posted == 1
+
+
+def span_of(call: Call) -> dict[str, Any]:
+    return spans_of(call)[0]
 
 
 def _fields(call: Call) -> dict[str, Any]:
@@ -180,7 +186,11 @@ def test_units_are_sampled_whole(collector: str) -> None:
     calls = [Call(**{**_fields(CALL), "unit": f"{number % 400:032x}", "seq": number}) for number in range(800)]
     made.offer(calls)
     made.post()
-    units = [next(e["value"]["stringValue"] for e in span["attributes"] if e["key"] == "cohort.unit") for span in spans()]
+    units = [
+        next(e["value"]["stringValue"] for e in span["attributes"] if e["key"] == "cohort.unit")
+        for span in spans()
+        if span["name"] != "POST"
+    ]
     assert 50 < len(set(units)) < 150
     assert len(units) == 2 * len(set(units))
     none = exporter(collector, 0.0)
@@ -216,3 +226,62 @@ def test_the_usual_variables_are_read(environ: dict[str, str], url: str, headers
 
 def test_without_an_endpoint_nothing_is_exported() -> None:
     assert export_from({}) is None
+
+
+PARENT = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+
+
+def said(span: dict[str, Any]) -> dict[str, Any]:
+    return {entry["key"]: next(iter(entry["value"].values())) for entry in span["attributes"]}
+
+
+def test_a_call_is_in_its_callers_trace_with_each_attempt_inside_it() -> None:
+    tries = (
+        Attempt(1, "main", 1_000, 50_000, "status", 503, 40_000, connect_us=2_000),
+        Attempt(0, "spare", 51_000, 0, "circuit_open"),
+        Attempt(2, "backup", 80_000, None, "ok", 200, 90_000, wait_us=29_000),
+    )
+    more = {"parent": PARENT + "01", "tries": tries, "stream": True, "status": 200, "attempts": 2, "route": "backup", "agent": "clerk"}
+    call = Call(**{**_fields(CALL), **more, "steps": (Step("cache", 1, 2),)})
+    where = {"main": Upstream("openai", "gpt", "api.one.example", 443), "backup": Upstream("anthropic", "claude", "api.two.example", 8443)}
+    whole, first, second = spans_of(call, lambda _release, route: where[route])
+    assert (whole["traceId"], whole["parentSpanId"]) == (PARENT[:32], "b7ad6b7169203331")
+    assert {first["parentSpanId"], second["parentSpanId"]} == {whole["spanId"]}
+    assert {first["traceId"], second["traceId"]} == {PARENT[:32]}
+    assert len({whole["spanId"], first["spanId"], second["spanId"]}) == 3
+    assert said(whole) | {
+        "gen_ai.provider.name": "anthropic",
+        "gen_ai.response.model": "claude",
+        "gen_ai.conversation.id": CALL.unit,
+        "gen_ai.agent.name": "clerk",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.time_to_first_chunk": 0.2,
+    } == said(whole)
+    assert (first["name"], said(first)["http.response.status_code"], said(first)["error.type"], first["status"]["code"]) == (
+        "POST",
+        "503",
+        "503",
+        2,
+    )
+    assert (said(second)["server.address"], said(second)["server.port"], said(second)["http.request.resend_count"]) == (
+        "api.two.example",
+        "8443",
+        "1",
+    )
+    assert int(first["endTimeUnixNano"]) - int(first["startTimeUnixNano"]) == 50_000_000
+    assert second["endTimeUnixNano"] == whole["endTimeUnixNano"]
+    assert trace_request(request_of([call]))
+
+
+def test_a_call_without_attempts_to_tell_of_has_one_and_a_kept_answer_none() -> None:
+    whole, attempt = spans_of(CALL)
+    assert attempt["parentSpanId"] == whole["spanId"]
+    assert "parentSpanId" not in whole
+    assert len(spans_of(Call(**{**_fields(CALL), "cache": "l1", "attempts": 0}))) == 1
+
+
+def test_the_callers_own_decision_on_sampling_is_followed() -> None:
+    for share, flags, kept in ((0.0, "01", 1), (1.0, "00", 0)):
+        made = exporter("http://127.0.0.1:1/v1/traces", share)
+        made.offer([Call(**{**_fields(CALL), "parent": PARENT + flags})])
+        assert len(made._waiting) == kept

@@ -24,6 +24,7 @@ from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.reliability.telling import tell_answer, tell_end, tell_failure, tell_passed_over
 from cohort.gateway.table import Target
+from cohort.gateway.telemetry.onward import Onward
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
@@ -83,10 +84,18 @@ class Attempts:
     """Asks the routes of a call in their order until one answers."""
 
     def __init__(
-        self, upstreams: Upstreams, keys: Keys, deadlines: Deadlines, entropy: Entropy, clock: Clock, answer_bytes_max: int
+        self,
+        upstreams: Upstreams,
+        keys: Keys,
+        deadlines: Deadlines,
+        entropy: Entropy,
+        clock: Clock,
+        answer_bytes_max: int,
+        onward: Onward | None = None,
     ) -> None:
         self._upstreams = upstreams
         self._keys = keys
+        self._onward = onward
         self._deadlines = deadlines
         self._entropy = entropy
         self._now_us, self._monotonic_s = clock.now_us, clock.monotonic_s
@@ -315,8 +324,12 @@ class Attempts:
         return b"".join(parts)
 
     def _message(self, asking: Asking, target: Target, passage: Passage, body: bytes) -> bytes:
-        headers = asking.request.headers
-        passed = passage.headers(headers if IDEMPOTENCY not in headers else upstream_headers(asking, target))
+        headers: Mapping[bytes, bytes] = asking.request.headers
+        if IDEMPOTENCY in headers:
+            headers = upstream_headers(asking, target)
+        if self._onward is not None:
+            headers = self._onward.headers(headers, asking.ongoing, asking.number)
+        passed = passage.headers(headers)
         own = self._keys.authorization(target.api_key, target.key_line) if target.api_key is not None else b""
         return b"%s%s%scontent-length: %d\r\n\r\n%s" % (target.heads[passage.path], own, passed, len(body), body)
 
