@@ -26,7 +26,6 @@ RELEASES_MAX = 1_024
 CONTROL, ADAPTIVE = "control", "adaptive"
 STRONG = "strong"
 _BUCKETS = Salt(b"cohort routing bucket")
-_TIES = Salt(b"cohort routing tie")
 TIE_WIDTH = 0.01
 """Requests of the same difficulty are told apart by up to this much, by their unit, so that a share can be kept among equals."""
 
@@ -80,8 +79,9 @@ class AdaptiveRouter:
             return Choice(policy.override == policy.strong, ADAPTIVE)
         known = self._release(service, digest, policy)
         difficulty, features = known.scorer.hardest(fields)
-        placed = difficulty + TIE_WIDTH * (_TIES.bucket(unit) - 0.5)
-        control = _BUCKETS.bucket(unit) < policy.control_bucket_share
+        bucketed, tie = _BUCKETS.two_buckets(unit)
+        placed = difficulty + TIE_WIDTH * (tie - 0.5)
+        control = bucketed < policy.control_bucket_share
         adapts = policy.adapt and FREEZE not in killed and not control
         boundary = known.boundary.value if adapts else policy.boundary
         strong, new = self._pinned((service, digest, unit), placed >= boundary)
@@ -124,7 +124,7 @@ class AdaptiveRouter:
     def _release(self, service: str, digest: str, policy: RoutingPolicy) -> _Release:
         place = (service, digest)
         known = self._releases.get(place)
-        if known is None or known.policy != policy:
+        if known is None or (known.policy is not policy and known.policy != policy):
             known = self._releases[place] = _begin(policy, self._targets.get(place))
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
@@ -132,7 +132,7 @@ class AdaptiveRouter:
 
     def _pinned(self, place: tuple[str, str, str], strong: bool) -> tuple[bool, bool]:
         """The model of a conversation, which only goes up, and whether the conversation is new."""
-        before = self._pins.get(place)
+        before = self._pins.pop(place, None)  # and to the end of them
         if self._seen is not None:
             before = _seen_before(self._seen, place, before)
             if strong and not before:
@@ -140,7 +140,6 @@ class AdaptiveRouter:
             elif before is None:
                 self._seen.add(*place)
         self._pins[place] = strong = strong or bool(before)
-        self._pins.move_to_end(place)
         if len(self._pins) > self._pins_max:
             self._pins.popitem(last=False)
         return strong, before is None

@@ -7,8 +7,6 @@ be at. Two different things are taken for one with a chance of 2^-44.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cohort.base.clock import Clock
@@ -37,7 +35,7 @@ class Fingerprints:
         if book is None:
             return False
         at, mark = self._place(parts)
-        return any(word >> 16 == mark for word in book.words[at : at + WAYS])
+        return mark in [word >> 16 for word in book.words[at : at + WAYS].tolist()]
 
     def add(self, *parts: str) -> bool:
         """False: it could not be noted; `problem` says why."""
@@ -46,13 +44,17 @@ class Fingerprints:
             return False
         at, mark = self._place(parts)
         hour = self._clock.now_us() // HOUR_US % _HOURS
-        with _alone(book):
+        alone = _locked(book)
+        try:
             words = book.words[at : at + WAYS].tolist()
             way = next((number for number, word in enumerate(words) if not word or word >> 16 == mark), None)
             if way is None:
                 way = max(range(WAYS), key=lambda number: (hour - words[number]) % _HOURS)
             # Commit point. One store of one aligned word.
             book.words[at + way] = mark << 16 | hour
+        finally:
+            if alone:
+                book.unlock()
         return True
 
     def close(self) -> None:
@@ -75,15 +77,10 @@ class Fingerprints:
         return self._book
 
 
-@contextmanager
-def _alone(book: Book) -> Iterator[None]:
-    """With the lock where it is to be had; what is lost without it is at most an entry that another worker adds at the same moment."""
+def _locked(book: Book) -> bool:
+    """Whether the lock was to be had; what is lost without it is at most an entry that another worker adds at the same moment."""
     try:
         book.lock()
     except BookBusy:
-        yield
-        return
-    try:
-        yield
-    finally:
-        book.unlock()
+        return False
+    return True
