@@ -234,7 +234,8 @@ class Table:
         if self._reserve.exists():
             return
         try:
-            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+            with open(os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(bytes(RESERVE_BYTES))
         except OSError as error:
             self._reserve.unlink(missing_ok=True)
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
