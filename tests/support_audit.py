@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.base.clock import Clock, ManualClock
+from cohort.kernel.audit.hashing import USUAL, Hashing
 from cohort.kernel.audit.log import Batching
 from cohort.kernel.audit.room import AuditRoom, open_audit
 from cohort.kernel.audit.store import Rows
@@ -29,17 +30,16 @@ def pair(number: int, **fields: Any) -> Sequence[Record]:
 
 
 def open_room(
-    database: Database, folder: Path, clock: Clock | None = None, anchors: Sequence[str] = (), batching: Batching | None = None
+    database: Database,
+    folder: Path,
+    clock: Clock | None = None,
+    anchors: Sequence[str] = (),
+    batching: Batching | None = None,
+    hashing: Hashing = USUAL,
 ) -> AuditRoom:
-    return open_audit(
-        database,
-        clock or ManualClock(),
-        secrets.token_bytes,
-        key_file=folder / "audit.key",
-        origin=ORIGIN,
-        anchors=anchors,
-        batching=batching,
-    )
+    limits: Any = {"batching": batching, "hashing": hashing}
+    key_file = folder / "audit.key"
+    return open_audit(database, clock or ManualClock(), secrets.token_bytes, key_file=key_file, origin=ORIGIN, anchors=anchors, **limits)
 
 
 def fill(room: AuditRoom, count: int, start: int = 0) -> None:

@@ -14,6 +14,7 @@ from cohort.base.ids import Entropy
 from cohort.kernel.audit import recovery
 from cohort.kernel.audit.anchors import EVERY_S, Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
+from cohort.kernel.audit.hashing import USUAL, Hashing
 from cohort.kernel.audit.keys import Keys, create_key, drop_unfinished, read_keys, write_keys
 from cohort.kernel.audit.log import Batching, SqlAuditLog
 from cohort.kernel.audit.marks import NAME, Marks
@@ -80,6 +81,7 @@ def open_audit(
     origin: str,
     anchors: Sequence[str] = (),
     batching: Batching | None = None,
+    hashing: Hashing = USUAL,
 ) -> AuditRoom:
     """The log in `database`, whose tables are there.
 
@@ -100,7 +102,7 @@ def open_audit(
     heard = Anchors(database, clock, log.ring, places, log)
     rotation = Rotation(log, lambda: desk.size(), key_file, entropy)
     marks = Marks(key_file.with_name(NAME), lambda: log.keys)
-    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation, marks))
+    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation, marks, hashing))
     return AuditRoom(log, desk, heard, database, clock)
 
 
