@@ -144,6 +144,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what was on its way is dropped."""
         self.lost = True
+        self._error = None  # one that was raised holds in its traceback the frames that hold this connection
         if self.transport is not None:
             self.transport.abort()
 
