@@ -112,6 +112,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
+    _check_names(table)
     known = breakers or Breakers()
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     rules = compile_rules(table)
@@ -126,6 +127,15 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     }
     stable = {name: s.stable.digest for name, s in services.items()}
     return Snapshot(table, services, splits, stable, shares, keys, killed, used, rules)
+
+
+def _check_names(table: RoutingTable) -> None:
+    for name, route in table.services.items():
+        if route.name != name:
+            raise ValueError(f"services.{name}: it is called {route.name!r}; each service has one name, and each name one service")
+    for digest, release in table.releases.items():
+        if release.digest != digest:
+            raise ValueError(f"releases.{digest}: its digest is {release.digest!r}")
 
 
 def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], releases: Mapping[str, ReleaseRoute]) -> Service:

@@ -15,6 +15,7 @@ from cohort.gateway.contract import (
     CONTRACT_VERSION,
     decode_table,
 )
+from cohort.gateway.dialects.repeated import repeated_name
 from cohort.gateway.log import Log
 from cohort.gateway.reliability.breakers import Breakers
 from cohort.gateway.spend.callers import Callers
@@ -99,7 +100,11 @@ class Table:
         return True
 
     def _compiled(self, data: bytes) -> Snapshot:
-        return compile_table(decode_table(data), self.breakers, self._gateway)
+        table = decode_table(data)
+        twice = repeated_name(data)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands twice in one object of the table")
+        return compile_table(table, self.breakers, self._gateway)
 
     def _parse(self, data: bytes) -> Snapshot:
         try:
