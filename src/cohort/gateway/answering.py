@@ -121,6 +121,8 @@ class Answering:
             ongoing.result = Result.TIMEOUT
         except (UpstreamError, KeyMissing) as error:
             ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
+        except Refused as refused:  # the candidate cannot be asked what stable was
+            ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
         finally:
             self._deadlines.end(deadline)
         return None

@@ -22,6 +22,7 @@ CONTEXT_CHARS = 20_000.0
 _LENGTH, _CONTEXT, _SIX, _SIXTEEN, _FORTY = (math.log1p(full) for full in (LENGTH_CHARS, CONTEXT_CHARS, 6.0, 16.0, 40.0))
 _CODE = b"{}[]();=<>`_\\|&"
 _DIGITS = b"0123456789+-*/^%$"
+_PLAIN = bytes(set(range(256)) - set(_CODE + _DIGITS + b"?\n"))
 _HEXADECIMAL = "0123456789abcdef"
 
 Features = tuple[float, ...]
@@ -78,13 +79,14 @@ def decode(text: str) -> Features:
 
 def _turn(text: str, context: float, tools: float, form: float) -> Features:
     read = text[:TURN_CHARS_READ_MAX]
-    size, data = max(len(read), 1), read.encode("utf-8", "surrogatepass")  # bytes are counted in a tenth of the time
-    code, figures = len(data) - len(data.translate(None, _CODE)), len(data) - len(data.translate(None, _DIGITS))
-    asked = data.count(b"?")
+    size, data = max(len(read), 1), read.encode("utf-8", "surrogatepass")
+    signs = data.translate(None, _PLAIN)  # one pass over what is long; the rest is about little
+    code, figures = len(signs) - len(signs.translate(None, _CODE)), len(signs) - len(signs.translate(None, _DIGITS))
+    asked = signs.count(b"?")
     if len(data) != len(read):
         figures += read.count("€") + read.count("£")
         asked += read.count("？") + read.count("؟")
-    questions, structure, length = _grade(asked, _SIX), _grade(data.count(b"\n"), _FORTY), _grade(len(text), _LENGTH)
+    questions, structure, length = _grade(asked, _SIX), _grade(signs.count(b"\n"), _FORTY), _grade(len(text), _LENGTH)
     return (length, context, min(code / size * 8.0, 1.0), min(figures / size * 6.0, 1.0), questions, structure, tools, form)
 
 

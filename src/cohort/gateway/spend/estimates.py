@@ -24,7 +24,6 @@ ANSWERS_MAX = 100_000
 """More than any upstream takes, and few enough for the ledger's numbers."""
 _OUTPUT_NAMES = ("max_completion_tokens", "max_tokens")
 """Of a chat completion, by which the caller sets the length. With several the longest counts: which one holds is the upstream's choice."""
-_KEPT_LONG = (b"ttl", b"retention", b"\\u")
 _ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=_-]*")
 
 
@@ -52,6 +51,8 @@ def output_tokens_max(chat: Chat, parameters: Mapping[str, Any]) -> int:
 def tier_asked(chat: Chat, parameters: Mapping[str, Any]) -> str:
     """The service tier that the caller names, else the release; empty: none, or the standard one."""
     tier = chat.native.get("service_tier")
+    if tier is None and not parameters:
+        return ""
     tier = str(tier if tier is not None else parameters.get("service_tier") or "")
     return "" if tier in STANDARD_TIERS else tier
 
@@ -65,7 +66,7 @@ def may_be_kept_long(chat: Chat, parameters: Mapping[str, Any]) -> bool:
 
 
 def _names_keeping(data: bytes) -> bool:
-    return any(word in data for word in _KEPT_LONG)
+    return b"ttl" in data or b"retention" in data or b"\\u" in data
 
 
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:

@@ -26,7 +26,7 @@ def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int, *, tier: str 
     It is not known before the call which part of the prompt its provider has in its cache, or writes into it: all of it is taken to be of the
     dearest kind. `kept_long`: it may be asked to keep it for longer than the shortest time. A tier that is cheaper may be refused it.
     """
-    factor = price.factor(tier)
+    factor = price.factor(tier) if tier else 1.0
     if factor is None:
         return None
     dearest_in, dearest_out = _dearest_input(price, kept_long), price.output_usd_per_mtok
