@@ -254,6 +254,8 @@ class Attempts:
                 if asking.ongoing.stream and 200 <= connection.status < 300:
                     return await self._stream_begun(asking, target, passage, connection)
                 data = connection.taken() if connection.complete else await self._whole(connection, target, deadline)
+                if not 200 <= connection.status < 300:
+                    data = self._keys.hidden(target.api_key, target.key_line, data)
                 answer = _read(asking.chat, passage, connection, data)
                 if asking.ongoing.tape is not None:
                     asking.ongoing.tape.whole(data, answer.said, target.provider)
