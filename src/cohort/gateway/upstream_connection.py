@@ -10,9 +10,9 @@ from typing import cast
 
 import httptools
 
+from cohort.gateway.origins import Origin
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Pause
-from cohort.gateway.table import Origin
 
 INFORMATIONAL_MAX = 8
 Send = Callable[[asyncio.Transport, bytes], None]

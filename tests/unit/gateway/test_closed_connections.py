@@ -17,10 +17,10 @@ from cohort.gateway.http_connection import Connection
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.log import Log
+from cohort.gateway.origins import Origin
 from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool
 from cohort.gateway.strands import Strand
-from cohort.gateway.table import Origin
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstream_connection import UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams

@@ -16,8 +16,8 @@ from cohort.gateway.spend.ledger import Exceeded, Limit
 from cohort.gateway.spend.pricing import bound_usd_micro, prices_keeping
 
 if TYPE_CHECKING:
+    from cohort.gateway.compiled import Target
     from cohort.gateway.records import Ongoing
-    from cohort.gateway.table import Target
 
 DAY_US = 86_400_000_000
 UNBILLED = frozenset({Result.UNREACHABLE, Result.UPSTREAM_ERROR})
