@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from cohort.delivery.cache_state import cache_state
+from cohort.gateway.cache.semantic.baselines import Baselines
+from cohort.gateway.cache.semantic.drift import HITS, Counts
 from cohort.gateway.contract import Result
 from support_gateway import GatewayProcess, release, table, until
 from support_upstream import EMBEDDING, Upstream
@@ -273,3 +275,24 @@ def test_erasing_a_subject_erases_what_was_learned_of_its_answers(gateway: Gatew
 def ask_for_unit(gateway: GatewayProcess, text: str) -> str:
     messages = [{"role": "user", "content": text}]
     return gateway.chat("letters", headers={"X-Cohort-Unit": "anna"}, messages=messages, temperature=0)[1]["x-cohort-unit"]
+
+
+def test_drift_from_the_baseline_of_a_former_process_is_said_in_log_and_metrics(upstream: Upstream, tmp_path: Path) -> None:
+    former = Baselines(tmp_path / "data" / "labels" / "baselines")
+    former.freeze("letters", "rel_letters", "hits", Counts(900, 1000))
+    former.sync()
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(tables(upstream, 1))
+        for number in range(HITS.needed):
+            assert ask(process, "letters", f"What is article {number}?") == "miss"
+        told = until(lambda: process.logged("cache_drifted"), "drift is said")
+        assert (told["service"], told["release"], told["measure"], told["baseline"], told["recent"]) == (
+            *("letters", "rel_letters", "hits"),
+            *(0.9, 0.0),
+        )
+        gauge = b'cohort_gateway_cache_drift{service="letters",release="rel_letters",measure="hits"} 1'
+        assert gauge in process.request("GET", "/metrics")[2]
+        assert state(process)["services"]["letters"]["drift"]["rel_letters"]["hits"] == {"baseline": [900, 1000], "recent": [0, 300]}
+    finally:
+        process.close()
