@@ -49,7 +49,7 @@ class ResponsesDoor:
     def erase(self, request: Request, reply: Reply) -> None:
         """POST /-/responses/erase with `{"unit": PSEUDONYM}` or `{"subject": NAME}`: the responses kept for these calls."""
         try:
-            unit = self._unit(openai.parse_object(request.body))
+            unit = unit_of_person(openai.parse_object(request.body), self._unit_key)
         except Refused as refused:
             reply.send(refused.status, openai.error(refused.message, refused.code))
             return
@@ -60,13 +60,15 @@ class ResponsesDoor:
         else:
             reply.send(200, orjson.dumps({"unit": unit, "erased": erased}))
 
-    def _unit(self, fields: dict[str, object]) -> str:
-        unit, subject = fields.get("unit"), fields.get("subject")
-        if isinstance(unit, str) and _PSEUDONYM.fullmatch(unit) and subject is None:
-            return unit
-        if isinstance(subject, str) and subject and unit is None:
-            return pseudonym(self._unit_key, subject[:UNIT_CHARS_MAX])
-        raise Refused(400, "give `unit`, the 32 hexadecimal digits of X-Cohort-Unit, or `subject`, the name it was made of", "unit_invalid")
+
+def unit_of_person(fields: dict[str, object], unit_key: bytes) -> str:
+    """The pseudonym of who is to be forgotten; raises Refused 400."""
+    unit, subject = fields.get("unit"), fields.get("subject")
+    if isinstance(unit, str) and _PSEUDONYM.fullmatch(unit) and subject is None:
+        return unit
+    if isinstance(subject, str) and subject and unit is None:
+        return pseudonym(unit_key, subject[:UNIT_CHARS_MAX])
+    raise Refused(400, "give `unit`, the 32 hexadecimal digits of X-Cohort-Unit, or `subject`, the name it was made of", "unit_invalid")
 
 
 def owner_of(caller: Caller | None) -> str:

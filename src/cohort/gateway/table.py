@@ -28,6 +28,7 @@ from cohort.gateway.contract import (
     is_killed,
 )
 from cohort.gateway.contract_cache import CachePolicy
+from cohort.gateway.contract_content import ContentPolicy
 from cohort.gateway.contract_personal import PersonalPolicy
 from cohort.gateway.contract_price import Price, check_price
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
@@ -86,6 +87,7 @@ class Target:
     breaker: Breaker
     others: tuple[Target, ...] = ()
     routing: RoutingPolicy | None = None
+    content: ContentPolicy | None = None  # samples of what this release is asked and answers
     guard: PersonalGuard | None = None  # what happens to personal data in what this release is asked
     by_strength: tuple[Target, ...] = ()  # with `routing`: the weak route first, the strong route first
 
@@ -151,6 +153,10 @@ class Table:
     def rules(self) -> Rules | None:
         """What calls may spend; None where nothing is limited."""
         return self.snapshot.rules if self.snapshot is not None else None
+
+    def kills(self, flag: str) -> bool:
+        """Whether a kill switch is thrown; without a table every one is."""
+        return self.snapshot is None or flag in self.snapshot.killed
 
     @property
     def version(self) -> int:
@@ -301,7 +307,9 @@ def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Ta
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
     routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
     first, *others = routes.values()
-    first = replace(first, guard=guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None)
+    first = replace(
+        first, guard=guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None, content=release.content
+    )
     if release.routing is None:
         return replace(first, others=tuple(others))
     by_strength = tuple(_led_by(name, release.routing, routes) for name in (release.routing.weak, release.routing.strong))
