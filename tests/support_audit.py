@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cohort.base.clock import Clock, ManualClock
+from cohort.kernel.audit.hashing import USUAL, Hashing
+from cohort.kernel.audit.log import Batching
 from cohort.kernel.audit.room import AuditRoom, open_audit
 from cohort.kernel.audit.store import Rows
 from cohort.kernel.model import Record, RecordKind
@@ -27,8 +29,17 @@ def pair(number: int, **fields: Any) -> Sequence[Record]:
     return [record(number, **fields), record(number, RecordKind.OUTCOME, **fields)]
 
 
-def open_room(database: Database, folder: Path, clock: Clock | None = None, anchors: Sequence[str] = ()) -> AuditRoom:
-    return open_audit(database, clock or ManualClock(), secrets.token_bytes, key_file=folder / "audit.key", origin=ORIGIN, anchors=anchors)
+def open_room(
+    database: Database,
+    folder: Path,
+    clock: Clock | None = None,
+    anchors: Sequence[str] = (),
+    batching: Batching | None = None,
+    hashing: Hashing = USUAL,
+) -> AuditRoom:
+    limits: Any = {"batching": batching, "hashing": hashing}
+    key_file = folder / "audit.key"
+    return open_audit(database, clock or ManualClock(), secrets.token_bytes, key_file=key_file, origin=ORIGIN, anchors=anchors, **limits)
 
 
 def fill(room: AuditRoom, count: int, start: int = 0) -> None:

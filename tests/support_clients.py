@@ -40,11 +40,20 @@ class _Late:
         return self._database.upsert(table)
 
 
-def late_rooms(clock: Clock) -> tuple[Clients, Accounts]:
+class LateAccounts(Accounts):
+    """`left`: what the gateway says; None: it does not answer."""
+
+    def __init__(self, database: Any) -> None:
+        super().__init__(database, Recent(), self._asked)
+        self.left: Sequence[Balance] | None = None
+
+    def _asked(self) -> Sequence[Balance]:
+        if self.left is None:
+            raise CohortError("DATA_PLANE_UNAVAILABLE", "there is no gateway")
+        return self.left
+
+
+def late_rooms(clock: Clock) -> tuple[Clients, LateAccounts]:
     """Clients and their accounts, without an audit log; the gateway does not answer."""
     database: Any = _Late()
-
-    def unreached() -> Sequence[Balance]:
-        raise CohortError("DATA_PLANE_UNAVAILABLE", "there is no gateway")
-
-    return Clients(database, clock), Accounts(database, Recent(), unreached)
+    return Clients(database, clock), LateAccounts(database)

@@ -17,14 +17,14 @@ WAIT_S = 20.0
 class EmbeddingsProcess:
     """Serves the model in `folder` until it is killed or told to stop."""
 
-    def __init__(self, directory: Path, folder: Path, **said: Any) -> None:
+    def __init__(self, directory: Path, folder: Path | str, **said: Any) -> None:
         (self.port,) = free_ports(1)
         self._config = directory / "embeddings.json"
         self._said = {"port": self.port, **said}
         self._log = directory / "embeddings.log"
         self.start(folder)
 
-    def start(self, folder: Path) -> None:
+    def start(self, folder: Path | str) -> None:
         self._config.write_text(json.dumps({"model": str(folder), "name": "local", **self._said}))
         argv = [sys.executable, "-m", "cohort.gateway.embeddings", "--config", str(self._config)]
         with self._log.open("ab") as log:

@@ -365,6 +365,7 @@ class MemoryApprovals:
         self.all: dict[str, Approval] = {}
         self.grants: dict[str, GrantRule] = {}
         self.signs: list[Sign] = []
+        self.down: CohortError | None = None
 
     def ask(self, action: Action, plain: str, touches: tuple[str, ...], why: str, asked_by: str, risk: float = 0.7) -> Approval:
         for known in self.all.values():
@@ -395,6 +396,8 @@ class MemoryApprovals:
         return approval
 
     def list(self, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
+        if self.down is not None:
+            raise self.down
         assert 0 < limit <= 1000
         newest = sorted(self.all.values(), key=lambda one: one.id, reverse=True)
         return [one for one in newest if state in (None, one.state)][:limit]

@@ -138,6 +138,25 @@ async def numbered(exchange: Exchange) -> None:
     exchange.chunk(b"")
 
 
+REPHRASED = ("Sure, you can have that at any time of the day.", "Certainly it may be had whenever wanted by anybody.")
+
+
+async def rephrased(exchange: Exchange) -> None:
+    """The same in other words each time."""
+    await _said(exchange, REPHRASED[numbered_count() % 2])
+
+
+async def judge(exchange: Exchange) -> None:
+    """A judge of two answers, who finds them the same where the question does not ask otherwise."""
+    asked = json.loads(exchange.seen.fields["messages"][-1]["content"])
+    await _said(exchange, " same" if "mumble" in asked["question"] else "**OTHER**." if "strictly" in asked["question"] else "SAME")
+
+
+async def _said(exchange: Exchange, words: str) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
+    exchange.whole(json.dumps({**ANSWER, "choices": [choice]}).encode())
+
+
 async def cut_stream(exchange: Exchange) -> None:
     exchange.stream()
     exchange.chunk(event("Hel"))
@@ -227,7 +246,20 @@ BEHAVIOURS: dict[str, Behaviour] = {
     name: globals()[name]
     for name in (
         *("well", "tools", "cut_stream", "stall_stream", "stall", "fail", "limited", "unauthorised", "short_length", "garbage"),
-        *("numbered", "embed", "cut_off", "refusing", "silent_close", "once", "huge", "flood", "error_event", "until_closed"),
+        *(
+            "numbered",
+            "rephrased",
+            "judge",
+            "embed",
+            "cut_off",
+            "refusing",
+            "silent_close",
+            "once",
+            "huge",
+            "flood",
+            "error_event",
+            "until_closed",
+        ),
     )
 }
 

@@ -12,6 +12,8 @@ CASES = ((CHAT, 1), (CHAT, 32), (STREAM, 32), (PROMPT, 8))
 PROMPT_BYTES = 256 << 10
 CHUNKS = 100
 CHUNK_EVERY_S = 0.004
+NUMBER = "000000000"
+"""In a request, where another number stands each time for a target that would find the answer in its cache."""
 
 ANSWER = json.dumps(
     {
@@ -26,7 +28,7 @@ ANSWER = json.dumps(
 
 
 def request_body(case: str) -> bytes:
-    """A chat request of 800 bytes, streamed or not, or one of 256 KB."""
+    """A chat request of 800 bytes, streamed or not, or one of 256 KB. Its text ends with NUMBER."""
     body: dict[str, Any] = {
         "model": "bench",
         "messages": [{"role": "system", "content": "You are brief."}, {"role": "user", "content": ""}],
@@ -34,8 +36,14 @@ def request_body(case: str) -> bytes:
     }
     if case == STREAM:
         body["stream"] = True
-    body["messages"][1]["content"] = "x" * ((PROMPT_BYTES if case == PROMPT else BODY_BYTES) - len(json.dumps(body)))
-    return json.dumps(body).encode()
+    room = (PROMPT_BYTES if case == PROMPT else BODY_BYTES) - len(_written(body)) - len(NUMBER)
+    body["messages"][1]["content"] = "word " * (room // 5) + "x" * (room % 5) + NUMBER
+    return _written(body)
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    """As OpenAI's clients write it."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 EVENT: dict[str, Any] = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "m"}

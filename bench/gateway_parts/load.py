@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -12,10 +13,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_parts.cases import ANSWER, CHAT, PROMPT, STREAM, STREAMED, request_body
+from gateway_parts.cases import ANSWER, CHAT, NUMBER, PROMPT, STREAM, STREAMED, request_body
 from gateway_parts.processes import WAIT_S, Target
 
 OPEN_CONNECTIONS = 64
@@ -26,11 +28,20 @@ wrk.method = "POST"
 wrk.path = "/v1/chat/completions"
 wrk.headers["Content-Type"] = "application/json"
 %s
-wrk.body = %s
+%s
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("RESULT %%d %%d %%f %%f %%d\\n", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
     e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+FIXED = "wrk.body = %s"
+NUMBERED = """
+local before, after, count = %s, %s, 0
+request = function()
+  count = count + 1
+  return wrk.format(nil, nil, nil, before .. string.format("%%09d", (%d + count) %% 1000000000) .. after)
 end
 """
 
@@ -39,7 +50,12 @@ def load_wrk(folder: Path, core: int, target: Target, case: str, connections: in
     """Requests per second, p50 and p99 in ms, errors, requests."""
     script = folder / "chat.lua"
     more = "\n".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in target.headers.items())
-    script.write_text(LUA % (more, json.dumps(request_body(case).decode())))
+    body = request_body(case).decode()
+    before, _, after = body.rpartition(NUMBER)
+    first = random.randrange(10 ** len(NUMBER))
+    script.write_text(
+        LUA % (more, NUMBERED % (json.dumps(before), json.dumps(after), first) if target.numbered else FIXED % json.dumps(body))
+    )
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s", "-s", str(script)]
     done = subprocess.run([*command, f"http://127.0.0.1:{target.ports[case]}"], capture_output=True, text=True, check=True)
     words = next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).split()
@@ -48,8 +64,8 @@ def load_wrk(folder: Path, core: int, target: Target, case: str, connections: in
 
 
 class _Client(asyncio.Protocol):
-    def __init__(self, message: bytes, latencies: list[float]) -> None:
-        self._message, self._latencies = message, latencies
+    def __init__(self, messages: Callable[[], bytes], latencies: list[float]) -> None:
+        self._messages, self._latencies = messages, latencies
         self._left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,7 +74,7 @@ class _Client(asyncio.Protocol):
 
     def ask(self) -> None:
         self._sent_s = time.perf_counter()
-        self._transport.write(self._message)  # type: ignore[attr-defined]
+        self._transport.write(self._messages())  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         if data.endswith((ANSWER, b"0\r\n\r\n")):
@@ -68,13 +84,13 @@ class _Client(asyncio.Protocol):
 
 def load_own(_folder: Path, core: int, target: Target, case: str, connections: int, seconds: float) -> tuple[float, float, float, int, int]:
     """As `load_wrk`, in this process."""
-    message = message_of(target, case)
+    messages = messages_of(target, case)
     latencies: list[float] = []
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         made = [
-            await loop.create_connection(lambda: _Client(message, latencies), "127.0.0.1", target.ports[case]) for _ in range(connections)
+            await loop.create_connection(lambda: _Client(messages, latencies), "127.0.0.1", target.ports[case]) for _ in range(connections)
         ]
         await asyncio.sleep(seconds)
         for transport, _ in made:
@@ -86,12 +102,17 @@ def load_own(_folder: Path, core: int, target: Target, case: str, connections: i
     return len(latencies) / seconds, cuts[49] * 1e3, cuts[98] * 1e3, 0, len(latencies)
 
 
-def message_of(target: Target, case: str) -> bytes:
-    """A whole request as bytes."""
+def messages_of(target: Target, case: str) -> Callable[[], bytes]:
+    """Gives whole requests as bytes."""
     body = request_body(case)
     more = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-    return head.encode() + body
+    message = head.encode() + body
+    if not target.numbered:
+        return lambda: message
+    before, _, after = message.rpartition(NUMBER.encode())
+    numbers = itertools.count(random.randrange(10 ** len(NUMBER)))
+    return lambda: b"%s%09d%s" % (before, next(numbers) % 10 ** len(NUMBER), after)
 
 
 class _Once(asyncio.Protocol):
@@ -116,7 +137,7 @@ class _Once(asyncio.Protocol):
 def open_loop(core: int, target: Target, per_s: float, seconds: float) -> tuple[float, float]:
     """p50 and p99 in ms at a fixed rate of Poisson arrivals, from the moment a request was due (waiting for a free connection included)."""
     draws, latencies = random.Random(1), list[float]()
-    message = message_of(target, CHAT)
+    messages = messages_of(target, CHAT)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -126,7 +147,7 @@ def open_loop(core: int, target: Target, per_s: float, seconds: float) -> tuple[
 
         async def one(due_s: float) -> None:
             connection = await free.get()
-            await connection.ask(message)
+            await connection.ask(messages())
             latencies.append(time.perf_counter() - due_s)
             free.put_nowait(connection)
 
@@ -162,7 +183,7 @@ def _fault(target: Target, case: str, expected: bytes) -> str | None:
     try:
         with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
             found = answer.read()
-            if target.name == "gateway" and not answer.headers["X-Cohort-Release"]:
+            if target.name.startswith("gateway") and not answer.headers["X-Cohort-Release"]:
                 return "no release header: this would measure a pass-through"
     except urllib.error.HTTPError as error:
         return f"answers with {error.code}: {error.read()[:200]!r}"

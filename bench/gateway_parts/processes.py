@@ -15,13 +15,17 @@ WAIT_S = 120.0
 
 @dataclass(slots=True)
 class Target:
-    """A server under test; `headers` go with every request to it; `rewrites`: it writes answers out again, so bytes may differ."""
+    """A server under test; `headers` go with every request to it; `rewrites`: it writes answers out again, so bytes may differ.
+
+    `numbered`: no two requests to it are the same.
+    """
 
     name: str
     ports: dict[str, int]  # by case
     pids: list[int]
     headers: dict[str, str] = field(default_factory=dict)
     rewrites: bool = False
+    numbered: bool = False
 
 
 def start(command: list[str], core: int, log: Path, more: dict[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -11,11 +11,12 @@ from hashlib import sha256
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError, Retry
 from cohort.kernel.audit import log as audit_log
+from cohort.kernel.audit.log import Batching
 from cohort.kernel.audit.recovery import ORPHAN_AGE_US
 from cohort.kernel.audit.store import Rows
 from cohort.kernel.face import AuditQuery
@@ -39,6 +40,12 @@ def clock():
 @pytest.fixture
 def room(database, tmp_path, clock):
     return open_room(database, tmp_path, clock)
+
+
+@pytest.fixture
+def patient(database, tmp_path, clock):
+    """A log whose leader waits for a crowd for as long as it takes."""
+    return open_room(database, tmp_path, clock, batching=Batching(gather_s_max=60.0))
 
 
 def together(calls):
@@ -98,15 +105,18 @@ def test_callers_share_commits(room, database):
     assert room.desk.size() == 40
 
 
-def test_a_batch_has_limits(room, monkeypatch):
-    monkeypatch.setattr(audit_log, "BATCH_RECORDS_MAX", 3)
-    monkeypatch.setattr(audit_log, "BATCH_BYTES_MAX", 1000)
+@pytest.mark.parametrize(("batching", "size"), [(Batching(records_max=3), 3), (Batching(bytes_max=1), 1)])
+def test_a_batch_has_limits(database, tmp_path, clock, batching, size):
+    room = open_room(database, tmp_path, clock, batching=batching)
+    sizes, write = [], room.log._write
+    room.log._write = lambda batch: (sizes.append(len(batch)), write(batch))
     together([append(room, number) for number in range(20)])
     assert (room.desk.size(), room.desk.verify().integrity) == (20, "verified")
+    assert max(sizes) <= size
 
 
-def test_too_many_waiting_callers_are_refused(room, monkeypatch):
-    monkeypatch.setattr(audit_log, "WAITING_MAX", 0)
+def test_too_many_waiting_callers_are_refused(database, tmp_path, clock):
+    room = open_room(database, tmp_path, clock, batching=Batching(waiting_max=0))
     with pytest.raises(CohortError) as caught:
         room.log.append(record(1))
     assert (caught.value.code, caught.value.retry) == ("AUDIT_UNAVAILABLE", Retry.SAFE)
@@ -414,8 +424,8 @@ def signalled(meanwhile):
         signal.signal(signal.SIGUSR1, former)
 
 
-def test_a_leader_that_is_interrupted_while_a_crowd_gathers_holds_up_nobody(room, monkeypatch):
-    monkeypatch.setattr(audit_log, "GATHER_S_MAX", 60.0)
+def test_a_leader_that_is_interrupted_while_a_crowd_gathers_holds_up_nobody(patient):
+    room = patient
     room.log._crowd, room.log._commit_s = 8, 60.0
     follower = threading.Thread(target=append(room, 0))
 
@@ -434,8 +444,8 @@ def test_a_leader_that_is_interrupted_while_a_crowd_gathers_holds_up_nobody(room
     assert room.desk.size() == 1
 
 
-def test_a_crowd_shares_one_commit(room, monkeypatch):
-    monkeypatch.setattr(audit_log, "GATHER_S_MAX", 60.0)
+def test_a_crowd_shares_one_commit(patient):
+    room = patient
     room.log._crowd, room.log._commit_s = 12, 60.0
     sizes, write = [], room.log._write
     room.log._write = lambda batch: (sizes.append(len(batch)), write(batch))
@@ -476,15 +486,17 @@ def test_answers_are_passed_on_past_callers_who_have_gone(room):
     room.log._pass(batch[4])
 
 
-def test_an_error_nobody_foresaw_leaves_no_caller_waiting(room, monkeypatch):
+def test_an_error_nobody_foresaw_leaves_no_caller_waiting(room):
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(audit_log.recovery, "refresh", fail)
     calls = [append(room, number) for number in range(2)]
-    with pytest.raises(ZeroDivisionError):
-        calls[0]()
-    monkeypatch.undo()
+    event.listen(Engine, "begin", fail)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            calls[0]()
+    finally:
+        event.remove(Engine, "begin", fail)
     assert calls[1]().index == 0
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from cohort.base.errors import CohortError
 from cohort.kernel.actions.clearance import Cleared, Executed
@@ -158,22 +160,24 @@ def test_what_is_written_while_another_session_reads_marks_that_one_too(house: H
     assert house.taint(reader).untrusted
 
 
-def test_an_answer_whose_mark_cannot_be_kept_is_withheld(poisoned: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_whose_mark_cannot_be_kept_is_withheld(poisoned: House) -> None:
     reader = poisoned.kernel.token()
     poisoned.trust()
 
-    def poison_and_break() -> None:
-        identities = poisoned.kernel.identity.identities
-        identities.mark_data(poisoned.kernel.identity.agents.find("smoke-1").id)
-
-        def broken(*_: object) -> None:
+    def no_mark(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE agent_sessions SET untrusted"):
             raise CohortError("DATABASE_UNAVAILABLE", "the store is away")
 
-        monkeypatch.setattr(type(identities), "mark", broken)
+    def poison_and_break() -> None:
+        poisoned.kernel.identity.identities.mark_data(poisoned.kernel.identity.agents.find("smoke-1").id)
+        event.listen(Engine, "before_cursor_execute", no_mark)
 
     poisoned.kernel.ask(reader, "files.list")
     poisoned.meanwhile = poison_and_break
-    done = poisoned.kernel.ask(reader, "process.output", process="pr_0123456789abcdef")
+    try:
+        done = poisoned.kernel.ask(reader, "process.output", process="pr_0123456789abcdef")
+    finally:
+        event.remove(Engine, "before_cursor_execute", no_mark)
     assert (done.outcome, done.code, done.result) == (Outcome.UNKNOWN, "DATABASE_UNAVAILABLE", {})
 
 

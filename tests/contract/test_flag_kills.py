@@ -70,8 +70,9 @@ def test_killing_again_keeps_the_first_reason(flags: Flags) -> None:
     assert [kill.reason for kill in flags.kill("shadow", False, "bob", "second").items] == ["first"]
 
 
-def test_the_list_is_by_name_and_bounded(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cohort.delivery.flags.KILLS_MAX", 2)
+def test_the_list_is_by_name_and_bounded(house: House, log: Log) -> None:
+    house.ready()
+    flags = SqlFlags(house.database, house.reconciler, house.clock, log, kills_max=2)
     flags.kill("shadow", False, "alice", "")
     flags.kill("cache", True, "alice", "")
     with pytest.raises(CohortError, match="holds 2 entries"):

@@ -191,11 +191,11 @@ def test_old_routed_calls_are_deleted(adapted: Adapted) -> None:
     assert [sample.unit for sample in adapted.samples()] == [call.unit for call in calls[-30:]]
 
 
-def test_many_calls_of_one_service_delete_none_of_another(adapted: Adapted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing_store, "SAMPLES_KEPT_MAX", 5)
-    monkeypatch.setattr(routing_store, "TRIM_EVERY", 10)
-    adapted.take(adapted.calls(3, strong=True))
-    adapted.take(adapted.calls(20, strong=True, service="other"))
+def test_many_calls_of_one_service_delete_none_of_another(adapted: Adapted) -> None:
+    store = RoutingStore(adapted.house.store.database, kept_max=5, trim_every=10)
+    for calls in (adapted.calls(3, strong=True), adapted.calls(20, strong=True, service="other")):
+        with adapted.house.store.database.write() as connection:
+            store.take(connection, calls)
     assert len(adapted.samples()) == 3
 
 

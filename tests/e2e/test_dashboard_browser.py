@@ -203,7 +203,7 @@ def test_everything_works_without_scripts(browser: Any) -> None:
 
 PATHS = ["/login", "/", f"/services/{LONG}", "/rollouts", f"/rollouts/{RUNNING}", f"/rollouts/{ENDED}", "/rollouts/ro_long000000000000",
          f"/rollouts/{RUNNING}/abort", "/releases/v2?service=support", "/plans", "/services/nobody",
-         "/requests", "/spending"]  # fmt: skip
+         "/requests", "/spending", "/services/support/cache"]  # fmt: skip
 
 
 def test_no_page_is_wider_than_its_window(browser: Any) -> None:

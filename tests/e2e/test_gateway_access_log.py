@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
-from cohort.gateway.telemetry import access
 from cohort.gateway.telemetry.access import AccessLog
 from support_gateway import GatewayProcess, release, table, until
 from support_upstream import Upstream
@@ -58,9 +57,8 @@ def test_the_log_is_off_unless_asked_for(tmp_path: Path) -> None:
         process.close()
 
 
-def test_files_are_rolled_and_the_oldest_go(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "FILE_BYTES_MAX", 200)
-    log = AccessLog(tmp_path / "access.ndjson", "gw", clock)
+def test_files_are_rolled_and_the_oldest_go(tmp_path: Path, clock: ManualClock) -> None:
+    log = AccessLog(tmp_path / "access.ndjson", "gw", clock, file_bytes_max=200)
     for _ in range(20):
         log.refused(404, "model_not_found", "chat completions")
         log.refused(404, "model_not_found", "chat completions")
@@ -70,12 +68,11 @@ def test_files_are_rolled_and_the_oldest_go(tmp_path: Path, clock: ManualClock, 
     assert log.lost == 0
 
 
-def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = AccessLog(tmp_path / "nowhere" / "access.ndjson", "gw", clock)
+def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, clock: ManualClock) -> None:
+    log = AccessLog(tmp_path / "nowhere" / "access.ndjson", "gw", clock, lines_waiting_max=1)
     log.refused(404, "model_not_found", "chat completions")
     with pytest.raises(FileNotFoundError):
         log.flush()
-    monkeypatch.setattr(access, "LINES_WAITING_MAX", 1)
     for _ in range(3):
         log.refused(404, "model_not_found", "chat completions")
     assert log.lost == 3

@@ -143,6 +143,26 @@ def test_each_route_gets_its_own_idempotency_key_and_each_try_of_a_route_the_sam
     assert not any(KEY in key for key in tries + beside)
 
 
+@pytest.mark.parametrize("value", [b"z" * 2049, b"\xc3\xa9", b"\xff"])
+@pytest.mark.parametrize(
+    ("service", "path", "name"),
+    [
+        ("plain", "/v1/chat/completions", "x-request-id"),
+        ("translated", "/v1/chat/completions", "tracestate"),
+        ("translated", "/v1/messages", "anthropic-version"),
+        ("translated", "/v1/messages", "anthropic-beta"),
+    ],
+)
+def test_no_caller_can_have_an_upstream_choke_on_a_header(
+    gateway: GatewayProcess, upstream: Upstream, service: str, path: str, name: str, value: bytes
+) -> None:
+    before = len(upstream.seen)
+    body = json.dumps({"model": service, "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    status, error = ask(gateway, body, path, **{name: value.decode("latin-1")})
+    assert (status, error["code"], error["param"]) == (400, "header_invalid", name)
+    assert (len(upstream.seen), gateway.all_records()[-1].result) == (before, Result.CLIENT_GONE)
+
+
 # --- what cannot be said ------------------------------------------------------------------------------------------------------
 
 

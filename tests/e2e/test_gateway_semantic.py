@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from cohort.delivery.cache_state import cache_state
-from support_gateway import GatewayProcess, release, table
+from cohort.gateway.cache.semantic.baselines import Baselines
+from cohort.gateway.cache.semantic.drift import HITS, Counts
+from cohort.gateway.contract import Result
+from support_gateway import GatewayProcess, release, table, until
 from support_upstream import EMBEDDING, Upstream
 
 TRUSTING: dict[str, Any] = {"false_hit_max": 0.5, "sample_share": 1e-9}
@@ -51,6 +54,10 @@ def tables(upstream: Upstream, version: int, **extra: Any) -> dict[str, Any]:
         made("well", "endpoint", embeddings=endpoint),
         made("well", "nowhere", embeddings=nowhere),
         made("well", "below", embeddings=endpoint, sample_share=1.0),
+        made("rephrased", "open"),
+        made("rephrased", "judged", judge="judge"),
+        made("rephrased", "strict_judge", judge="nobody"),
+        release("judge", upstream.base_url, "rel_judge"),
         made("tools", "tools"),
     ]
     return {**table(version, releases, {r["digest"].removeprefix("rel_"): r["digest"] for r in releases}), **extra}
@@ -170,6 +177,26 @@ def test_what_lies_below_the_threshold_is_compared_and_never_served(gateway: Gat
     assert (told["unproven"], told["learned"]["same"], state(gateway)["labels"]) == (0, 0, 0), "nothing is learned from it"
 
 
+def test_a_judge_decides_what_letters_leave_open_and_its_calls_are_recorded(gateway: GatewayProcess) -> None:
+    def learned(service: str) -> dict[str, int]:
+        return dict(state(gateway)["services"][service]["learned"])
+
+    pair = ("How do I reset my password?", "How can I reset my password?")
+    for service in ("open", "judged", "strict_judge"):
+        for text in pair:
+            ask(gateway, service, text)
+    until(lambda: sum(learned("judged").values()), "the judge answered")
+    assert (learned("open"), learned("judged")) == ({"same": 0, "unclear": 1, "other": 0}, {"same": 1, "unclear": 0, "other": 0})
+    until(lambda: learned("strict_judge")["unclear"], "a judge that is not there leaves it open")
+    assert gateway.logged("consulted_service_missing") is not None
+    assert state(gateway)["services"]["judged"]["judged"] == {"same": 1, "unclear": 0, "other": 0}
+    (call,) = [record for record in gateway.records(7) if record.service == "judge"]
+    assert call.result is Result.OK
+    for opening in ("How strictly do I", "How strictly can I"):
+        ask(gateway, "judged", f"{opening} reset my password?")
+    until(lambda: learned("judged")["other"], "and what it finds other counts so")
+
+
 def test_an_endpoint_that_is_away_is_a_miss_said_in_the_log(gateway: GatewayProcess) -> None:
     assert [ask(gateway, "nowhere", RESETS[0]), ask(gateway, "nowhere", RESETS[1])] == ["miss", "miss"]
     assert gateway.logged("cache_embedding_failed") is not None
@@ -248,3 +275,24 @@ def test_erasing_a_subject_erases_what_was_learned_of_its_answers(gateway: Gatew
 def ask_for_unit(gateway: GatewayProcess, text: str) -> str:
     messages = [{"role": "user", "content": text}]
     return gateway.chat("letters", headers={"X-Cohort-Unit": "anna"}, messages=messages, temperature=0)[1]["x-cohort-unit"]
+
+
+def test_drift_from_the_baseline_of_a_former_process_is_said_in_log_and_metrics(upstream: Upstream, tmp_path: Path) -> None:
+    former = Baselines(tmp_path / "data" / "labels" / "baselines")
+    former.freeze("letters", "rel_letters", "hits", Counts(900, 1000))
+    former.sync()
+    process = GatewayProcess(tmp_path)
+    try:
+        process.push(tables(upstream, 1))
+        for number in range(HITS.needed):
+            assert ask(process, "letters", f"What is article {number}?") == "miss"
+        told = until(lambda: process.logged("cache_drifted"), "drift is said")
+        assert (told["service"], told["release"], told["measure"], told["baseline"], told["recent"]) == (
+            *("letters", "rel_letters", "hits"),
+            *(0.9, 0.0),
+        )
+        gauge = b'cohort_gateway_cache_drift{service="letters",release="rel_letters",measure="hits"} 1'
+        assert gauge in process.request("GET", "/metrics")[2]
+        assert state(process)["services"]["letters"]["drift"]["rel_letters"]["hits"] == {"baseline": [900, 1000], "recent": [0, 300]}
+    finally:
+        process.close()

@@ -207,6 +207,30 @@ def test_two_routes_of_one_name_are_refused(second: GatewayProcess, faulty: str)
     assert (status, "two routes are called 'main'" in json.loads(problem)["detail"]) == (422, True)
 
 
+def test_two_services_of_one_name_are_refused_and_the_table_before_serves_on(second: GatewayProcess, faulty: str) -> None:
+    good = table(1, [release("well", faulty)])
+    second.push(good)
+    wrong = {
+        **good,
+        "version": 2,
+        "services": {"well": {"name": "well", "stable": "rel_well"}, "other": {"name": "well", "stable": "rel_well"}},
+    }
+    twice = (
+        json.dumps({**good, "version": 3})
+        .replace('"services": {', '"services": {"well": {"name": "well", "stable": "rel_other"}, ')
+        .encode()
+    )
+    swapped = {**good, "version": 4, "releases": {"rel_well": {**good["releases"]["rel_well"], "digest": "rel_other"}}}
+    for body, words in (
+        (wrong, "services.other: it is called 'well'"),
+        (twice, "'well' stands twice"),
+        (swapped, "its digest is 'rel_other'"),
+    ):
+        status, problem = second.link("PUT", "/-/routing", body)
+        assert (status, words in json.loads(problem)["detail"]) == (422, True), problem
+    assert second.chat("well")[0] == 200
+
+
 @pytest.mark.parametrize("entry", [{"retries": -1}, {"idle_s": 0}, {"first_byte_s": "soon"}, {"hedge": 1}, {"breaker_failures": True}])
 def test_a_wrong_value_of_reliability_is_refused_by_its_name(second: GatewayProcess, faulty: str, entry: dict[str, object]) -> None:
     status, problem = second.link("PUT", "/-/routing", table(1, [release("well", faulty, reliability=entry)]))

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import Engine, event, func, select, update
 
 from cohort.base.errors import CohortError
-from cohort.kernel.workspaces import collecting
 from cohort.kernel.workspaces.beneath import best_opener
 from cohort.kernel.workspaces.collecting import REMOVED_KEPT_US, Collected
 from cohort.kernel.workspaces.snapshots import Snapshots
@@ -102,21 +102,25 @@ def test_killed_before_a_commit_it_is_finished_by_the_next_round(room: Room, url
     assert objects(room) == before + 2, "and what was there before it was gone back to"
 
 
-def test_a_snapshot_that_comes_while_it_is_collected_keeps_its_content(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_that_comes_while_it_is_collected_keeps_its_content(room: Room) -> None:
     cut_short(room, files=1)
     other = Snapshots(room.database, room.clock, best_opener(), secrets.token_bytes)
     place = room.place("late")
     room.files.write(place, "kept", b"precious")
     prepared = other.prepare(place, "")
-    real = collecting._delete
+    come: list[str] = []
 
-    def late(*arguments: object) -> int:
-        monkeypatch.setattr(collecting, "_delete", real)
-        other.keep(prepared, "ann", as_base=True)
-        return real(*arguments)
+    def late(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "SELECT snapshot_blobs.digest" in statement and not come:
+            come.append(statement)
+            other.keep(prepared, "ann", as_base=True)
 
-    monkeypatch.setattr(collecting, "_delete", late)
-    assert room.desk.collect() == Collected(0, 2)
+    event.listen(Engine, "after_cursor_execute", late)  # what is stored has been read, and nothing was deleted yet
+    try:
+        assert room.desk.collect() == Collected(0, 2)
+    finally:
+        event.remove(Engine, "after_cursor_execute", late)
+    assert come
     room.files.write(place, "kept", b"changed")
     assert goes_back(room, "late", b"precious")
 

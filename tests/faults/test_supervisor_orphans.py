@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ import pytest
 from cohort.base.errors import CohortError
 from cohort.base.settings import DataDir
 from cohort.ops import house
+from cohort.ops.listening import Listening
 from cohort.ops.lock import held
-from support_processes import alive, kill, ready_file, said, start_house, until
+from cohort.ops.supervisor import Supervisor
+from support_processes import alive, child_spec, environment, free_ports, kill, ready_file, said, start_house, until
 
 NAMES = ("control", "gateway")
 
@@ -132,3 +136,21 @@ def test_a_remembered_process_id_that_now_belongs_to_another_program_is_never_si
     finally:
         os.kill(bystander.pid, signal.SIGKILL)
         bystander.wait()
+
+
+def test_who_connects_while_orphans_with_another_configuration_are_ended_waits_and_is_not_turned_away(tmp_path: Path) -> None:
+    """The orphan's socket goes with it; its successor's is there before, though nobody accepts from it yet."""
+    listening, lines = Listening("127.0.0.1", free_ports(1)[0]), list[str]()
+    old = child_spec(tmp_path, "gateway")
+    orphan = subprocess.Popen(old.argv, env=environment(), start_new_session=True)
+    until(old.ready)
+    spec = replace(child_spec(tmp_path, "gateway", generation=2), listening=listening)
+    try:
+        house.take_over(Supervisor([spec], lines.append), [spec], lines.append)
+        assert orphan.wait(20) is not None
+        assert "another configuration" in lines[0]
+        with socket.create_connection(("127.0.0.1", listening.port), 5):
+            pass
+    finally:
+        orphan.kill()
+        listening.close()

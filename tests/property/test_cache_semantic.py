@@ -183,6 +183,27 @@ def test_what_leaves_while_a_thread_searches_is_not_found(clock: ManualClock) ->
     assert len(asyncio.run(store.nearest(b"p", other, 0.9))) == NEAREST
 
 
+def test_a_graph_is_left_alone_while_a_thread_is_in_it_and_catches_up_afterwards() -> None:
+    chance = numpy.random.default_rng(5)
+    vectors = chance.normal(size=(60, 8)).astype(numpy.float32)
+    vectors /= numpy.linalg.norm(vectors, axis=1, keepdims=True)
+    index = VectorIndex(8, exact_max=10)
+    slots = [index.add(vector) for vector in vectors[:40]]
+    assert not index.exact
+    search = index.search()
+    with index._in_use:  # as a thread that searches
+        index.remove(slots[0])
+        slots.append(index.add(vectors[40]))
+        assert slots[40] == slots[0], "its slot is taken again"
+        assert index.exact, "what the graph does not have yet is looked for exactly"
+        assert index.nearest(vectors[40], 1, 0.9)[0][0] == slots[40]
+    found = search(vectors[0], 5, 0.9)
+    assert index.confirmed(found, vectors[0], 5, 0.99) == [], "what a search brings of what left is not confirmed"
+    slots += [index.add(vector) for vector in vectors[41:]]
+    assert not index.exact
+    assert [index.nearest(vectors[at], 1, 0.9)[0][0] for at in range(1, 60)] == slots[1:]
+
+
 # --- store ---------------------------------------------------------------------------------------------------------------------
 
 BYTES_MAX, ENTRIES_MAX = 40_000, 8
@@ -207,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(partition=st.sampled_from([b"p", b"q"]), dimension=st.sampled_from([4, 6]))
     def look(self, partition: bytes, dimension: int) -> None:
         vector = numpy.ones(dimension, dtype=numpy.float32) / math.sqrt(dimension)
-        for entry, cosine in at_once(self.store.nearest(partition, vector, 0.5)):
+        for entry, cosine in asyncio.run(self.store.nearest(partition, vector, 0.5)):
             assert entry.partition == partition
             assert cosine == pytest.approx(1, abs=1e-5)
             kept = self.store.kept(entry)

@@ -17,6 +17,9 @@ THREADS_MAX = 64
 PREFIX_CHARS_MAX = 200
 POOLINGS = ("mean", "cls", "max")
 """How the vectors of a text's tokens become one: their mean, the first, the largest of each number."""
+ALL_MINILM = "all-MiniLM-L6-v2"
+NAMED = (ALL_MINILM,)
+"""Models that can be named instead of a folder."""
 LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -42,9 +45,10 @@ class EmbeddingsLimits:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingsSettings:
-    """`model`: the folder with an ONNX file and `tokenizer.json`. `name`: what requests call it; the folder's name unless given.
+    """`model`: the folder with an ONNX file or weights and `tokenizer.json`, or one of NAMED. `name`: what requests call it; the folder's name
+    unless given.
 
-    `file`: the ONNX file within the folder, where there are several. `pooling`: one of POOLINGS; None for what the folder says, else the mean.
+    `file`: the file within the folder, where there are several. `pooling`: one of POOLINGS; None for what the folder says, else the mean.
     `prefix`: put before every text, for models that were trained so. `threads`: cores that one batch may use.
     """
 
@@ -60,13 +64,15 @@ class EmbeddingsSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], base: Path) -> EmbeddingsSettings:
-        """From fields by name; `base` is what a relative `model` is relative to.
+        """From fields by name; `base` is what a relative `model` is relative to. One of NAMED is that model unless a folder is called so.
 
         Raises:
             CohortError CONFIG_INVALID: names the field.
         """
         _known(values, {f.name for f in dataclasses.fields(cls)}, "")
-        model = (base / _text(values, "model")).expanduser().resolve()
+        asked = _text(values, "model")
+        folder = (base / asked).expanduser().resolve()
+        model = Path(asked) if asked in NAMED and not folder.exists() else folder
         settings = cls(
             model=model,
             name=_text(values, "name", model.name),
@@ -79,6 +85,11 @@ class EmbeddingsSettings:
             limits=_limits(values.get("limits") or {}),
         )
         return settings._checked()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether `model` is one of NAMED, and no folder."""
+        return str(self.model) in NAMED
 
     @property
     def url(self) -> str:
@@ -96,6 +107,8 @@ class EmbeddingsSettings:
             raise _invalid("pooling", f"no such way, found {self.pooling!r}", f"Use one of: {', '.join(POOLINGS)}.")
         if len(self.prefix) > PREFIX_CHARS_MAX:
             raise _invalid("prefix", f"has more than {PREFIX_CHARS_MAX} characters", "Shorten it.")
+        if self.file is not None and self.is_named:
+            raise _invalid("file", f"{self.model} has one file", "Leave it out.")
         if self.file is not None and not (self.model / self.file).resolve().is_relative_to(self.model):
             raise _invalid("file", f"{self.file!r} is not in the model's folder", "Name a file of the folder.")
         return self

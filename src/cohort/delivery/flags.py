@@ -24,11 +24,19 @@ _FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 class SqlFlags:
     """Thread-safe. `record`: writes into the audit log who turns a flag off or lets it be again, before it is done."""
 
-    def __init__(self, database: Database, reconciler: Reconciler, clock: Clock, record: Callable[[Mapping[str, Any]], object]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        reconciler: Reconciler,
+        clock: Clock,
+        record: Callable[[Mapping[str, Any]], object],
+        kills_max: int = KILLS_MAX,
+    ) -> None:
         self._database = database
         self._reconciler = reconciler
         self._clock = clock
         self._record = record
+        self._kills_max = kills_max
 
     def list(self) -> Sequence[FlagKill]:
         """The kill list, by name."""
@@ -48,8 +56,8 @@ class SqlFlags:
         self._record({"event": "flag_killed", "flag": entry, "reason": reason, "actor": actor})
         row = {"flag": entry, "reason": reason, "killed_by": actor, "killed_us": self._clock.now_us()}
         with self._database.write() as connection:
-            if connection.execute(select(func.count()).select_from(flag_kills)).scalar_one() >= KILLS_MAX:
-                what = f"the kill list holds {KILLS_MAX} entries already"
+            if connection.execute(select(func.count()).select_from(flag_kills)).scalar_one() >= self._kills_max:
+                what = f"the kill list holds {self._kills_max} entries already"
                 raise CohortError("FIELD_INVALID", what, field="flag", hint="Restore some, or kill a prefix.")
             connection.execute(self._database.upsert(flag_kills).values(row).on_conflict_do_nothing(index_elements=["flag"]))
         return self._told()

@@ -183,11 +183,15 @@ class EmbeddingsEntry(HttpRouteEntry):
     api_key: Annotated[str, AfterValidator(_key_reference)] | None = None
 
 
+JUDGE_CHARS_MAX = 100
+
+
 class SemanticEntry(_Entry):
     threshold: Annotated[float, Field(ge=0.5, le=1)] = THRESHOLD_DEFAULT
     false_hit_max: Annotated[float, Field(gt=0, le=0.5)] = FALSE_HIT_MAX_DEFAULT
     sample_share: Annotated[float, Field(gt=0, le=1)] = SAMPLE_SHARE_DEFAULT
     embeddings: EmbeddingsEntry | None = None
+    judge: Annotated[str, Field(min_length=1, max_length=JUDGE_CHARS_MAX)] | None = None
 
 
 class CacheEntry(_Entry):

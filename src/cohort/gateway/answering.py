@@ -106,14 +106,14 @@ class Answering:
         """A call of `target` would not have to wait for a connection."""
         return self._upstreams.has_room(target.origin)
 
-    async def rehearse(self, ongoing: Ongoing, chat: Chat, request: Request) -> None:
-        """Ask like `answer`, for nobody: the answer is read and thrown away.
+    async def rehearse(self, ongoing: Ongoing, chat: Chat, request: Request) -> bytes | None:
+        """Ask like `answer`, for no client: a good answer that is not streamed is returned, any other read and thrown away.
 
         What the gateway itself cuts short (it stops, it has no connection left) counts as a client that left, not against the candidate.
         """
         deadline = self._deadlines.begin(ongoing.target.timeout_s)
         try:
-            await self._discard(ongoing, chat, request, deadline)
+            return await self._discard(ongoing, chat, request, deadline)
         except asyncio.CancelledError:
             if deadline.expired is None:
                 ongoing.result = Result.CLIENT_GONE
@@ -121,8 +121,11 @@ class Answering:
             ongoing.result = Result.TIMEOUT
         except (UpstreamError, KeyMissing) as error:
             ongoing.result = Result.CLIENT_GONE if isinstance(error, Overloaded) else _FAILURES[type(error)][2]
+        except Refused as refused:  # the candidate cannot be asked what stable was
+            ongoing.result = Result.CLIENT_GONE if isinstance(refused, Withheld) else Result.UPSTREAM_ERROR
         finally:
             self._deadlines.end(deadline)
+        return None
 
     def _refuse(self, ongoing: Ongoing, chat: Chat, reply: Reply, refused: Refused) -> None:
         """The upstream cannot be asked this, or a limit does not let it pass."""
@@ -204,14 +207,15 @@ class Answering:
         headers = _cohort_headers(ongoing) + headers + _cost_line(ongoing)
         reply.send(status, body, headers, content_type)
 
-    async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> None:
+    async def _discard(self, ongoing: Ongoing, chat: Chat, request: Request, deadline: Deadline) -> bytes | None:
         answer = await self._attempts.ask(ongoing, chat, request, deadline, patient=False)
         try:
             if answer.flow is not None:
                 await self._discard_stream(ongoing, answer.flow, answer.connection, deadline)
-            else:
-                ongoing.usage = answer.usage
-                ongoing.result = _OK if 200 <= answer.connection.status < 300 else Result.UPSTREAM_ERROR
+                return None
+            ongoing.usage = answer.usage
+            ongoing.result = _OK if 200 <= answer.connection.status < 300 else Result.UPSTREAM_ERROR
+            return answer.said if ongoing.result is _OK else None
         finally:
             self._upstreams.finish(answer.connection)
 
@@ -262,7 +266,7 @@ def _where(ongoing: Ongoing) -> str:
 
 def _cost_line(ongoing: Ongoing) -> bytes:
     """Known when the call has ended, where price and usage are."""
-    return b"" if ongoing.cost_usd_micro is None else b"x-cohort-cost-usd: %.6f\r\n" % (ongoing.cost_usd_micro / 1e6)
+    return b"" if ongoing.cost_usd_micro is None else b"x-cohort-cost-usd: %d.%06d\r\n" % divmod(ongoing.cost_usd_micro, 1_000_000)
 
 
 def _trailers(ongoing: Ongoing) -> bytes:

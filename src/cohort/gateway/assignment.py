@@ -12,6 +12,7 @@ from cohort.gateway.contract import BUCKET_BITS, Arm, Split
 UNIT_CHARS_MAX = 1024
 SHADOW = b"shadow"
 HMAC_BLOCK_BYTES = 64
+_UNUSED_BITS, _BUCKETS = 64 - BUCKET_BITS, 1 << BUCKET_BITS
 _STABLE, _CANDIDATE = Arm.STABLE, Arm.CANDIDATE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 _UNIT_FIELDS = frozenset({"metadata", "conversation", "user", "safety_identifier", "prompt_cache_key"})
 
@@ -29,10 +30,19 @@ class Salt:
 
     def bucket(self, unit: str) -> float:
         """The same number as contract.bucket gives for this salt and unit."""
+        return (int.from_bytes(self._digest(unit)[:8], "big") >> _UNUSED_BITS) / _BUCKETS
+
+    def two_buckets(self, unit: str) -> tuple[float, float]:
+        """`bucket`, and another number that has nothing to do with it, for the price of one."""
+        digest = self._digest(unit)
+        first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+        return (first >> _UNUSED_BITS) / _BUCKETS, (second >> _UNUSED_BITS) / _BUCKETS
+
+    def _digest(self, unit: str) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(unit.encode())
         outer.update(inner.digest())
-        return (int.from_bytes(outer.digest()[:8], "big") >> (64 - BUCKET_BITS)) / (1 << BUCKET_BITS)
+        return outer.digest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,7 @@ from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.dialects.face import Chat, Operation, Refused
 from cohort.gateway.dialects.repeated import check_every_field_once
 from cohort.gateway.dialects.responses import claim
-from cohort.gateway.http_messages import Reply, Request
+from cohort.gateway.http_messages import JSON, Reply, Request
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.personal.guard import PersonalGuard
@@ -93,7 +93,8 @@ class ChatDoor:
                 raise Refused(508, LOOP, "loop_detected")
             asks = self._guard.exposed or (snapshot is not None and snapshot.keys[1])
             caller = self._guard.admit(headers, reply.peer) if asks else None
-            openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+            if headers.get(b"content-type") != JSON or b"content-encoding" in headers:
+                openai.check_media(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
             chat = operation.parse(operation, request.body)
             service = find_service(self._table, chat.service)
             if caller is not None:

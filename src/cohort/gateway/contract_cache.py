@@ -28,13 +28,15 @@ class SemanticPolicy:
     """When an answer to another wording may serve.
 
     `threshold`: cosine from which an entry is looked at. `false_hit_max`: the share of wrong answers that is put up with.
-    `sample_share`: the part of hits that the model answers as well. `embeddings`: None for the lexical fallback.
+    `sample_share`: the part of hits that the model answers as well. `embeddings`: None for the lexical fallback. `judge`: the service that is
+    asked whether two answers say the same where letters leave it open; None: then it stays open.
     """
 
     threshold: float = THRESHOLD_DEFAULT
     false_hit_max: float = FALSE_HIT_MAX_DEFAULT
     sample_share: float = SAMPLE_SHARE_DEFAULT
     embeddings: EmbeddingsRoute | None = None
+    judge: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def _semantic(entry: Mapping[str, Any]) -> SemanticPolicy:
     _within("semantic.threshold", policy.threshold, 0.0, 1.0)
     _within("semantic.false_hit_max", policy.false_hit_max, 0.0, 1.0)
     _within("semantic.sample_share", policy.sample_share, 0.0, 1.0)
+    if policy.judge is not None and not (isinstance(policy.judge, str) and policy.judge):
+        raise ValueError(f"cache.semantic.judge must be the name of a service, found {policy.judge!r}")
     return policy
 
 

@@ -72,7 +72,7 @@ class Deadlines:
 
     def begin(self, timeout_s: float) -> Deadline:
         """The current strand must call `end` within `timeout_s`."""
-        deadline = Deadline(strands.current(), self._loop.time() + timeout_s)
+        deadline = Deadline(strands.running, self._loop.time() + timeout_s)
         self._pending.add(deadline)
         return deadline
 

@@ -61,7 +61,7 @@ class Host(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One client. Requests are answered one at a time; pipelined ones wait, bounded."""
+    """One client. Requests are answered one at a time; pipelined ones wait, bounded, also for the client to take the answers before."""
 
     __slots__ = (
         "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_fed_bytes", "_handler",
@@ -125,14 +125,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        before, self._completed = self._reading, False
+        before, body_bytes, self._completed = self._reading, self._body_bytes, False
         self._fed_bytes = len(data) if before is _IDLE else self._fed_bytes + len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
-        if self._refusal is None and self._reading is _HEAD:
-            self._raw_head_bytes += 0 if self._completed else len(data)
+        if self._refusal is None and (
+            self._reading is _HEAD or (before is _BODY and self._reading is _BODY and self._body_bytes == body_bytes)
+        ):
+            self._raw_head_bytes += 0 if self._completed else len(data)  # behind the head: extensions of chunks, trailers
             if self._raw_head_bytes > self._limits.head_bytes_max:
                 self._refusal = self._head_too_large()
         if self._refusal is not None:
@@ -147,6 +149,8 @@ class Connection(asyncio.Protocol):
         self.congested = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+        if self._pending:
+            self._next()
 
     # --- httptools -------------------------------------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Connection(asyncio.Protocol):
         method, modern = self._parser.get_method(), self._modern
         request = Request(method, self._target, self._headers, body[0] if len(body) == 1 else b"".join(body))
         reply = Reply(self, modern and self._parser.should_keep_alive(), modern, method != b"HEAD")
-        if not self._busy and self._strand is None:
+        if not self._busy and self._strand is None and not self.congested:
             self._begin(request, reply)
         elif len(self._pending) < self._limits.pipelined_max:
             self._pending.append((request, reply))
@@ -271,7 +275,7 @@ class Connection(asyncio.Protocol):
             return
         if self._pending:
             self._advancing = True
-            while self._pending and not self._busy and self._strand is None:
+            while self._pending and not self._busy and self._strand is None and not self.congested:
                 self._begin(*self._pending.popleft())
             self._advancing = False
         if not self._busy and self._strand is None and not self.gone:
@@ -282,9 +286,9 @@ class Connection(asyncio.Protocol):
         self._deadline_s = self._loop.time() + wait_s
         if self._refusal is not None:
             self._refuse(*self._refusal)
-        elif self._paused:
+        elif self._paused and not self._pending:
             self._pause(False)
-        if self.draining:
+        if self.draining and not self._pending:
             self.close_soon()
 
     # --- limits ----------------------------------------------------------------------------------------------------------------
@@ -293,7 +297,9 @@ class Connection(asyncio.Protocol):
         """Enforce the deadline of whatever the connection is doing."""
         if now_s < self._deadline_s or self._transport is None or (self._busy and self._refusal is not None):
             return
-        if self._reading is _HEAD or self._reading is _BODY:
+        if self.congested and not self._busy:
+            self._abort()
+        elif self._reading is _HEAD or self._reading is _BODY:
             part = "head" if self._reading is _HEAD else "body"
             self._refuse(408, "request_timeout", f"the {part} of the request did not arrive in time ({part}_read_s)")
         elif self._reading is _REFUSED or (not self._busy and self._transport.get_write_buffer_size()):

@@ -147,15 +147,26 @@ def usage_in(fields: Any) -> Usage:
     usage = fields.get("usage") if isinstance(fields, dict) else None
     if not isinstance(usage, dict):
         return UNKNOWN
-    asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    asked, written, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
     details, tier = usage.get("prompt_tokens_details"), fields.get("service_tier")
     detail = detail_of(_count(asked), details, tier) if details or tier else None
     if type(asked) is int and type(written) is int and 0 <= asked <= TOKENS_MAX and 0 <= written <= TOKENS_MAX:
+        if total != asked + written:
+            written = written_of(asked, written, total)
         return _new(Usage, (asked, written, detail))
     tokens_in = _count(asked)
-    if written is None and tokens_in is not None and usage.get("total_tokens") == tokens_in:
-        return Usage(tokens_in, 0)  # embeddings
-    return Usage(tokens_in, _count(written), detail)
+    return Usage(tokens_in, written_of(tokens_in, written, total), detail)
+
+
+def written_of(asked: Any, written: Any, total: Any) -> int | None:
+    """Tokens that were written, thoughts included: Gemini counts them in the total only, and charges for them.
+
+    Of embeddings there is no number, and the total is what was read.
+    """
+    known, beyond = _count(written), _count(total)
+    if beyond is None or _count(asked) is None or beyond < asked + (known or 0):
+        return known
+    return beyond - int(asked) if written is None or known is not None else None
 
 
 def detail_of(tokens_in: int | None, details: Any, tier: Any) -> Detail | None:

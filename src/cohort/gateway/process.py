@@ -21,6 +21,7 @@ from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
+from cohort.gateway.consulting import Consulting
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
 from cohort.gateway.hosts import Hosts, bracketed
@@ -104,6 +105,7 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
+    caches.consult(Consulting(table, recorder, answering, metrics, entropy, log).ask)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)
     contents = Contents(settings.data_dir / "contents", epoch, limits, clock, log, erased, table.kills)
     doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances, contents)

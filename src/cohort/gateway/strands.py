@@ -10,12 +10,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-_current: Strand | None = None
-
-
-def current() -> Strand | None:
-    """The strand that is running now."""
-    return _current
+running: Strand | None = None
+"""The strand that is running now. Only `Strand.step` sets it; read it as `strands.running`."""
 
 
 class Pause:
@@ -52,8 +48,8 @@ class Strand:
 
     def step(self, error: BaseException | None = None) -> None:
         """Begin, or go on behind the wait, until the next one."""
-        global _current
-        outer, _current = _current, self
+        global running
+        outer, running = running, self
         self._waits_for = None
         try:
             waits_for = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
@@ -69,7 +65,7 @@ class Strand:
                 self._wait(waits_for)
             return
         finally:
-            _current = outer
+            running = outer
         self._ended(self, raised)
 
     def cancel(self) -> None:

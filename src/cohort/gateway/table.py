@@ -33,6 +33,7 @@ from cohort.gateway.contract_personal import PersonalPolicy
 from cohort.gateway.contract_price import Price, check_price
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
 from cohort.gateway.contract_routing import RoutingPolicy
+from cohort.gateway.dialects.repeated import repeated_name
 from cohort.gateway.log import Log
 from cohort.gateway.personal.guard import PersonalGuard, guard_of
 from cohort.gateway.providers import header_lines, paths, provider_of
@@ -207,7 +208,11 @@ class Table:
         return True
 
     def _compiled(self, data: bytes) -> Snapshot:
-        return compile_table(decode_table(data), self.breakers, self._gateway)
+        table = decode_table(data)
+        twice = repeated_name(data)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands twice in one object of the table")
+        return compile_table(table, self.breakers, self._gateway)
 
     def _parse(self, data: bytes) -> Snapshot:
         try:
@@ -240,7 +245,8 @@ class Table:
         if self._reserve.exists():
             return
         try:
-            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+            with open(os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(bytes(RESERVE_BYTES))
         except OSError as error:
             self._reserve.unlink(missing_ok=True)
             self._log.seldom("reserve_not_kept", reason=os.strerror(error.errno or 0))
@@ -252,6 +258,7 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     Raises:
         ValueError: it names a release it does not hold, an unknown provider, or an address that is none; the message names the place.
     """
+    _check_names(table)
     known = breakers or Breakers()
     targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
     rules = compile_rules(table)
@@ -266,6 +273,15 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     }
     stable = {name: s.stable.digest for name, s in services.items()}
     return Snapshot(table, services, splits, stable, shares, keys, killed, used, rules)
+
+
+def _check_names(table: RoutingTable) -> None:
+    for name, route in table.services.items():
+        if route.name != name:
+            raise ValueError(f"services.{name}: it is called {route.name!r}; each service has one name, and each name one service")
+    for digest, release in table.releases.items():
+        if release.digest != digest:
+            raise ValueError(f"releases.{digest}: its digest is {release.digest!r}")
 
 
 def _other_contract(data: bytes) -> bool:

@@ -168,6 +168,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.upstream_head_bytes_max:
                 self._fail(Invalid(f"the headers of the answer are larger than {self._limits.upstream_head_bytes_max} bytes"))
+        elif self._chunks:
+            self._head_bytes = 0
+        elif not self.complete:  # extensions of chunks, trailers
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.upstream_head_bytes_max:
+                self._fail(Invalid(f"the framing of the answer is larger than {self._limits.upstream_head_bytes_max} bytes"))
         if self._buffered > self._limits.read_ahead_bytes and not self._paused and not self.complete and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -197,7 +203,8 @@ class UpstreamConnection(asyncio.Protocol):
     # --- httptools -------------------------------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self.answered:  # a trailer is none (RFC 9110, section 6.5.1)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

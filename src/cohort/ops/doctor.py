@@ -155,7 +155,7 @@ def _embeddings(settings: Settings) -> list[Check]:
     from cohort.gateway.embeddings.folder import look
 
     try:
-        return [good("embeddings model", str(look(settings.embeddings).onnx))]
+        return [good("embeddings model", str(look(settings.embeddings).file))]
     except CohortError as error:
         return [Check("embeddings model", Grade.BROKEN, error.message, "`cohort up` does not start", error.hint)]
 

@@ -150,7 +150,7 @@ def orphans(specs: Sequence[ProcessSpec]) -> Mapping[str, Found]:
 
 def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callable[[str], None]) -> None:
     """Adopt an orphan with exactly this configuration that is ready; end any other, so that it is started afresh."""
-    orphaned = orphans(specs)
+    orphaned, unfit = orphans(specs), []
     for spec in specs:
         found = orphaned.get(spec.name)
         if found is None:
@@ -159,7 +159,19 @@ def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callabl
             supervisor.adopt(spec.name, found)
         else:
             say(f"{spec.name}: process {found.pid} was left with another configuration or does not answer; ending it")
-            end(Adopted(found), spec.stop_s)
+            unfit.append((spec, Adopted(found)))
+    _end_all(unfit)
+
+
+def _end_all(unfit: Sequence[tuple[ProcessSpec, Adopted]]) -> None:
+    """End them side by side. Their sockets go with them, so that of their successors is bound before: who connects meanwhile waits in its queue."""
+    for spec, handle in unfit:
+        if spec.listening is not None:
+            with contextlib.suppress(OSError):  # starting the successor says what is wrong
+                spec.listening.fileno()
+        handle.send(signal.SIGTERM)
+    for spec, handle in unfit:
+        end(handle, spec.stop_s)
 
 
 def _answers(spec: ProcessSpec, handle: Adopted) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from cohort.base.errors import CohortError
 from cohort.base.settings import load_settings
-from cohort.base.settings_embeddings import EmbeddingsLimits, EmbeddingsSettings
+from cohort.base.settings_embeddings import ALL_MINILM, EmbeddingsLimits, EmbeddingsSettings
 
 FILE = """\
 embeddings:
@@ -40,6 +40,18 @@ def test_variables_are_stronger_than_the_file(tmp_path: Path) -> None:
     found = load_settings({"COHORT_EMBEDDINGS_MODEL": "mini", "COHORT_EMBEDDINGS_PORT": "9001"}, folder=tmp_path).embeddings
     assert found is not None
     assert (found.name, found.port, found.threads) == ("mini", 9001, 2)
+
+
+def test_a_model_can_be_named_and_a_folder_of_that_name_goes_first(tmp_path: Path) -> None:
+    found = EmbeddingsSettings.of({"model": ALL_MINILM}, tmp_path)
+    assert (found.is_named, str(found.model), found.name) == (True, ALL_MINILM, ALL_MINILM)
+    assert EmbeddingsSettings.of(found.said(), Path("/elsewhere")) == found
+    assert not EmbeddingsSettings.of({"model": f"./models/{ALL_MINILM}"}, tmp_path).is_named
+    (tmp_path / ALL_MINILM).mkdir()
+    own = EmbeddingsSettings.of({"model": ALL_MINILM}, tmp_path)
+    assert (own.is_named, own.model) == (False, tmp_path.resolve() / ALL_MINILM)
+    with pytest.raises(CohortError, match="has one file"):
+        EmbeddingsSettings.of({"model": ALL_MINILM, "file": "model.onnx"}, Path("/elsewhere"))
 
 
 @pytest.mark.parametrize(

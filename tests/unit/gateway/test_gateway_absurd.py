@@ -35,7 +35,7 @@ def test_a_number_of_tokens_that_cannot_be_is_no_number(said: object) -> None:
 
 def test_embeddings_have_no_output_to_pay() -> None:
     assert openai.usage_of(b'{"usage":{"prompt_tokens":7,"total_tokens":7}}') == Usage(7, 0)
-    assert openai.usage_of(b'{"usage":{"prompt_tokens":7,"total_tokens":9}}') == Usage(7, None)
+    assert openai.usage_of(b'{"usage":{"prompt_tokens":7,"total_tokens":9}}') == Usage(7, 2)  # thoughts, and nothing said
 
 
 @pytest.mark.parametrize("words", ["event: error", "event: response.failed", "event: response.incomplete", "message_stop"])

@@ -17,6 +17,7 @@ from cohort.gateway.dialects import chat_as_messages
 from cohort.gateway.dialects.events import Events
 from cohort.gateway.dialects.face import Chat, Operation, Passage, Untranslatable, Usage
 from cohort.gateway.dialects.operations import operations
+from cohort.gateway.openai import usage_in
 from cohort.gateway.reliability.first_event import fault_of_first_event
 from cohort.gateway.reliability.retrying import Fault
 
@@ -87,8 +88,10 @@ class Told:
     usage: tuple[int, int] | None = (7, 3)
 
 
+THOUGHTS_IN_TOTAL = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 10}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 FILTERED = {"hate": {"filtered": False, "severity": "safe"}, "jailbreak": {"filtered": False, "detected": False}}
+SAID = (("weather", '{"city":"Bern"}'), ("weather", '{"city":"Rome"}'))
 BERN, ROME = ("weather", {"city": "Bern"}), ("weather", {"city": "Rome"})
 DONE = "data: [DONE]"
 
@@ -202,7 +205,9 @@ STREAMS: dict[str, tuple[str, bytes, Told]] = {
                     ],
                 }
             ),
-            chunk({"role": "assistant", "tool_calls": [call(0, "fc-2", "weather", '{"city":"Rome"}')]}, "tool_calls", usage=USAGE),
+            chunk(
+                {"role": "assistant", "tool_calls": [call(0, "fc-2", "weather", '{"city":"Rome"}')]}, "tool_calls", usage=THOUGHTS_IN_TOTAL
+            ),
             DONE,
         ),
         Told(calls=[BERN, ROME], finish="tool_calls"),
@@ -367,6 +372,160 @@ def responses_read(events: list[dict[str, Any]]) -> Read:
 
 
 READERS = {"/v1/chat/completions": chat_read, "/v1/messages": messages_read, "/v1/responses": responses_read}
+
+
+def message(finish: str, usage: dict[str, Any] | None = None, **said: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": finish}
+    return {"id": "c1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage or USAGE}
+
+
+ANSWERS: dict[str, tuple[str, dict[str, Any], Told]] = {
+    "OpenAI, tools": (
+        "openai",
+        message("tool_calls", content=None, tool_calls=[call(None, f"call_{n}", *said) for n, said in enumerate(SAID)]),
+        Told(calls=[BERN, ROME], finish="tool_calls"),
+    ),
+    "OpenAI, refused": ("openai", message("stop", content=None, refusal="No."), Told("No.", finish="refusal")),
+    "Anthropic": (
+        "anthropic",
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"},
+                {"type": "redacted_thinking", "data": "EmwK"},
+                {"type": "text", "text": "Hello", "citations": None},
+                {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}},
+            ],
+            "stop_reason": "tool_use",
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 5,
+                "cache_creation_input_tokens": 1,
+                "cache_read_input_tokens": 1,
+                "output_tokens": 3,
+                "service_tier": "standard",
+            },
+        },
+        Told("Hello", "Hm.", [BERN], "tool_calls"),
+    ),
+    "Azure, filtered": (
+        "openai",
+        {**message("content_filter"), "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": FILTERED}]},
+        Told(finish="content_filter"),
+    ),
+    "Gemini, all of it thought": ("openai", message("length", {"prompt_tokens": 7, "total_tokens": 10}), Told(finish="length")),
+    "vLLM": (
+        "openai",
+        {
+            **message("stop", content="Hello", reasoning="Hm.", tool_calls=[], function_call=None),
+            "prompt_logprobs": None,
+            "kv_transfer_params": None,
+        },
+        Told("Hello", "Hm."),
+    ),
+    "Ollama, LM Studio": (
+        "openai",
+        {**message("stop", content="Hello", reasoning_content="Hm."), "stats": {}, "system_fingerprint": "fp_ollama"},
+        Told("Hello", "Hm."),
+    ),
+    "OpenRouter": (
+        "openai",
+        {
+            **message("stop", {**USAGE, "cost": 0.0001}, content="Hello", refusal=None, reasoning="Hm.", reasoning_details=[]),
+            "provider": "X",
+        },
+        Told("Hello", "Hm."),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_provider_s_whole_answer_tells_every_caller_the_same(name: str, path: str) -> None:
+    provider, body, told = ANSWERS[name]
+    chat, way = passage(path, provider, stream=False)
+    said, usage = way.answer(chat, json.dumps(body).encode())
+    assert (usage.tokens_in, usage.tokens_out) == told.usage
+    assert WHOLE_READERS[path](json.loads(said)) == (told.text, told.thought, told.calls, told.finish)
+
+
+def chat_whole(answer: dict[str, Any]) -> Read:
+    choice = answer["choices"][0]
+    said = choice["message"]
+    calls = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in said.get("tool_calls") or ()]
+    finish = "refusal" if said.get("refusal") else choice["finish_reason"]
+    return said.get("content") or said.get("refusal") or "", said.get("reasoning_content") or said.get("reasoning") or "", calls, finish
+
+
+def messages_whole(answer: dict[str, Any]) -> Read:
+    blocks = answer["content"]
+    text = "".join(block.get("text", "") for block in blocks)
+    thought = "".join(block.get("thinking", "") for block in blocks)
+    calls = [(block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
+    reasons = {
+        "end_turn": "stop",
+        "max_tokens": "length",
+        "tool_use": "tool_calls",
+        "refusal": "refusal" if text == "No." else "content_filter",
+    }
+    assert sum(value for value in answer["usage"].values() if isinstance(value, int)) == 10
+    return text, thought, calls, reasons[answer["stop_reason"]]
+
+
+def responses_whole(answer: dict[str, Any]) -> Read:
+    text, thought, calls, finish = responses_read([{"response": answer}])
+    refused = "".join(part.get("refusal", "") for item in answer["output"] for part in item.get("content") or ())
+    assert (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"], answer["usage"]["total_tokens"]) == (7, 3, 10)
+    return text or refused, thought, calls, "refusal" if refused else finish
+
+
+WHOLE_READERS = {"/v1/chat/completions": chat_whole, "/v1/messages": messages_whole, "/v1/responses": responses_whole}
+
+
+def test_responses_of_openai_are_counted_whole_and_streamed() -> None:
+    usage = {
+        "input_tokens": 7,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 3,
+        "output_tokens_details": {"reasoning_tokens": 2},
+    }
+    response = {"id": "resp_1", "object": "response", "status": "completed", "output": [], "usage": {**usage, "total_tokens": 10}}
+    chat, way = passage("/v1/responses", "openai-responses", stream=True)
+    assert way.answer(chat, json.dumps(response).encode())[1][:2] == (7, 3)
+    events = sse(
+        {"type": "response.created", "sequence_number": 0, "response": {**response, "status": "in_progress", "usage": None}},
+        {"type": "response.refusal.delta", "sequence_number": 1, "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "No."},
+        {"type": "response.completed", "sequence_number": 2, "response": response},
+        named=True,
+    )
+    flow = way.flow(chat)
+    assert flow.feed(events) == events
+    assert (flow.done, flow.failed, flow.usage()[:2]) == (True, False, (7, 3))
+    broken = way.flow(chat)
+    broken.feed(
+        sse({"type": "response.failed", "response": {**response, "status": "failed", "error": {"code": "server_error"}}}, named=True)
+    )
+    assert broken.failed
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}, (20, 996)),
+        ({"prompt_tokens": 20, "total_tokens": 500}, (20, 480)),
+        ({"prompt_tokens": 5, "total_tokens": 5}, (5, 0)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 4}, (7, 3)),
+        ({"prompt_tokens": 7, "completion_tokens": 3}, (7, 3)),
+        ({"prompt_tokens": 7, "completion_tokens": "3", "total_tokens": 10}, (7, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10**30}, (7, 3)),
+        ({"completion_tokens": 3, "total_tokens": 10}, (None, 3)),
+    ],
+)
+def test_thoughts_that_stand_in_the_total_only_are_counted_as_written(usage: dict[str, Any], counted: tuple[Any, Any]) -> None:
+    assert usage_in({"usage": usage})[:2] == counted
 
 
 def test_a_temperature_that_is_no_number_is_the_upstream_s_to_refuse() -> None:

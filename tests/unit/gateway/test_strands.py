@@ -53,19 +53,19 @@ def test_a_strand_tells_what_it_raised() -> None:
     endings = Endings()
     endings.begin(work())
     assert [type(error) for error in endings.raised] == [ValueError]
-    assert strands.current() is None
+    assert strands.running is None
 
 
 def test_the_current_strand_is_the_one_that_runs_also_when_it_runs_another() -> None:
     seen: list[Strand | None] = []
 
     async def inner() -> None:
-        seen.append(strands.current())
+        seen.append(strands.running)
 
     async def outer() -> None:
-        seen.append(strands.current())
+        seen.append(strands.running)
         seen.append(Endings().begin(inner()))
-        seen.append(strands.current())
+        seen.append(strands.running)
 
     begun = Endings().begin(outer())
     assert seen == [begun, seen[2], seen[2], begun]
@@ -94,7 +94,7 @@ def test_a_strand_cancelled_while_it_runs_meets_it_at_its_next_wait() -> None:
     pause, endings = Pause(), Endings()
 
     async def work() -> None:
-        strand = strands.current()
+        strand = strands.running
         assert strand is not None
         strand.cancel()
         await pause

@@ -116,6 +116,10 @@ def test_of_records_that_do_not_all_fit_those_that_do_are_kept_and_the_others_co
 def test_a_salt_begun_once_gives_the_buckets_of_the_contract() -> None:
     for salt in (b"", b"s", b"x" * 64, b"y" * 65, bytes(range(200))):
         assert all(Salt(salt).bucket(f"unit {n}") == bucket(salt, f"unit {n}") for n in range(50))
+        pairs = [Salt(salt).two_buckets(f"unit {n}") for n in range(400)]
+        assert [first for first, _ in pairs[:50]] == [bucket(salt, f"unit {n}") for n in range(50)]
+        assert sum(first < 0.5 for first, _ in pairs) in range(160, 240)
+        assert sum((first < 0.5) == (second < 0.5) for first, second in pairs) in range(160, 240)
 
 
 def test_randomness_is_asked_for_in_pieces_and_never_given_twice() -> None:

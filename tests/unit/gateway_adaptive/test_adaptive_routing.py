@@ -50,6 +50,15 @@ def test_each_feature_sees_what_it_is_named_for(feature: str, harder: dict[str, 
     assert Scorer({"bias": 0.0, feature: 5.0}).hardest(harder)[0] > Scorer({"bias": 0.0, feature: 0.0}).hardest(harder)[0]
 
 
+def test_a_turn_without_text_has_nothing_of_any_feature() -> None:
+    assert turns(chat("")) == [(0.0,) * len(FEATURES)]
+
+
+def test_signs_count_whatever_the_letters_between_them_take() -> None:
+    plain, wide = turns(chat("what?\n{a} = 12" + "e" * 9))[0], turns(chat("what？\n{a} = £€" + "漢" * 9))[0]
+    assert plain == wide
+
+
 def test_text_in_parts_counts_and_pictures_do_not() -> None:
     parts = [{"type": "text", "text": EASY}, {"type": "image_url", "image_url": {"url": "x" * 10_000}}]
     assert turns({"messages": [{"role": "user", "content": parts}]}) == turns(chat(EASY))

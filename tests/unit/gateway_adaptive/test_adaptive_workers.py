@@ -12,6 +12,7 @@ from cohort.gateway.adaptive.router import ADAPTIVE, AdaptiveRouter
 from cohort.gateway.contract_routing import RoutingPolicy
 from cohort.gateway.log import Log
 from cohort.gateway.shared.face import open_shared
+from cohort.gateway.shared.fingerprints import Fingerprints
 
 TOLERANCE = 0.03
 """What docs/reference/adaptive-routing.md promises of the share over all workers, from 3,000 conversations on."""
@@ -47,3 +48,17 @@ def test_the_wanted_share_holds_over_all_workers_and_no_conversation_goes_down(t
         share = state.shares[ADAPTIVE]
         assert share is not None
         assert abs(share - POLICY.strong_share) < 0.1
+
+
+def test_a_flag_once_set_by_any_worker_stays(tmp_path: Path, clock: ManualClock) -> None:
+    one, other = (Fingerprints(tmp_path / "seen", 64, clock) for _ in range(2))
+    assert one.note(False, "s", "u") is None
+    assert other.note(False, "s", "u") is False
+    assert other.note(True, "s", "u") is False
+    assert [each.note(flag, "s", "u") for each in (one, other) for flag in (False, True)] == [True] * 4
+    assert one.add("s", "u")
+    assert other.note(False, "s", "u") is True
+    assert other.note(False, "s", "v") is None
+    assert one.holds("s", "v")
+    one.close()
+    other.close()

@@ -110,7 +110,7 @@ def test_padding_is_the_tokenizers_own_where_it_says_one(tmp_path: Path) -> None
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "model", "has no tokenizer.json"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "model", "is no tokenizer"),
-        (lambda folder: (folder / "model.onnx").unlink(), "model", "has no ONNX file"),
+        (lambda folder: (folder / "model.onnx").unlink(), "model", "has neither an ONNX file nor model.safetensors"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"not a model"), "file", "is no ONNX model"),
         (lambda folder: write_model(folder, extra="pixel_values"), "file", "pixel_values"),
         (lambda folder: (folder / "sentence_bert_config.json").write_text("[]"), "model", "not a JSON object"),

@@ -7,10 +7,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from cohort.kernel.audit import beside, hasher, hashing, verify
+from cohort.kernel.audit import beside, hasher, hashing
+from cohort.kernel.audit.hashing import Hashing
 from cohort.kernel.audit.merkle import complete
 from cohort.kernel.audit.store import Rows
 from support_audit import change, fill, open_room
@@ -19,28 +21,37 @@ STRETCH = 512
 SIZE = 4 * STRETCH + 300
 
 
+class Started:
+    """The processes that were started: each notes its id, and is the program itself then."""
+
+    def __init__(self, folder):
+        self._ids, self.program = folder / "started", folder / "noting.py"
+        noted = f"open({str(self._ids)!r}, 'a').write(f'{{os.getpid()}}\\n')"
+        self.program.write_text(f"import os, runpy\n{noted}\nrunpy.run_path({hasher.__file__!r}, run_name='__main__')\n")
+
+    def ids(self):
+        return [int(line) for line in self._ids.read_text().splitlines()] if self._ids.exists() else []
+
+    def all_ended(self):
+        return not [number for number in self.ids() if os.path.exists(f"/proc/{number}")]
+
+
 @pytest.fixture
-def room(sqlite_database, tmp_path, monkeypatch):
+def started(tmp_path):
+    return Started(tmp_path)
+
+
+@pytest.fixture
+def how(started):
+    return Hashing(records_min=1, stretch=STRETCH, program=str(started.program))
+
+
+@pytest.fixture
+def room(sqlite_database, tmp_path, how):
     """A log of five stretches, the last of them not whole."""
-    monkeypatch.setattr(hashing, "RECORDS_MIN", 1)
-    monkeypatch.setattr(verify, "ROWS_AT_ONCE", STRETCH)
-    room = open_room(sqlite_database, tmp_path)
+    room = open_room(sqlite_database, tmp_path, hashing=how)
     fill(room, SIZE)
     return room
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The processes that are started."""
-    made = []
-
-    class Noted(subprocess.Popen):
-        def __init__(self, *words, **options):
-            super().__init__(*words, **options)
-            made.append(self)
-
-    monkeypatch.setattr(hashing.subprocess, "Popen", Noted)
-    return made
 
 
 def told(room):
@@ -53,23 +64,22 @@ def entries_of(database, low, high):
         return Rows(connection).entries(low, high)
 
 
-def test_each_stretch_comes_with_the_hashes_that_its_rows_have(room, sqlite_database, started):
-    with hashing.hashers(sqlite_database, SIZE, STRETCH) as hashed:
+def test_each_stretch_comes_with_the_hashes_that_its_rows_have(room, sqlite_database, started, how):
+    with hashing.hashers(sqlite_database, SIZE, how) as hashed:
         for low in range(0, SIZE, STRETCH):
             leaves = [leaf for _, _, leaf in entries_of(sqlite_database, low, min(SIZE, low + STRETCH))]
             found = hashed.get(low)
             assert found.leaves == leaves
             assert found.tiles == [complete(tile) for tile in hashing.tiles_of(leaves) if len(tile) == 256]
-    assert len(started) == hashing.PROCESSES
-    assert all(process.returncode is not None for process in started)
+    assert len(started.ids()) == hashing.PROCESSES
+    assert started.all_ended()
 
 
-def test_the_answer_is_the_same_with_and_without_them(room, started, monkeypatch):
+def test_the_answer_is_the_same_with_and_without_them(room, sqlite_database, tmp_path, started, how):
     with_them = told(room)
-    monkeypatch.setattr(hashing, "RECORDS_MIN", SIZE + 1)
-    assert told(room) == with_them
+    assert told(open_room(sqlite_database, tmp_path, hashing=replace(how, records_min=SIZE + 1))) == with_them
     assert with_them[0] == "verified"
-    assert len(started) == hashing.PROCESSES
+    assert len(started.ids()) == hashing.PROCESSES
 
 
 @pytest.mark.parametrize("place", [0, 1, STRETCH - 1, STRETCH, 2 * STRETCH + 40, SIZE - 1])
@@ -106,29 +116,26 @@ def test_leaf_hashes_cannot_borrow_from_each_other(room, sqlite_database):
         "import os; os.kill(os.getpid(), 9)",
     ],
 )
-def test_a_process_that_gives_no_whole_answer_is_done_without(room, tmp_path, monkeypatch, started, program):
-    script = tmp_path / "other.py"
-    script.write_text(program)
-    monkeypatch.setattr(hasher, "__file__", str(script))
+def test_a_process_that_gives_no_whole_answer_is_done_without(room, started, program):
+    note = started.program.read_text().partition("runpy.run_path")[0]
+    started.program.write_text(note + program)
     assert told(room)[0] == "verified"
-    assert all(process.returncode is not None for process in started)
+    assert started.all_ended()
 
 
-def test_a_process_that_says_a_stretch_is_whole_cannot_make_it_so(room, sqlite_database, tmp_path, monkeypatch):
+def test_a_process_that_says_a_stretch_is_whole_cannot_make_it_so(room, started):
     """The tree is built of what it says: a wrong hash does not lead to the signed root."""
-    script = tmp_path / "liar.py"
-    script.write_text(
+    started.program.write_text(
         "import sys\nfor line in sys.stdin:\n low, high = map(int, line.split())\n n = high - low\n"
         " sys.stdout.buffer.write(b'\\x01' + bytes(32 * (n + n // 256)))\n sys.stdout.buffer.flush()\n"
     )
-    monkeypatch.setattr(hasher, "__file__", str(script))
     assert told(room)[0] == "broken"
 
 
-def test_without_a_python_to_start_nothing_is_missing(room, monkeypatch, started):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert told(room)[0] == "verified"
-    assert not started
+def test_without_a_python_to_start_nothing_is_missing(room, sqlite_database, tmp_path, started, how):
+    for python in ("/nowhere/python", ""):
+        assert told(open_room(sqlite_database, tmp_path, hashing=replace(how, python=python)))[0] == "verified"
+    assert not started.ids()
 
 
 def test_they_end_when_the_verification_is_broken_off(room, started):
@@ -141,8 +148,8 @@ def test_they_end_when_the_verification_is_broken_off(room, started):
 
     with pytest.raises(Enough):
         room.desk.verify(progress=stop)
-    assert len(started) == hashing.PROCESSES
-    assert all(process.returncode is not None for process in started)
+    assert started.ids()
+    assert started.all_ended()
 
 
 def test_it_ends_by_itself_when_whoever_asked_has_been_killed(room, sqlite_database):

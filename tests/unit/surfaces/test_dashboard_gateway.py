@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -161,10 +162,13 @@ def test_spending_shows_costs_keys_and_budgets(client: TestClient, home: House) 
     assert client.get("/spending?span=hour", headers=BY).status_code == 200
 
 
-def test_budgets_of_releases_are_shown_by_service_and_version(client: TestClient, home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budgets_of_releases_are_shown_by_service_and_version(client: TestClient, home: House) -> None:
     release = home.registry.releases[0]
-    left = [Balance("release", str(release.digest), 3_000_000, 1_000_000, 0), Balance("release", "rel_" + "f" * 60, 9_000_000, 0, 0)]
-    monkeypatch.setattr(home.control.accounts, "balances", lambda: left)
+    accounts: Any = home.control.accounts
+    accounts.left = [
+        Balance("release", str(release.digest), 3_000_000, 1_000_000, 0),
+        Balance("release", "rel_" + "f" * 60, 9_000_000, 0, 0),
+    ]
     page = client.get("/spending", headers=BY).text
     for words in (f"release {release.service} {release.version}", "$3.00 a day", "release rel_ffffffffffff<"):
         assert words in page

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from cohort.gateway.contract_routing import FEATURE_LEVELS, FEATURES, WEIGHTS
@@ -18,11 +19,16 @@ TURN_CHARS_READ_MAX = 8_192
 """Of one turn. What lies behind counts for its length only."""
 LENGTH_CHARS = 2_000.0
 CONTEXT_CHARS = 20_000.0
-_CODE = str.maketrans("", "", "{}[]();=<>`_\\|&")
-_DIGITS = str.maketrans("", "", "0123456789+-*/^%$€£")
+_LENGTH, _CONTEXT, _SIX, _SIXTEEN, _FORTY = (math.log1p(full) for full in (LENGTH_CHARS, CONTEXT_CHARS, 6.0, 16.0, 40.0))
+_CODE = b"{}[]();=<>`_\\|&"
+_DIGITS = b"0123456789+-*/^%$"
+_PLAIN = bytes(set(range(256)) - set(_CODE + _DIGITS + b"?\n"))
+_HEXADECIMAL = "0123456789abcdef"
 
 Features = tuple[float, ...]
 """In the order of FEATURES, each from 0 to 1."""
+_NOTHING: Features = (0.0,) * len(FEATURES)
+_difficulty = itemgetter(0)
 
 
 class Scorer:
@@ -43,12 +49,10 @@ class Scorer:
 
     def hardest(self, fields: Mapping[str, Any]) -> tuple[float, Features]:
         """The difficulty of a chat request and the features of its hardest turn."""
-        best = (-1.0, (0.0,) * len(FEATURES))
-        for features in turns(fields):
-            score = self.difficulty(features)
-            if score > best[0]:
-                best = (score, features)
-        return (self.difficulty(best[1]), best[1]) if best[0] < 0 else best
+        scored = [(self.difficulty(features), features) for features in turns(fields)]
+        if not scored:
+            return self.difficulty(_NOTHING), _NOTHING
+        return scored[0] if len(scored) == 1 else max(scored, key=_difficulty)
 
 
 def turns(fields: Mapping[str, Any]) -> list[Features]:
@@ -57,13 +61,13 @@ def turns(fields: Mapping[str, Any]) -> list[Features]:
     if not isinstance(messages, list):
         return []
     texts = [text for message in messages if (text := _user_text(message)) is not None]
-    whole = (_grade(sum(len(text) for text in texts), CONTEXT_CHARS), _tools(fields), _format(fields))
+    whole = (_grade(sum(map(len, texts)), _CONTEXT), _tools(fields), _format(fields))
     return [_turn(text, *whole) for text in texts[-TURNS_READ_MAX:]]
 
 
 def encode(features: Features) -> str:
     """One hexadecimal digit for each feature."""
-    return "".join(f"{round(value * FEATURE_LEVELS):x}" for value in features)
+    return "".join([_HEXADECIMAL[round(value * FEATURE_LEVELS)] for value in features])
 
 
 def decode(text: str) -> Features:
@@ -75,22 +79,25 @@ def decode(text: str) -> Features:
 
 def _turn(text: str, context: float, tools: float, form: float) -> Features:
     read = text[:TURN_CHARS_READ_MAX]
-    size = max(len(read), 1)
-    code = (size - len(read.translate(_CODE))) / size
-    figures = (size - len(read.translate(_DIGITS))) / size
-    questions = _grade(read.count("?") + read.count("？") + read.count("؟"), 6.0)
-    structure = _grade(read.count("\n"), 40.0)
-    return (_grade(len(text), LENGTH_CHARS), context, min(code * 8.0, 1.0), min(figures * 6.0, 1.0), questions, structure, tools, form)
+    size, data = max(len(read), 1), read.encode("utf-8", "surrogatepass")
+    signs = data.translate(None, _PLAIN)  # one pass over what is long; the rest is about little
+    code, figures = len(signs) - len(signs.translate(None, _CODE)), len(signs) - len(signs.translate(None, _DIGITS))
+    asked = signs.count(b"?")
+    if len(data) != len(read):
+        figures += read.count("€") + read.count("£")
+        asked += read.count("？") + read.count("؟")
+    questions, structure, length = _grade(asked, _SIX), _grade(signs.count(b"\n"), _FORTY), _grade(len(text), _LENGTH)
+    return (length, context, min(code / size * 8.0, 1.0), min(figures / size * 6.0, 1.0), questions, structure, tools, form)
 
 
 def _grade(count: float, full: float) -> float:
-    """0 for nothing, 1 from `full` on, by the logarithm: the first hundred characters say more than the last."""
-    return min(math.log1p(count) / math.log1p(full), 1.0)
+    """0 for nothing, 1 from where its logarithm is `full`: the first hundred characters say more than the last."""
+    return min(math.log1p(count) / full, 1.0) if count else 0.0
 
 
 def _tools(fields: Mapping[str, Any]) -> float:
     tools = fields.get("tools")
-    return _grade(len(tools), 16.0) if isinstance(tools, list) else 0.0
+    return _grade(len(tools), _SIXTEEN) if isinstance(tools, list) else 0.0
 
 
 def _format(fields: Mapping[str, Any]) -> float:

@@ -24,19 +24,17 @@ PINS_MAX = 100_000
 """Conversations whose model is remembered, of all services; the one unseen for longest is forgotten first."""
 RELEASES_MAX = 1_024
 CONTROL, ADAPTIVE = "control", "adaptive"
-STRONG = "strong"
 _BUCKETS = Salt(b"cohort routing bucket")
-_TIES = Salt(b"cohort routing tie")
 TIE_WIDTH = 0.01
 """Requests of the same difficulty are told apart by up to this much, by their unit, so that a share can be kept among equals."""
 
 
 class Seen(Protocol):
-    """A set that workers share. May forget."""
+    """What workers share of conversations, flagged where they got the strong model. May forget."""
 
-    def holds(self, *parts: str) -> bool: ...
-
-    def add(self, *parts: str) -> bool: ...
+    def note(self, flag: bool, *parts: str) -> bool | None:
+        """Add something with a flag, which stays once it is set; returns the flag that it had, None: it was not there."""
+        ...
 
 
 class Choice(NamedTuple):
@@ -80,8 +78,9 @@ class AdaptiveRouter:
             return Choice(policy.override == policy.strong, ADAPTIVE)
         known = self._release(service, digest, policy)
         difficulty, features = known.scorer.hardest(fields)
-        placed = difficulty + TIE_WIDTH * (_TIES.bucket(unit) - 0.5)
-        control = _BUCKETS.bucket(unit) < policy.control_bucket_share
+        bucketed, tie = _BUCKETS.two_buckets(unit)
+        placed = difficulty + TIE_WIDTH * (tie - 0.5)
+        control = bucketed < policy.control_bucket_share
         adapts = policy.adapt and FREEZE not in killed and not control
         boundary = known.boundary.value if adapts else policy.boundary
         strong, new = self._pinned((service, digest, unit), placed >= boundary)
@@ -124,7 +123,7 @@ class AdaptiveRouter:
     def _release(self, service: str, digest: str, policy: RoutingPolicy) -> _Release:
         place = (service, digest)
         known = self._releases.get(place)
-        if known is None or known.policy != policy:
+        if known is None or (known.policy is not policy and known.policy != policy):
             known = self._releases[place] = _begin(policy, self._targets.get(place))
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
@@ -132,25 +131,14 @@ class AdaptiveRouter:
 
     def _pinned(self, place: tuple[str, str, str], strong: bool) -> tuple[bool, bool]:
         """The model of a conversation, which only goes up, and whether the conversation is new."""
-        before = self._pins.get(place)
-        if self._seen is not None:
-            before = _seen_before(self._seen, place, before)
-            if strong and not before:
-                self._seen.add(STRONG, *place)
-            elif before is None:
-                self._seen.add(*place)
+        before = self._pins.pop(place, None)  # and to the end of them
+        if self._seen is not None and not before:
+            noted = self._seen.note(strong, *place)
+            before = noted if noted is not None else before
         self._pins[place] = strong = strong or bool(before)
-        self._pins.move_to_end(place)
         if len(self._pins) > self._pins_max:
             self._pins.popitem(last=False)
         return strong, before is None
-
-
-def _seen_before(seen: Seen, place: tuple[str, str, str], known: bool | None) -> bool | None:
-    """The model that any worker gave to a conversation before: strong or not; None: it is new. `known`: what this worker knows."""
-    if known or seen.holds(STRONG, *place):
-        return True
-    return False if known is False or seen.holds(*place) else None
 
 
 def _begin(policy: RoutingPolicy, target_share: float | None) -> _Release:

@@ -35,6 +35,7 @@ class Boundary:
 
     def __init__(self, policy: RoutingPolicy, target_share: float | None = None) -> None:
         self._policy = policy
+        self._low, self._high = max(policy.boundary - policy.drift_max, 0.0), min(policy.boundary + policy.drift_max, 1.0)
         self.value = policy.boundary
         self.target_share = policy.strong_share
         self.limited = False
@@ -49,8 +50,7 @@ class Boundary:
         """One new conversation."""
         move = STEP * (1.0 - self.target_share) if difficulty >= self.value else -STEP * self.target_share
         wanted = self.value + move
-        low, high = max(self._policy.boundary - self._policy.drift_max, 0.0), min(self._policy.boundary + self._policy.drift_max, 1.0)
-        self.value = min(max(wanted, low), high)
+        self.value = self._low if wanted < self._low else self._high if wanted > self._high else wanted
         self.limited = self.value != wanted
 
     @property

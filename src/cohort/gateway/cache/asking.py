@@ -79,7 +79,11 @@ def wants_usage(fields: Mapping[str, Any]) -> bool:
 
 def canonical(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a request that its answer depends on. Numbers of equal value are equal: `0` and `0.0`."""
-    return {name: _plain(value) for name, value in fields.items() if name not in TRANSPORT_FIELDS}
+    return {
+        name: int(value) if type(value) is float and value.is_integer() else value
+        for name, value in fields.items()
+        if name not in TRANSPORT_FIELDS
+    }
 
 
 def exact_key(tenant: str, service: str, release: str, route: str, operation: str, fields: Mapping[str, Any]) -> bytes | None:
@@ -92,7 +96,3 @@ def exact_key(tenant: str, service: str, release: str, route: str, operation: st
     except TypeError:
         return None
     return blake2b(text, digest_size=KEY_BYTES, person=b"cohort exact").digest()
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value

@@ -20,6 +20,7 @@ from cohort.gateway.cache.outside import Outside, Writing
 from cohort.gateway.cache.packing import Found
 from cohort.gateway.cache.semantic.asking import Question, question
 from cohort.gateway.cache.semantic.drift import Drift, Steadiness
+from cohort.gateway.cache.semantic.judging import Ask
 from cohort.gateway.cache.semantic.semantic import Match, Semantic
 from cohort.gateway.cache.tape import Form, Tape
 from cohort.gateway.contract import Result
@@ -229,8 +230,14 @@ class Caches:
         return self._outside.problem
 
     async def run(self) -> None:
-        """Write behind the answers, until cancelled."""
-        await self._outside.run()
+        """Write behind the answers, and have judged what is open, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._outside.run())
+            group.create_task(self._semantic.judge.run())
+
+    def consult(self, ask: Ask) -> None:
+        """How services are asked on the gateway's own behalf."""
+        self._semantic.judge.consult(ask)
 
     def retire(self) -> None:
         """Forget everything and keep nothing from now on: from here on nobody can reach this process to have a person forgotten."""

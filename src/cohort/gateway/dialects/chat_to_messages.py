@@ -10,7 +10,7 @@ from cohort.gateway.dialects.calls import Calls
 from cohort.gateway.dialects.events import DONE, MISSHAPEN, Translated, count, is_preface, loaded
 from cohort.gateway.dialects.face import Chat, Untranslatable, Usage
 from cohort.gateway.dialects.refusals import told_instead
-from cohort.gateway.openai import usage_in
+from cohort.gateway.openai import usage_in, written_of
 
 STOP_REASONS = {
     "stop": "end_turn",
@@ -86,7 +86,7 @@ def usage_of(usage: Any) -> dict[str, int]:
         "input_tokens": max(count(usage.get("prompt_tokens")) - cached, 0),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
-        "output_tokens": count(usage.get("completion_tokens")),
+        "output_tokens": written_of(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")) or 0,
     }
 
 

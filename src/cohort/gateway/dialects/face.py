@@ -6,7 +6,7 @@ and back. Where both ends speak the same dialect a passage changes nothing but w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ BAD_REQUEST = "invalid_request_error"
 TOKENS_MAX = 1_000_000_000
 """Of one answer. A larger number is no number of tokens: it would not fit where it is kept, and its cost would be absurd."""
 SHOWN_MAX = 100
+PASSED_BYTES_MAX = 2048
 FORWARDED = frozenset({b"cdn-loop", b"idempotency-key", b"openai-beta", b"traceparent", b"tracestate", b"x-request-id"})
 
 
@@ -40,6 +41,23 @@ class Refused(Exception):
 def shown(value: object) -> str:
     """A caller's value in words about it: the beginning is enough."""
     return repr(value[:SHOWN_MAX] if isinstance(value, str) else type(value).__name__)
+
+
+def passed_on(headers: Mapping[bytes, bytes], names: Iterable[bytes]) -> bytes:
+    """The lines of these headers for an upstream.
+
+    Raises:
+        Withheld 400: one is longer than such a header is, or not ASCII. Servers close a connection for either, and a caller could have an
+            upstream look broken to everybody.
+    """
+    lines = b""
+    for name in names:
+        value = headers[name]
+        if len(value) > PASSED_BYTES_MAX or not value.isascii():
+            words = f"the header {name.decode()} goes to the upstream: send at most {PASSED_BYTES_MAX} characters of ASCII in it"
+            raise Withheld(400, words, "header_invalid", name.decode())
+        lines += b"%s: %s\r\n" % (name, value)
+    return lines
 
 
 class Withheld(Refused):

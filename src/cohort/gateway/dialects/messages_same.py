@@ -10,7 +10,7 @@ import orjson
 
 from cohort.gateway import openai
 from cohort.gateway.dialects.events import count
-from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Detail, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.face import TOKENS_MAX, UNKNOWN, Chat, Detail, Flow, Operation, Refused, Untranslatable, Usage, passed_on
 from cohort.gateway.dialects.messages_to_chat import translate
 from cohort.gateway.dialects.messages_voice import as_message_error
 from cohort.gateway.dialects.refusals import told_instead
@@ -19,6 +19,8 @@ from cohort.gateway.rewriting import OUTPUT_TOKENS_NAMES, Rewriting, spliced_mod
 
 VERSION = b"2023-06-01"
 """Of Anthropic's API, where the caller names none: the one that takes `temperature` and the like. From 2026-10-21 on it refuses them."""
+VERSION_NAME = b"anthropic-version"
+_USUAL = {VERSION_NAME: VERSION}
 HEAD_BYTES = 4 << 10
 _FORWARDED = frozenset({b"anthropic-beta", b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id"})
 _STOPPED = re.compile(rb'\nevent: ?message_stop|"type": ?"message_stop"')
@@ -29,9 +31,8 @@ _NAMES = {**dict.fromkeys(OUTPUT_TOKENS_NAMES, "max_tokens"), "stop": "stop_sequ
 
 def upstream_headers(headers: Mapping[bytes, bytes], forwarded: frozenset[bytes] = _FORWARDED) -> bytes:
     """Lines for Anthropic's API: its version, which it demands, and what may pass of the caller's."""
-    version = headers.get(b"anthropic-version", VERSION)
-    passed = b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in forwarded.intersection(headers)])
-    return b"anthropic-version: %s\r\n%s" % (version, passed)
+    version = passed_on(headers if VERSION_NAME in headers else _USUAL, (VERSION_NAME,))
+    return version + passed_on(headers, forwarded.intersection(headers))
 
 
 class MessagesTail(Tail):

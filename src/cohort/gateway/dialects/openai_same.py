@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from cohort.gateway import openai
-from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage
+from cohort.gateway.dialects.face import BAD_REQUEST, FORWARDED, UNKNOWN, Chat, Flow, Operation, Refused, Untranslatable, Usage, passed_on
 from cohort.gateway.dialects.refusals import as_openai, told_instead
 from cohort.gateway.rewriting import Rewriting
 
@@ -16,7 +16,7 @@ def forwarded(headers: Mapping[bytes, bytes]) -> bytes:
     """Of the caller's headers the lines that OpenAI's kind of upstream gets."""
     if FORWARDED.isdisjoint(headers):
         return b""
-    return b"".join([b"%s: %s\r\n" % (name, headers[name]) for name in FORWARDED.intersection(headers)])
+    return passed_on(headers, FORWARDED.intersection(headers))
 
 
 class OpenAIVoice:

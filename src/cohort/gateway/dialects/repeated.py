@@ -47,6 +47,12 @@ def check_every_field_once(body: bytes, fields: dict[str, Any]) -> None:
         raise _repeated(found.outer or found.inner or "")
 
 
+def repeated_name(body: bytes) -> str | None:
+    """A name that stands twice in one object of a JSON document, at any depth."""
+    found = _scanned(body)
+    return found.outer or found.inner
+
+
 def check_model_once(body: bytes) -> None:
     """Raises Refused 400 for a body that names its model twice, which is to be called only where that may be."""
     if (body.count(MODEL) > 1 or ESCAPED_LETTERS in body) and _scanned(body).outer == "model":

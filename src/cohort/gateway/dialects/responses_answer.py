@@ -7,6 +7,7 @@ from typing import Any
 
 from cohort.gateway.dialects.events import count
 from cohort.gateway.dialects.face import Chat
+from cohort.gateway.openai import written_of
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _ECHOED = (
@@ -149,12 +150,14 @@ def usage_of(usage: Any) -> dict[str, Any] | None:
     """The usage of a chat completion in the words of Responses; None where there is none."""
     if not isinstance(usage, dict):
         return None
-    tokens_in, tokens_out = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    tokens_in, said_out = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    tokens_out = written_of(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")) or 0
+    thought = count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")) or tokens_out - said_out
     cached = count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
     return {
         "input_tokens": tokens_in,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": tokens_out,
-        "output_tokens_details": {"reasoning_tokens": count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))},
+        "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": tokens_in + tokens_out,
     }

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cohort.base.settings_embeddings import EmbeddingsLimits, EmbeddingsSettings
+from cohort.gateway.embeddings.bert import graph_of
 from cohort.gateway.embeddings.folder import ModelFolder, invalid, look
+from cohort.gateway.embeddings.packaged import check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +21,8 @@ OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 """Which output is used where a model has several, the first of these that there is; else its first."""
 PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 PROBE = "question"
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""onnxruntime's name for where a model given as bytes finds its weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +53,8 @@ class OnnxModel:
             CohortError CONFIG_INVALID: the extra is not installed, the folder lacks something, or the model is none of embeddings.
         """
         folder = look(settings)
+        if folder.packaged:
+            check(folder.packaged, folder.file.parent)
         self.name = settings.name
         self.tokens_max = folder.tokens_max
         self._prefix, self._pooling, self._limits = settings.prefix, folder.pooling, settings.limits
@@ -57,7 +63,7 @@ class OnnxModel:
         self._inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
         unknown = sorted(set(self._inputs) - set(INPUTS))
         if unknown or "input_ids" not in self._inputs:
-            raise invalid("file", f"{folder.onnx} takes {sorted(self._inputs)}, not {list(INPUTS)}", "Export it for feature extraction.")
+            raise invalid("file", f"{folder.file} takes {sorted(self._inputs)}, not {list(INPUTS)}", "Export it for feature extraction.")
         names = [entry.name for entry in self._session.get_outputs()]
         self._output = next((name for name in OUTPUTS if name in names), names[0])
         self.dimension = self._tried(folder)
@@ -95,9 +101,9 @@ class OnnxModel:
         try:
             (entry,) = self.embed([PROBE])
         except Exception as error:
-            raise invalid("file", f"{folder.onnx} does not work: {str(error)[:500]}", "Use a model of text embeddings.") from error
+            raise invalid("file", f"{folder.file} does not work: {str(error)[:500]}", "Use a model of text embeddings.") from error
         if entry.vector is None or entry.vector.ndim != 1 or not abs(float(entry.vector @ entry.vector) - 1.0) < 1e-3:
-            raise invalid("file", f"{folder.onnx} gives no vector for a text", "Use a model of text embeddings.")
+            raise invalid("file", f"{folder.file} gives no vector for a text", "Use a model of text embeddings.")
         return len(entry.vector)
 
 
@@ -159,7 +165,12 @@ def _session(folder: ModelFolder, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn cores that the gateway needs
+    source: str | bytes = str(folder.file)
+    if folder.has_weights_only:
+        weights = folder.file.resolve()  # a link, in some stores: the weights are looked for where the file lies
+        source = graph_of(folder.file.parent, weights)
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(weights.parent))
     try:
-        return onnxruntime.InferenceSession(str(folder.onnx), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see `_tried`
-        raise invalid("file", f"{folder.onnx} is no ONNX model: {str(error)[:500]}", "Export it again, or name another file.") from error
+        raise invalid("file", f"{folder.file} is no ONNX model: {str(error)[:500]}", "Export it again, or name another file.") from error

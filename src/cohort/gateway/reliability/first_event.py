@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from cohort.gateway.reliability.retrying import Fault
@@ -11,6 +13,7 @@ FIELDS = (b"data:", b"event:", b":", b"id:", b"retry:", b"\xef\xbb\xbf")
 LONGEST_FIELD_BYTES = 6
 DATA = b"data:"
 COMMENTS_BYTES_MAX = 64 << 10
+_LINE_END = re.compile(rb"\n[\r\n]*")
 
 
 async def with_first_event(connection: UpstreamConnection, piece: bytes) -> bytes:
@@ -52,9 +55,13 @@ def fault_of_first_event(piece: bytes) -> Fault:
 
 def _behind_comments(piece: bytes) -> bytes:
     """From the first line that is neither comment nor empty."""
-    while piece.startswith(b":"):
-        piece = piece.partition(b"\n")[2].lstrip(b"\r\n")
-    return piece
+    at = 0
+    while piece.startswith(b":", at):
+        end = _LINE_END.search(piece, at)
+        if end is None:
+            return b""
+        at = end.end()
+    return piece[at:]
 
 
 def _fault_of_data(data: bytes) -> Fault:

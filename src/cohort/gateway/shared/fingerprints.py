@@ -1,14 +1,12 @@
 """A set of what was seen lately, of bounded size, that the workers of a machine share: a file of hashes, mapped into memory.
 
 Looking something up takes no lock. Where there is no room the entry noted longest ago makes it: among the `WAYS` that one thing's hash may
-be at. Two different things are taken for one with a chance of 2^-44.
+be at. Two different things are taken for one with a chance of 2^-43.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cohort.base.clock import Clock
@@ -18,6 +16,8 @@ WAYS = 8
 OPEN_AGAIN_S = 5.0
 HOUR_US = 3_600_000_000
 _HOURS = 1 << 16
+_FLAG, _MARK_AT, _MARK = 1 << 16, 17, (1 << 46) - 1
+"""A word: the hour in which it was noted, a flag, the rest of the hash."""
 
 
 class Fingerprints:
@@ -37,23 +37,44 @@ class Fingerprints:
         if book is None:
             return False
         at, mark = self._place(parts)
-        return any(word >> 16 == mark for word in book.words[at : at + WAYS])
+        return mark in [word >> _MARK_AT for word in book.words[at : at + WAYS].tolist()]
 
     def add(self, *parts: str) -> bool:
         """False: it could not be noted; `problem` says why."""
         book = self._opened()
         if book is None:
             return False
-        at, mark = self._place(parts)
-        hour = self._clock.now_us() // HOUR_US % _HOURS
-        with _alone(book):
-            words = book.words[at : at + WAYS].tolist()
-            way = next((number for number, word in enumerate(words) if not word or word >> 16 == mark), None)
-            if way is None:
-                way = max(range(WAYS), key=lambda number: (hour - words[number]) % _HOURS)
-            # Commit point. One store of one aligned word.
-            book.words[at + way] = mark << 16 | hour
+        self._store(book, *self._place(parts), False)
         return True
+
+    def note(self, flag: bool, *parts: str) -> bool | None:
+        """Add it with a flag, which stays once it is set; returns the flag that it had, None: it was not there, or cannot be looked up."""
+        book = self._opened()
+        if book is None:
+            return None
+        at, mark = self._place(parts)
+        words = book.words[at : at + WAYS].tolist()
+        way = _way_of(words, mark)
+        before = bool(words[way] & _FLAG) if way is not None else None
+        if before is None or (flag and not before):
+            self._store(book, at, mark, flag)
+        return before
+
+    def _store(self, book: Book, at: int, mark: int, flag: bool) -> None:
+        hour = self._clock.now_us() // HOUR_US % _HOURS
+        alone = _locked(book)
+        try:
+            words = book.words[at : at + WAYS].tolist()
+            way, kept = _way_of(words, mark), 0
+            if way is not None:
+                kept = words[way] & _FLAG
+            else:
+                way = words.index(0) if 0 in words else max(range(WAYS), key=lambda number: (hour - words[number]) % _HOURS)
+            # Commit point. One store of one aligned word.
+            book.words[at + way] = mark << _MARK_AT | (_FLAG if flag else kept) | hour
+        finally:
+            if alone:
+                book.unlock()
 
     def close(self) -> None:
         if self._book is not None:
@@ -63,7 +84,7 @@ class Fingerprints:
     def _place(self, parts: tuple[str, ...]) -> tuple[int, int]:
         digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=14).digest()
         group = int.from_bytes(digest[:8], "little") % (self._entries // WAYS)
-        mark = int.from_bytes(digest[8:], "little") & ((1 << 47) - 1)
+        mark = int.from_bytes(digest[8:], "little") & _MARK
         return HEADER_WORDS + group * WAYS, mark or 1
 
     def _opened(self) -> Book | None:
@@ -75,15 +96,15 @@ class Fingerprints:
         return self._book
 
 
-@contextmanager
-def _alone(book: Book) -> Iterator[None]:
-    """With the lock where it is to be had; what is lost without it is at most an entry that another worker adds at the same moment."""
+def _way_of(words: list[int], mark: int) -> int | None:
+    marks = [word >> _MARK_AT for word in words]
+    return marks.index(mark) if mark in marks else None
+
+
+def _locked(book: Book) -> bool:
+    """Whether the lock was to be had; what is lost without it is at most an entry that another worker adds at the same moment."""
     try:
         book.lock()
     except BookBusy:
-        yield
-        return
-    try:
-        yield
-    finally:
-        book.unlock()
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 LIFE_MARGIN_S = 60.0
 """A reservation is given back so long after the call's own time limit."""
 OPEN_AGAIN_S = 5.0
+NAMES_REMEMBERED = 1024
 _SHORT_OF_IT = (BookBusy, BookUnavailable, LedgerFull)
 
 
@@ -102,7 +104,7 @@ class Allowances:
         if not limits and per_minute is None:
             return
         began_s = self._clock.monotonic_s()
-        tokens_in, tokens_out = estimates.prompt_tokens_max(chat), max(estimates.output_tokens_max(chat, t.parameters) for t in targets)
+        tokens_in, tokens_out = estimates.prompt_tokens_max(chat), estimates.output_tokens_max(chat, ongoing.target.parameters)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
         if limits:
             hedged = ongoing.target.reliability.hedge_after_s is not None
@@ -122,8 +124,8 @@ class Allowances:
                 raise
             reserved.tokens = tokens_in + tokens_out
         if reserved.hold is not None:
-            names = orjson.dumps([":".join(limit.name.split("\0")[:2]).rstrip(":") for limit in limits]).decode()
-            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":{names}'
+            names = ",".join([_named(limit.name) for limit in limits])
+            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":[{names}]'
         ongoing.reserved = reserved
         ongoing.step("budget", began_s, self._clock.monotonic_s())
 
@@ -257,3 +259,9 @@ class Allowances:
 
     def _day(self) -> int:
         return self._clock.now_us() // DAY_US
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _named(account: str) -> str:
+    """How an account stands in the record of a call: whose budget, without the day."""
+    return orjson.dumps(":".join(account.split("\0")[:2]).rstrip(":")).decode()

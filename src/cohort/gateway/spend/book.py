@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import struct
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 MAGIC = 0x636F686F72743031  # "cohort01"
@@ -21,6 +23,7 @@ JOURNAL_COUNT, JOURNAL = 8, 16
 JOURNAL_PAIRS_MAX = 96
 FREE_WORDS_AT = JOURNAL + 2 * JOURNAL_PAIRS_MAX
 """Where in the header the owner's own words may begin."""
+_JOURNALS = tuple(struct.Struct(f"={2 * count}q") for count in range(JOURNAL_PAIRS_MAX + 1))
 LOCK_WAIT_S = 0.25
 """Another worker holds the lock for some microseconds; one that was stopped in the middle must not stop the others for good."""
 
@@ -70,17 +73,19 @@ class Book:
         fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def change(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Set words, (index, value), all or nothing. The lock is held."""
-        words, at = self.words, JOURNAL
-        if len(pairs) > JOURNAL_PAIRS_MAX:
-            raise ValueError(f"{len(pairs)} words in one change, at most {JOURNAL_PAIRS_MAX}")
-        for index, value in pairs:
-            words[at] = index
-            words[at + 1] = value
-            at += 2
+        """Set words, (index, value), all or nothing. The lock is held. Raises ValueError for too many, or a number that no word can hold."""
+        words, count = self.words, len(pairs)
+        if count > JOURNAL_PAIRS_MAX:
+            raise ValueError(f"{count} words in one change, at most {JOURNAL_PAIRS_MAX}")
+        try:
+            _JOURNALS[count].pack_into(self._map, JOURNAL * WORD_BYTES, *chain.from_iterable(pairs))
+        except struct.error as error:
+            raise ValueError("a number in a change does not fit into a word") from error
         # Commit point. One store of one aligned word: from here on the change holds, whoever dies.
-        words[JOURNAL_COUNT] = len(pairs)
-        self._apply()
+        words[JOURNAL_COUNT] = count
+        for index, value in pairs:
+            words[index] = value
+        words[JOURNAL_COUNT] = 0
 
     def sync(self) -> None:
         """Have the disk keep it; may be called from another thread. Raises OSError."""
@@ -93,6 +98,7 @@ class Book:
         os.close(self._lock_fd)
 
     def _apply(self) -> None:
+        """What is in the journal."""
         words = self.words
         for at in range(JOURNAL, JOURNAL + 2 * words[JOURNAL_COUNT], 2):
             words[words[at]] = words[at + 1]

@@ -24,7 +24,6 @@ ANSWERS_MAX = 100_000
 """More than any upstream takes, and few enough for the ledger's numbers."""
 _OUTPUT_NAMES = ("max_completion_tokens", "max_tokens")
 """Of a chat completion, by which the caller sets the length. With several the longest counts: which one holds is the upstream's choice."""
-_KEPT_LONG = re.compile(rb"ttl|retention|\\u")
 _ENCODED = re.compile(r"data:[A-Za-z0-9.+/;=_-]{0,200};base64,[A-Za-z0-9+/=_-]*")
 
 
@@ -52,6 +51,8 @@ def output_tokens_max(chat: Chat, parameters: Mapping[str, Any]) -> int:
 def tier_asked(chat: Chat, parameters: Mapping[str, Any]) -> str:
     """The service tier that the caller names, else the release; empty: none, or the standard one."""
     tier = chat.native.get("service_tier")
+    if tier is None and not parameters:
+        return ""
     tier = str(tier if tier is not None else parameters.get("service_tier") or "")
     return "" if tier in STANDARD_TIERS else tier
 
@@ -61,9 +62,11 @@ def may_be_kept_long(chat: Chat, parameters: Mapping[str, Any]) -> bool:
 
     An escape may hide such a word: then it may be.
     """
-    return _KEPT_LONG.search(chat.body) is not None or any(
-        _KEPT_LONG.search(repr((name, value)).encode()) for name, value in parameters.items()
-    )
+    return _names_keeping(chat.body) or (bool(parameters) and _names_keeping(repr(parameters).encode()))
+
+
+def _names_keeping(data: bytes) -> bool:
+    return b"ttl" in data or b"retention" in data or b"\\u" in data
 
 
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
@@ -76,13 +79,16 @@ def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:
 def _longest(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
     """A release's length is set only where the caller names none, whatever the caller says it is."""
     said = [fields[name] for name in _OUTPUT_NAMES if name in fields]
-    said = said or [parameters[name] for name in (*_OUTPUT_NAMES, OUTPUT_TOKENS) if name in parameters]
+    if not said and parameters:
+        said = [parameters[name] for name in (*_OUTPUT_NAMES, OUTPUT_TOKENS) if name in parameters]
+    if not said:
+        return OUTPUT_TOKENS_MAX
     known = [whole for value in said if (whole := _whole(value)) is not None]
     return max(known) if known else OUTPUT_TOKENS_MAX
 
 
 def _answers(fields: Mapping[str, Any]) -> int:
-    return min(_whole(fields.get("n")) or 1, ANSWERS_MAX)
+    return min(_whole(fields["n"]) or 1, ANSWERS_MAX) if "n" in fields else 1
 
 
 def _whole(value: Any) -> int | None:
@@ -96,9 +102,10 @@ def _whole(value: Any) -> int | None:
 
 def _attachments(messages: Any) -> int:
     """Parts of messages that are no text."""
-    contents = [message.get("content") for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return sum(isinstance(part, dict) and part.get("type") != "text" for part in parts)
+    if not isinstance(messages, list):
+        return 0
+    lists = [content for message in messages if isinstance(message, dict) and isinstance(content := message.get("content"), list)]
+    return sum(isinstance(part, dict) and part.get("type") != "text" for content in lists for part in content) if lists else 0
 
 
 def _text_bytes(value: Any) -> int:

@@ -128,16 +128,28 @@ class Ledger:
                 spent, held = words[at + _VALUE], words[at + _HELD]
                 if spent + held + amount > limit.most or not limit.most:
                     raise Exceeded(limit, spent, held)
-                pairs += [(at + _HELD, held + amount), (at + _TOUCHED, now_us)]
+                pairs.append((at + _HELD, held + amount))
             slot = self._free.pop()
             self._serial += 1
-            expires_us = int((self._clock.monotonic_s() + life_s) * 1e6)
-            pairs += [(slot + _AMOUNT, amount), (slot + _EXPIRES, expires_us), (slot + _N, len(places))]
-            pairs += [(slot + _OF + number, at) for number, at in enumerate(places)]
-            self._book.change([*pairs, (slot + _SERIAL, self._serial)])
+            self._fill(slot, amount, int((self._clock.monotonic_s() + life_s) * 1e6), places)
+            for at in places:
+                words[at + _TOUCHED] = now_us  # a hint, which may be there without the rest
+            pairs.append((slot + _SERIAL, self._serial))
+            self._book.change(pairs)
             return Hold(slot, self._serial, amount, places, limits)
         finally:
             self._book.unlock()
+
+    def _fill(self, slot: int, amount: int, expires_us: int, places: Sequence[int]) -> None:
+        """What a reservation is of. Nobody reads it before its serial number is there, so it needs no journal."""
+        words = self._words
+        words[slot + _AMOUNT] = amount
+        words[slot + _EXPIRES] = expires_us
+        words[slot + _N] = len(places)
+        of = slot + _OF
+        for at in places:
+            words[of] = at
+            of += 1
 
     def settle(self, hold: Hold, actual: int) -> None:
         """Give back what was held and note what it came to. Never lost: when the lock is not to be had it is done by the next that gets it."""
@@ -231,11 +243,8 @@ class Ledger:
         if words[hold.slot + _SERIAL] == hold.serial:
             pairs, now_us = [(hold.slot + _SERIAL, 0)], self._clock.now_us()
             for at in hold.accounts:
-                pairs += [
-                    (at + _VALUE, words[at + _VALUE] + actual),
-                    (at + _HELD, words[at + _HELD] - hold.amount),
-                    (at + _TOUCHED, now_us),
-                ]
+                pairs += [(at + _VALUE, words[at + _VALUE] + actual), (at + _HELD, words[at + _HELD] - hold.amount)]
+                words[at + _TOUCHED] = now_us
             self._book.change(pairs)
             self._free.append(hold.slot)
             return

@@ -26,20 +26,19 @@ def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int, *, tier: str 
     It is not known before the call which part of the prompt its provider has in its cache, or writes into it: all of it is taken to be of the
     dearest kind. `kept_long`: it may be asked to keep it for longer than the shortest time. A tier that is cheaper may be refused it.
     """
-    factor = price.factor(tier)
+    factor = price.factor(tier) if tier else 1.0
     if factor is None:
         return None
-    steps = [price] if price.long is None or price.of(tokens_in) is price else [price, price.long]
-    dearest_in = max(_dearest_input(step, kept_long) for step in steps)
-    dearest_out = max(step.output_usd_per_mtok for step in steps)
+    dearest_in, dearest_out = _dearest_input(price, kept_long), price.output_usd_per_mtok
+    if price.long is not None and price.of(tokens_in) is not price:
+        dearest_in = max(dearest_in, _dearest_input(price.long, kept_long))
+        dearest_out = max(dearest_out, price.long.output_usd_per_mtok)
     return -int(-(max(factor, 1.0) * (tokens_in * dearest_in + tokens_out * dearest_out)) // 1)
 
 
 def _dearest_input(price: Price, kept_long: bool) -> float:
-    kinds = [price.input_usd_per_mtok, price.cached_usd_per_mtok, price.cache_write_usd_per_mtok]
-    if kept_long:
-        kinds.append(price.cache_write_long_usd_per_mtok)
-    return max(kind for kind in kinds if kind is not None)
+    long = price.cache_write_long_usd_per_mtok if kept_long else None
+    return max(price.input_usd_per_mtok, price.cached_usd_per_mtok or 0.0, price.cache_write_usd_per_mtok or 0.0, long or 0.0)
 
 
 def _input_usd_micro(price: Price, tokens_in: int, detail: Detail) -> float:

@@ -99,11 +99,11 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
 
 def bound(targets: Sequence[Target], chat: Chat, tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int:
     """The dearest of the routes that may be asked, all of them where they are asked side by side. Raises Refused 402: the price of one is not known."""
-    bounds = []
+    bounds, parameters = [], targets[0].parameters  # those of the release, whatever the route
+    tier, kept_long = estimates.tier_asked(chat, parameters), estimates.may_be_kept_long(chat, parameters)
     for target in targets:
         if target.price is None:
             raise _price_unknown(target, "")
-        tier, kept_long = estimates.tier_asked(chat, target.parameters), estimates.may_be_kept_long(chat, target.parameters)
         prompt_tokens = len(target.rewriting.prompt or "") // estimates.BYTES_PER_TOKEN_MIN
         most = bound_usd_micro(target.price, tokens_in + prompt_tokens, tokens_out, tier=tier, kept_long=kept_long)
         if most is None:

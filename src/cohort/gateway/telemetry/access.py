@@ -26,10 +26,14 @@ FILES_KEPT = 4
 class AccessLog:
     """`call` and `refused` are for the loop; `flush` may be called from one other thread."""
 
-    def __init__(self, path: Path, gateway: str, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, gateway: str, clock: Clock, file_bytes_max: int = FILE_BYTES_MAX, lines_waiting_max: int = LINES_WAITING_MAX
+    ) -> None:
         self._path = path
         self._gateway = gateway
         self._clock = clock
+        self._file_bytes_max = file_bytes_max
+        self._lines_waiting_max = lines_waiting_max
         self._waiting: list[bytes] = []
         self.lost = 0
 
@@ -77,7 +81,7 @@ class AccessLog:
             raise
 
     def _add(self, body: dict[str, Any]) -> None:
-        if len(self._waiting) >= LINES_WAITING_MAX:
+        if len(self._waiting) >= self._lines_waiting_max:
             self.lost += 1
             return
         self._waiting.append(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE))
@@ -89,7 +93,7 @@ class AccessLog:
             os.write(fd, data)  # one write of whole lines: workers may share the file
         finally:
             os.close(fd)
-        if size + len(data) > FILE_BYTES_MAX:
+        if size + len(data) > self._file_bytes_max:
             self._roll()
 
     def _roll(self) -> None:

@@ -13,6 +13,7 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError
 from cohort.kernel.audit import search, tiles, verify
 from cohort.kernel.audit.anchors import Anchors
+from cohort.kernel.audit.hashing import USUAL, Hashing
 from cohort.kernel.audit.log import SqlAuditLog
 from cohort.kernel.audit.marks import Mark, Marks
 from cohort.kernel.audit.payloads import Payloads
@@ -43,6 +44,7 @@ class Parts:
     log: SqlAuditLog | None
     rotation: Rotation | None = None
     marks: Marks | None = None
+    hashing: Hashing = USUAL
 
 
 class AuditDesk:
@@ -159,7 +161,7 @@ class AuditDesk:
                 progress(done, count)
 
         try:
-            return verify.check(self._database, self._parts.ring, landmarks, noted)
+            return verify.check(self._database, self._parts.ring, landmarks, noted, self._parts.hashing)
         finally:
             self._done = None
 

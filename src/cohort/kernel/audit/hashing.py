@@ -22,13 +22,24 @@ from cohort.kernel.audit.store import Rows
 from cohort.storage.database import Database
 
 PROCESSES = 2
-RECORDS_MIN = 100_000
-"""A smaller log is read sooner than processes are started."""
 AHEAD = 2
 """Stretches that each process is asked for before its first answer was read."""
 
 Process = subprocess.Popen[bytes]
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashing:
+    """From `records_min` on (a smaller log is read sooner than processes are started) `python` runs `program`, for stretches of so many records."""
+
+    records_min: int = 100_000
+    stretch: int = 32 * TILE_WIDTH
+    python: str = sys.executable
+    program: str = hasher.__file__
+
+
+USUAL = Hashing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +109,13 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 @contextmanager
-def hashers(database: Database, size: int, stretch: int) -> Iterator[Hashers]:
-    """For a log of `size` records in stretches of so many. Every process has ended when this has."""
+def hashers(database: Database, size: int, how: Hashing = USUAL) -> Iterator[Hashers]:
+    """For a log of `size` records. Every process has ended when this has."""
     processes: list[Process] = []
     try:
-        if size >= RECORDS_MIN and database.dialect == "sqlite" and sys.executable:
-            _start(processes, _file(database))
-        yield Hashers(processes, size, stretch)
+        if size >= how.records_min and database.dialect == "sqlite" and how.python:
+            _start(processes, [how.python, "-I", "-S", "-B", how.program, _file(database)])
+        yield Hashers(processes, size, how.stretch)
     finally:
         for process in processes:
             _end(process)
@@ -115,9 +126,8 @@ def _file(database: Database) -> str:
         return str(Rows(connection).all("PRAGMA database_list")[0][2])
 
 
-def _start(processes: list[Process], file: str) -> None:
+def _start(processes: list[Process], command: Sequence[str]) -> None:
     """Without an environment, without our packages: the program needs neither."""
-    command = [sys.executable, "-I", "-S", "-B", hasher.__file__, file]
     try:
         for _ in range(PROCESSES):  # one by one, so that those which were started are known when the next cannot be
             processes.append(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}))  # noqa: PERF401

@@ -30,17 +30,26 @@ from cohort.kernel.audit.store import LOCK_NAME, Head, Rows
 from cohort.kernel.model import Position, Record, RecordKind
 from cohort.storage.database import Database
 
-BATCH_RECORDS_MAX = 512
-BATCH_BYTES_MAX = 8 << 20
-WAITING_MAX = 4096
 CROWD_MIN = 8
 """From so many callers on a leader waits for those whom the last commit has answered: they are about to come back with their next record."""
-GATHER_S_MAX = 0.002
-"""It waits so long at most, and never longer than the last commit took."""
 CLOCK_SKEW_US = 1_000_000
 """A clock that is behind the last entry by less is taken for that entry's time; by more, it was set back, and a record says so."""
 CHECKPOINT_KEPT_US = 3_600_000_000
 """Of the checkpoints of an hour only the last is kept; each is over everything that those before it were over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Limits of one commit, and of the callers that wait for one.
+
+    `gather_s_max`: so long a leader waits at most for a crowd, and never longer than the last commit took.
+    """
+
+    records_max: int = 512
+    bytes_max: int = 8 << 20
+    waiting_max: int = 4096
+    gather_s_max: float = 0.002
+
 
 Rekey = Callable[[int], Keys]
 """The log's keys once the record at that index is in it."""
@@ -110,13 +119,22 @@ def _payload_row(index: int, payload: Payload) -> tuple[Any, ...]:
 class SqlAuditLog:
     """Port `AuditLog` on either store. Safe to use from many threads, and beside other processes on the same database."""
 
-    def __init__(self, database: Database, clock: Clock, keys: Keys | None, entropy: Entropy, state: State | CohortError) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        keys: Keys | None,
+        entropy: Entropy,
+        state: State | CohortError,
+        batching: Batching | None = None,
+    ) -> None:
         """`state`: where the log stands, or why it must not be written to any more. Without keys it must be the latter."""
         self._database = database
         self._clock = clock
         self._keys = keys
         self._rekeying = threading.Lock()
         self._entropy = entropy
+        self._batching = batching or Batching()
         self._state = state if isinstance(state, State) else State(Frontier())
         self._trouble = state if isinstance(state, CohortError) else None
         self._closed = False
@@ -181,8 +199,8 @@ class SqlAuditLog:
     def _join(self, tickets: Sequence[_Ticket]) -> None:
         """Queue up; the first of them leads when nobody does."""
         with self._lock:
-            if self._closed or len(self._waiting) >= WAITING_MAX:
-                raise _unavailable("the log is closed" if self._closed else f"{WAITING_MAX} callers are waiting")
+            if self._closed or len(self._waiting) >= self._batching.waiting_max:
+                raise _unavailable("the log is closed" if self._closed else f"{self._batching.waiting_max} callers are waiting")
             now_us = self._clock.now_us()
             for ticket in tickets:
                 ticket.at_us = now_us
@@ -234,7 +252,7 @@ class SqlAuditLog:
                 return
             gathered = self._gathered = threading.Lock()
             gathered.acquire()
-        gathered.acquire(timeout=min(self._commit_s, GATHER_S_MAX))
+        gathered.acquire(timeout=min(self._commit_s, self._batching.gather_s_max))
         with self._lock:
             self._gathered = None
 
@@ -252,8 +270,9 @@ class SqlAuditLog:
         """The leader's own ticket, which is the first, and those behind it up to the limits."""
         batch: list[_Ticket] = []
         taken = 0
+        most = self._batching
         with self._lock:
-            while self._waiting and len(batch) < BATCH_RECORDS_MAX and (not batch or taken + self._waiting[0].bytes <= BATCH_BYTES_MAX):
+            while self._waiting and len(batch) < most.records_max and (not batch or taken + self._waiting[0].bytes <= most.bytes_max):
                 taken += self._waiting[0].bytes
                 batch.append(self._waiting.popleft())
             for one, following in pairwise(batch):

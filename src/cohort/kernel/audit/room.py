@@ -14,8 +14,9 @@ from cohort.base.ids import Entropy
 from cohort.kernel.audit import recovery
 from cohort.kernel.audit.anchors import EVERY_S, Anchors, parse_anchor
 from cohort.kernel.audit.desk import AuditDesk, Parts
+from cohort.kernel.audit.hashing import USUAL, Hashing
 from cohort.kernel.audit.keys import Keys, create_key, drop_unfinished, read_keys, write_keys
-from cohort.kernel.audit.log import SqlAuditLog
+from cohort.kernel.audit.log import Batching, SqlAuditLog
 from cohort.kernel.audit.marks import NAME, Marks
 from cohort.kernel.audit.recovery import State
 from cohort.kernel.audit.rotation import Rotation, settled
@@ -72,7 +73,15 @@ class AuditRoom:
 
 
 def open_audit(
-    database: Database, clock: Clock, entropy: Entropy, *, key_file: Path, origin: str, anchors: Sequence[str] = ()
+    database: Database,
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    key_file: Path,
+    origin: str,
+    anchors: Sequence[str] = (),
+    batching: Batching | None = None,
+    hashing: Hashing = USUAL,
 ) -> AuditRoom:
     """The log in `database`, whose tables are there.
 
@@ -87,13 +96,13 @@ def open_audit(
     """
     database = database.beside()  # what is decided in a transaction of the same database is recorded before that ends
     keys, state = _opened(database, key_file, origin, entropy)
-    log = SqlAuditLog(database, clock, keys, entropy, state)
+    log = SqlAuditLog(database, clock, keys, entropy, state, batching)
     host = socket.gethostname()
     places = [parse_anchor(text, keys.ring.name if keys else origin, clock, host, database) for text in anchors]
     heard = Anchors(database, clock, log.ring, places, log)
     rotation = Rotation(log, lambda: desk.size(), key_file, entropy)
     marks = Marks(key_file.with_name(NAME), lambda: log.keys)
-    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation, marks))
+    desk = AuditDesk(Parts(database, clock, log.ring, heard, log, rotation, marks, hashing))
     return AuditRoom(log, desk, heard, database, clock)
 
 

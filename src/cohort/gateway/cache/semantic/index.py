@@ -1,15 +1,20 @@
 """The vectors of one partition and what lies nearest: exactly with numpy, approximately with usearch when there are very many.
 
 Vectors are columns of blocks, each block one piece of memory: a search is one product per block, copies nothing and masks nothing, and a
-full block is never moved. Products may run in a thread while this is changed: `columns` says what to multiply, `confirmed` looks again.
+full block is never moved. A search may run in a thread while this is changed: `search` says how, `confirmed` looks again at what it found. The
+graph itself is changed only while no thread is in it; until then what came is looked for exactly, and what left is not confirmed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
+
+    Search = Callable[[Vector, int, float], list[int]]
 
 EXACT_MAX = 20_000
 COLUMNS_MIN, BLOCK_COLUMNS = 2, 2048
@@ -34,6 +39,8 @@ class VectorIndex:
         self._graph: Any = None
         self._in_graph: set[int] = set()
         self._waiting: list[int] = []
+        self._leaving: list[int] = []
+        self._in_use = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._used)
@@ -57,7 +64,7 @@ class VectorIndex:
         self._used.add(slot)
         if self._graph is not None:
             self._waiting.append(slot)
-            self._move()
+            self._settle()
         elif len(self._used) > self._exact_max:
             self._begin_graph()
         return slot
@@ -68,17 +75,19 @@ class VectorIndex:
         self._free.append(slot)
         if slot in self._in_graph:
             self._in_graph.discard(slot)
-            self._graph.remove(slot)
+            self._leaving.append(slot)
+            self._settle()
 
     def nearest(self, vector: Vector, count: int, cosine_min: float) -> list[tuple[int, float]]:
         """At most `count` slots with at least this cosine, the nearest first."""
-        if not self.exact:
-            return self.confirmed([int(key) for key in self._graph.search(vector, count).keys], vector, count, cosine_min)
-        return self.confirmed(candidates(self.columns(), vector, count, cosine_min), vector, count, cosine_min)
+        return self.confirmed(self.search()(vector, count, cosine_min), vector, count, cosine_min)
 
-    def columns(self) -> list[Vector]:
-        """What an exact search multiplies. Blocks may change while they are read: `confirmed` tells what of it still holds."""
-        return list(self._blocks)
+    def search(self) -> Search:
+        """A search of what is here now, for any thread. What it finds may have left since, or its slot be another's: `confirmed` tells."""
+        if not self.exact:
+            return self._approximately
+        blocks = list(self._blocks)
+        return lambda vector, count, cosine_min: candidates(blocks, vector, count, cosine_min)
 
     def confirmed(self, slots: list[int], vector: Vector, count: int, cosine_min: float) -> list[tuple[int, float]]:
         """Of these the at most `count` nearest, as they are now; of equals the first."""
@@ -110,12 +119,25 @@ class VectorIndex:
         self._graph = Index(ndim=self.dimension, metric="cos", dtype="f32")
         self._waiting = sorted(self._used)
 
-    def _move(self) -> None:
-        for _ in range(min(MOVED_AT_ONCE, len(self._waiting))):
-            slot = self._waiting.pop()
-            if slot in self._used and slot not in self._in_graph:
-                self._in_graph.add(slot)
-                self._graph.add(slot, self._vector(slot).copy())
+    def _settle(self) -> None:
+        """Bring the graph nearer to what is here, unless a thread is in it."""
+        if not self._in_use.acquire(blocking=False):
+            return
+        try:
+            for slot in self._leaving:
+                self._graph.remove(slot)
+            self._leaving.clear()
+            for _ in range(min(MOVED_AT_ONCE, len(self._waiting))):
+                slot = self._waiting.pop()
+                if slot in self._used and slot not in self._in_graph:
+                    self._in_graph.add(slot)
+                    self._graph.add(slot, self._vector(slot).copy())
+        finally:
+            self._in_use.release()
+
+    def _approximately(self, vector: Vector, count: int, _cosine_min: float) -> list[int]:
+        with self._in_use:
+            return [int(key) for key in self._graph.search(vector, count).keys]
 
 
 def candidates(blocks: list[Vector], vector: Vector, count: int, cosine_min: float) -> list[int]:

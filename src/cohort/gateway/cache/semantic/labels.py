@@ -46,7 +46,8 @@ class LabelBook:
         self._clock = clock
         self._failed = failed
         self._held: OrderedDict[bytes, _Held] = OrderedDict()
-        self._free = list(range(places_max - 1, -1, -1))
+        self._free: list[int] = []
+        self._begun = 0  # places from here on were never written
         self._fd = -1
         self._unsynced = False
         self._to_clear: set[int] = set()
@@ -72,7 +73,8 @@ class LabelBook:
                 places.append((place, *rest))
         self._take(places)
         self._to_clear = written - {held.place for held in self._held.values()}
-        self._free = [place for place in range(self._places_max - 1, -1, -1) if place not in written or place in self._to_clear]
+        self._begun = max(written, default=-1) + 1
+        self._free = [place for place in range(self._begun) if place not in written or place in self._to_clear]
 
     def find(self, key: bytes) -> Labels:
         """What is known, to be read only; nothing is known of what is over its time."""
@@ -83,9 +85,7 @@ class LabelBook:
         """One more comparison. `unit`: whose answer it is about; with its erasure the labels go."""
         held, now_s = self._held.get(key), self._clock.monotonic_s()
         if held is None:
-            if not self._free:
-                self._drop(next(iter(self._held)))
-            held = self._held[key] = _Held(self._free.pop(), unit, Labels(), now_s)
+            held = self._held[key] = _Held(self._place(), unit, Labels(), now_s)
         elif now_s >= held.expires_s:
             held.labels = Labels()
         held.unit, held.expires_s = unit, now_s + ttl_s
@@ -131,6 +131,15 @@ class LabelBook:
             if 0 < left_s <= ttl_ms / 1000:
                 self._held.pop(key, None)  # of two places of one key, which a place that could not be cleared makes, the newer holds
                 self._held[key] = _Held(place, unit.hex(), Labels(same, against), now_s + left_s)
+
+    def _place(self) -> int:
+        """One that is free; where none is, that of what was not changed for longest."""
+        if not self._free and self._begun < self._places_max:
+            self._begun += 1
+            return self._begun - 1
+        if not self._free:
+            self._drop(next(iter(self._held)))
+        return self._free.pop()
 
     def _drop(self, key: bytes) -> None:
         held = self._held.pop(key)

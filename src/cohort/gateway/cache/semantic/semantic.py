@@ -22,6 +22,7 @@ from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
 from cohort.gateway.cache.semantic.grading import grade
 from cohort.gateway.cache.semantic.guards import first_objection
+from cohort.gateway.cache.semantic.judging import Case, Judge
 from cohort.gateway.cache.semantic.labels import KEY_BYTES, NOBODY, LabelBook
 from cohort.gateway.cache.semantic.recorded import OBSERVED_BELOW, THRESHOLD_MIN
 from cohort.gateway.cache.semantic.store import Entry, Store, key_of
@@ -90,6 +91,7 @@ class Semantic:
         self._log = log
         self._tallies: dict[str, Tally] = {}
         self._watches = Watches(taught.baselines, log)
+        self.judge = Judge(log)
         self.refused = 0
 
     async def look(self, question: Question, service: str, release: str, policy: SemanticPolicy, age_max_s: float | None) -> Match | None:
@@ -155,12 +157,24 @@ class Semantic:
         if fresh is None or answer.calls_tools:
             return
         if match.entry is not None and match.kept is not None:
-            verdict = grade(content_of(match.kept.answer.body) or "", fresh)
-            self._label(match, match.entry, match.kept, verdict, ttl_s)
+            self._compare(match, match.entry, match.kept, fresh, unit, ttl_s)
         elif match.observed is not None:
             self._tally(match.service).recorded.graded(match.ticket, grade(content_of(match.observed.answer.body) or "", fresh))
         if not refused(self._own.find(key_of(match.question))):
             self._store.keep(match.question, match.vector, answer, unit, ttl_s)
+
+    def _compare(self, match: Match, entry: Entry, kept: Kept, fresh: str, unit: str, ttl_s: float) -> None:
+        """Say what the letters say, or have the release's judge say it where they leave it open."""
+        former, judge = content_of(kept.answer.body) or "", match.policy.judge
+
+        def tell(verdict: Grade) -> None:
+            self._tally(match.service).judged[verdict] += 1
+            self._label(match, entry, kept, verdict, ttl_s)
+
+        verdict = grade(former, fresh)
+        is_open = verdict is Grade.UNCLEAR and judge is not None
+        if not (is_open and self.judge.offer(Case(judge or "", match.question.text, former, fresh, frozenset((unit, kept.unit)), tell))):
+            self._label(match, entry, kept, verdict, ttl_s)
 
     def _label(self, match: Match, entry: Entry, kept: Kept, verdict: Grade, ttl_s: float) -> None:
         tally = self._tally(match.service)
@@ -184,6 +198,7 @@ class Semantic:
 
     def erase(self, unit: str) -> int:
         """Forget a unit's answers and what was learned of them; how many answers there were. `sync` brings it to disk."""
+        self.judge.forget(unit)
         self._own.erase(unit)
         return self._store.erase(unit)
 
@@ -197,6 +212,7 @@ class Semantic:
 
     def retire(self) -> None:
         """Forget every answer; what was learned stays on disk, where the next process finds it."""
+        self.judge.clear()
         self._store.clear()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from cohort.base.clock import Clock
 from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.memory import Kept, Memory
 from cohort.gateway.cache.semantic.asking import Question
-from cohort.gateway.cache.semantic.index import COLUMNS_MIN, EXACT_MAX, VectorIndex, candidates
+from cohort.gateway.cache.semantic.index import COLUMNS_MIN, EXACT_MAX, VectorIndex
 from cohort.gateway.cache.semantic.text import Features, features
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ class Store:
         if index.dimension != len(vector):
             self._restart(partition)
             return []
-        if not index.exact or index.numbers <= ON_LOOP_NUMBERS_MAX:
+        if index.exact and index.numbers <= ON_LOOP_NUMBERS_MAX:
             near = index.nearest(vector, NEAREST, cosine_min)
         else:
             loop = asyncio.get_running_loop()
-            slots = await loop.run_in_executor(None, candidates, index.columns(), vector, NEAREST, cosine_min)
+            slots = await loop.run_in_executor(None, index.search(), vector, NEAREST, cosine_min)
             near = index.confirmed(slots, vector, NEAREST, cosine_min)
         return [(entries[slot], cosine) for slot, cosine in near]
 

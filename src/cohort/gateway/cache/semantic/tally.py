@@ -18,13 +18,14 @@ WATCHED_MAX = 1024
 
 
 class Tally:
-    """One service. `sample`: comparisons of answers that would have been served, drawn by chance. `learned`: the others."""
+    """One service. `sample`: comparisons of answers that would have been served, drawn by chance. `learned`: the others. `judged`: by a judge."""
 
     def __init__(self) -> None:
         self.looked = self.served = self.unproven = self.without_vector = 0
         self.objections: dict[str, int] = {}
         self.sample = dict.fromkeys(Grade, 0)
         self.learned = dict.fromkeys(Grade, 0)
+        self.judged = dict.fromkeys(Grade, 0)
         self.recorded = Recorded()
 
     def objected(self, guard: str) -> None:
@@ -47,6 +48,7 @@ class Tally:
             "objections": self.objections,
             "sample": {grade.value: count for grade, count in self.sample.items()},
             "learned": {grade.value: count for grade, count in self.learned.items()},
+            "judged": {grade.value: count for grade, count in self.judged.items()},
             **self.recorded.state(),
         }
 
