@@ -115,6 +115,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.gone = True
+        del self._parser  # it holds this connection, which would hold memory until the collector looks for cycles
         self._server.forget(self)
         self._pending.clear()
         if self._drained is not None and not self._drained.done():

@@ -186,6 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.reusable = False
+        del self._parser  # it holds this connection, which would hold memory until the collector looks for cycles
         if self.in_use and not self.complete and self._error is None:
             if self.answered and self.delimited_by_close and exc is None:
                 self.complete = True
