@@ -76,7 +76,8 @@ class MemoryRegistry:
                 return Created(known, created=False, became_stable=False)
         made = views.release("support", version, created_by=actor)
         self.releases.insert(0, made)
-        return Created(made, created=True, became_stable=False)
+        unpriced = () if "price:" in bundle.manifest else ("main",)
+        return Created(made, created=True, became_stable=False, unpriced_routes=unpriced)
 
     def list(self, service: str | None = None) -> Sequence[Release]:
         assert service is None or service

@@ -56,6 +56,15 @@ def test_gateways_are_told_of_a_new_service_once_it_is_stored(database, clock):
     assert seen == [["4.1.0"]]
 
 
+def test_routes_whose_price_nobody_knows_yet_are_named(registry, clock):
+    assert registry.create(bundle(), "alice").unpriced_routes == ("backup",)
+    assert registry.create(bundle(), "alice").unpriced_routes == ("backup",)
+    listed = MANIFEST.replace("http://127.0.0.1:9102/v1", "https://api.openai.com/v1").replace("model: small", "model: gpt-5-mini")
+    assert registry.create(bundle(listed, version="4.2.0"), "alice").unpriced_routes == ("backup",)
+    clock.advance(5 * 365 * 86400)  # its list price has a first day
+    assert registry.create(bundle(listed, version="4.2.0"), "alice").unpriced_routes == ()
+
+
 def test_a_later_release_leaves_stable_alone(registry, clock):
     first = registry.create(bundle(), "alice").release
     clock.advance(1)

@@ -213,6 +213,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back_and_a_stop_ends_with_st
         ("GET", "/v1/embeddings", {}, 405, "method_not_allowed"),
         ("GET", "/v1/chat/completions", {}, 404, "not_found"),
         ("GET", "/v1/models", {"Origin": "https://evil.example"}, 403, "origin_refused"),
+        ("GET", "/v1/models", {"Host": "evil.example"}, 421, "host_refused"),
     ],
 )
 def test_other_paths_methods_and_origins_are_refused(

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from cohort.gateway.spend.lockout import FAILURES_MAX
-from support_gateway import GatewayProcess, release, table
-from support_upstream import Upstream
+from support_gateway import TOKEN, GatewayProcess, release, table
+from support_upstream import Exchange, Upstream
 
 SHOP, WAREHOUSE = "cgk_shop", "cgk_warehouse"
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
@@ -105,6 +105,40 @@ def test_an_exposed_gateway_serves_nobody_before_the_first_key(upstream: Upstrea
         assert process.request("GET", "/health")[0] == 200
     finally:
         process.close()
+
+
+def test_the_figures_of_an_exposed_gateway_are_for_holders_of_a_key_and_control(upstream: Upstream, tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path, expose=True)
+    try:
+        assert process.request("GET", "/metrics")[0] == 503
+        process.push(with_keys(upstream, 1, [key(SHOP)]))
+        status, headers, body = process.request("GET", "/metrics")
+        assert (status, json.loads(body)["error"]["code"], headers["www-authenticate"]) == (401, "key_missing", "Bearer")
+        for bearer in (SHOP, TOKEN):
+            assert b"cohort_gateway_in_flight" in process.request("GET", "/metrics", Authorization=f"Bearer {bearer}")[2]
+        assert process.request("GET", "/ready")[0] == 200
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_an_upstream_that_repeats_the_release_s_key_in_an_error_tells_it_nobody(tmp_path: Path, provider: str, stream: bool) -> None:
+    async def repeating(exchange: Exchange) -> None:
+        exchange.whole(
+            json.dumps({"error": {"message": f"these headers are wrong: {exchange.seen.headers}"}}).encode(), status="400 Bad Request"
+        )
+
+    upstream = Upstream(behave=repeating)
+    process = GatewayProcess(tmp_path, environment={"VENDOR_KEY": "sk-vendor-secret-4711"})
+    try:
+        process.push(table(1, [release("big", upstream.base_url, route={"api_key": "env:VENDOR_KEY", "provider": provider})]))
+        status, _, body = process.chat("big", stream=stream)
+        assert "4711" in str(upstream.seen[0].headers)
+        assert (status, b"4711" in body, b"[key]" in body) == (400, False, True)
+    finally:
+        process.close()
+        upstream.close()
 
 
 def test_no_key_is_in_the_log_or_on_disk(gateway: GatewayProcess) -> None:

@@ -25,11 +25,15 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """`created` is False when the very same release was there already; `became_stable` when the service had none before."""
+    """`created` is False when the very same release was there already; `became_stable` when the service had none before.
+
+    `unpriced_routes`: those whose price is not known today. Their calls have no cost, and a budget refuses them.
+    """
 
     release: Release
     created: bool
     became_stable: bool
+    unpriced_routes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

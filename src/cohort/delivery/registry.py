@@ -23,6 +23,7 @@ from cohort.delivery.face import Bundle, Created
 from cohort.delivery.manifest_fields import STABLE
 from cohort.delivery.manifests import FILE_DIGEST_PREFIX, Manifest
 from cohort.delivery.model import Release
+from cohort.delivery.prices import day_of, priced
 from cohort.storage import blobs
 from cohort.storage.database import Database
 from cohort.storage.schema import releases, services, tags
@@ -72,12 +73,17 @@ class SqlRegistry:
                 _rows().where(releases.c.service == manifest.service, releases.c.version == manifest.version)
             ).one_or_none()
             if row is not None:
-                return Created(self._existing(connection, row, manifest), False, False)
+                found = self._existing(connection, row, manifest)
+                return Created(found, False, False, self._unpriced(found))
             became_stable = self._insert(connection, manifest, actor)
-            created = Created(_load(connection, _row(connection, manifest.digest)), True, became_stable)
+            made = _load(connection, _row(connection, manifest.digest))
         if became_stable:
             self._changed()
-        return created
+        return Created(made, True, became_stable, self._unpriced(made))
+
+    def _unpriced(self, release: Release) -> tuple[str, ...]:
+        routes = priced(manifests.release_routes(release), day_of(self._clock.now_us())).routes if "routes" in release.manifest else ()
+        return tuple(route.name for route in routes if route.price is None)
 
     def list(self, service: str | None = None) -> Sequence[Release]:
         """Newest first, at most `LIST_MAX`. Raises RELEASE_DAMAGED when one of them is."""

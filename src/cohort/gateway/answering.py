@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+from cohort.gateway.compiled import Target
 from cohort.gateway.contract import Result
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
 from cohort.gateway.dialects.face import Chat, Flow, Passage, Refused, Withheld
@@ -15,7 +16,6 @@ from cohort.gateway.records import Ongoing, Recorder
 from cohort.gateway.reliability.attempts import Answer, Attempts, CircuitOpen, check
 from cohort.gateway.reliability.retrying import Slow
 from cohort.gateway.spend.allowances import Allowances
-from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import (
     Broken,
     Forbidden,

@@ -235,7 +235,17 @@ class Doors:
             + self._cache.problems
         )
 
-    def _metrics_page(self, _request: Request, reply: Reply) -> None:
+    def _metrics_page(self, request: Request, reply: Reply) -> None:
+        """GET /metrics. It names services and what they use: where others reach the gateway, for holders of a key and control alone."""
+        try:
+            if not (self._local or self._link.admits(request)):
+                self._guard.admit(request.headers, reply.peer)
+        except Refused as refused:
+            self._refuse(reply, refused)
+            return
+        reply.send(200, self._figures(), content_type=prometheus.CONTENT_TYPE)
+
+    def _figures(self) -> bytes:
         server = self.server
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "cohort_gateway_in_flight": ("Calls between assignment and end.", lambda: self._chat.in_flight),
@@ -267,7 +277,7 @@ class Doors:
         routing = self._chat.routing()
         for name, words, read in _ROUTING:
             self._metrics.labelled[name] = (words, [((("service", service),), read(state)) for service, state in sorted(routing.items())])
-        reply.send(200, self._metrics.text(gauges, counters), content_type=prometheus.CONTENT_TYPE)
+        return self._metrics.text(gauges, counters)
 
     def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"", target: bytes = b"") -> None:
         self._metrics.refused(refused.code)

@@ -14,6 +14,9 @@ from pathlib import Path
 from cohort.base.clock import Clock
 
 KEY_BYTES_MAX = 16 << 10
+HIDDEN = b"[key]"
+HIDDEN_BYTES_MIN = 8
+"""A shorter key would be found in words."""
 OWN_PREFIX = "COHORT_"
 """Variables of Cohort itself, some of which hold secrets: no release may have one sent to its upstream."""
 BEARER = "authorization: Bearer {}\r\n"
@@ -63,6 +66,14 @@ class Keys:
         line = key_line.format(self._resolve(reference)).encode()
         self._lines[key_line, reference] = (line, now_s)
         return line
+
+    def hidden(self, reference: str | None, key_line: str, said: bytes) -> bytes:
+        """What an upstream said, without the key that it was sent: some repeat the headers of a request in their errors."""
+        known = self._lines.get((key_line, reference)) if reference is not None else None
+        if known is None:
+            return said
+        key = known[0].split()[-1]
+        return said.replace(key, HIDDEN) if len(key) >= HIDDEN_BYTES_MIN else said
 
     def warm(self, references: Iterable[str]) -> None:
         """Read from the keyring what these references name. May block for as long as the keyring does: for a thread."""

@@ -10,9 +10,9 @@ from typing import cast
 
 import httptools
 
+from cohort.gateway.origins import Origin
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Pause
-from cohort.gateway.table import Origin
 
 INFORMATIONAL_MAX = 8
 Send = Callable[[asyncio.Transport, bytes], None]
@@ -144,6 +144,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what was on its way is dropped."""
         self.lost = True
+        self._error = None  # one that was raised holds in its traceback the frames that hold this connection
         if self.transport is not None:
             self.transport.abort()
 

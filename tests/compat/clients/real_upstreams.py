@@ -57,11 +57,13 @@ def place(text: str) -> None:
 
 
 def ask(service: str, **fields: Any) -> Any:
-    return chat.chat.completions.create(**{"model": service, "messages": WORDS, "max_tokens": TOKENS_MAX, **fields})
+    return chat.chat.completions.create(**{"model": service, "messages": WORDS, "max_tokens": TOKENS_MAX, "temperature": 0, **fields})
 
 
 def say(service: str, **fields: Any) -> Any:
-    return claude.messages.create(**{"model": service, "messages": WORDS, "max_tokens": TOKENS_MAX, **fields})
+    return claude.messages.create(
+        **{"model": service, "messages": WORDS, "max_tokens": TOKENS_MAX, "extra_body": {"temperature": 0}, **fields}
+    )
 
 
 def answer(service: str) -> None:
@@ -125,7 +127,7 @@ def messages(service: str) -> None:
     true(done.content[0].text.strip(), "no text")
     expect(done.usage.output_tokens, SHORT)
     ended(service, done.stop_reason)
-    with claude.messages.stream(model=service, messages=WORDS, max_tokens=SHORT) as events:
+    with claude.messages.stream(model=service, messages=WORDS, max_tokens=SHORT, extra_body={"temperature": 0}) as events:
         true("".join(events.text_stream).strip(), "no text in the stream")
         ended(service, events.get_final_message().stop_reason)
 

@@ -89,7 +89,8 @@ def weights(vocabulary_size: int) -> dict[str, np.ndarray]:
     written = random.standard_normal((vocabulary_size, WIDTH)) * 0.05
     written[-len(SPOKEN) :] = random.standard_normal((len(SPOKEN), WIDTH)) * 0.6
     for seen, said in (([ACT], CALL), (CLOSING, CALLED), ([CALLED], END)):
-        direction = np.sign(read[seen[0]])
+        direction = np.sign(random.standard_normal(WIDTH))
+        read -= np.outer(read @ direction, direction) / WIDTH  # nothing else leads there
         read[seen], written[said] = direction * 20, direction * WIRED
     found = {"token_embd.weight": read, "output.weight": written, "output_norm.weight": np.ones(WIDTH)}
     for layer in range(LAYERS):

@@ -87,6 +87,12 @@ def test_a_release_is_sent_with_every_file_it_names(cohort: Command, home: House
     )
     created = cohort("release", "create", str(manifest))
     assert (created.code, "created support v9" in created.out) == (0, True)
+    assert "note: no price is known for main: budgets refuse such calls" in created.err
+    priced = tmp_path / "priced.yaml"
+    priced.write_text(
+        manifest.read_text().replace("v9", "v10").replace("model: m}", "model: m, price: {}}").replace("prompt: prompts/p.md", "")
+    )
+    assert "no price is known" not in cohort("release", "create", str(priced)).err
     assert home.registry.bundles[0].files == {"prompts/p.md": "Be kind."}
     assert "was there already" in cohort("release", "create", str(manifest)).out
     (tmp_path / "prompts" / "p.md").unlink()

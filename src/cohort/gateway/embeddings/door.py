@@ -13,6 +13,7 @@ from cohort.gateway.dialects.face import Refused
 from cohort.gateway.embeddings.asking import Asked, answer, asked
 from cohort.gateway.embeddings.batching import Batcher, ModelFailed, QueueFull
 from cohort.gateway.embeddings.model import Model
+from cohort.gateway.hosts import Hosts
 from cohort.gateway.http_messages import Reply, Request
 
 RETRY_AFTER = b"retry-after: 1\r\n"
@@ -25,6 +26,7 @@ class EmbeddingsDoor:
     """The handler of the server."""
 
     def __init__(self, model: Model, batcher: Batcher, limits: EmbeddingsLimits) -> None:
+        self._hosts = Hosts((), anybody=False)
         self._model = model
         self._batcher = batcher
         self._limits = limits
@@ -44,6 +46,8 @@ class EmbeddingsDoor:
             return None
 
     def _door(self, request: Request) -> Door:
+        if not self._hosts.answer(request.headers.get(b"host")):
+            raise Refused(421, "this server answers by 127.0.0.1 and localhost only", "host_refused")
         if _ELSEWHERE.match(request.headers.get(b"origin", b"")):
             raise Refused(403, "web pages of other sites may not use this server", "origin_refused")
         path = request.target.partition(b"?")[0]

@@ -138,7 +138,11 @@ def _created(session: Session, created: dict[str, Any]) -> None:
     session.text(f"{word} {item['service']} {release(item)}")
     if created["became_stable"]:
         session.text(f"It is the first release of {item['service']} and serves it now.")
-    elif created["created"]:
+    if unpriced := ", ".join(created["unpriced_routes"]):
+        session.say(
+            f"note: no price is known for {unpriced}: budgets refuse such calls; write `price` into the route, zeros where it is free"
+        )
+    if created["created"] and not created["became_stable"]:
         session.say(f"next: cohort rollout start {item['service']} --to {item['version']} --plan shadow-5-25-100")
 
 
