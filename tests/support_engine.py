@@ -27,10 +27,10 @@ from cohort.delivery.registry import SqlRegistry
 from cohort.delivery.rollouts import SqlRollouts
 from cohort.delivery.store_sql import RolloutStore
 from cohort.gateway.assignment import is_shadowed
+from cohort.gateway.compiled import Snapshot, compile_table
 from cohort.gateway.contract import Arm, Batch, Cursor, GatewayState, Result, RoutingTable, decode_batch, decode_table, encode, pseudonym
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing, Recorder
-from cohort.gateway.table import Snapshot, compile_table
 from cohort.storage.database import Database
 from manifest_texts import bundle
 from support_gateway import UNIT_KEY

@@ -13,6 +13,7 @@ from cohort.gateway.answering import Answering
 from cohort.gateway.assignment import raw_unit
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.steps import CachedCalls
+from cohort.gateway.compiled import Service
 from cohort.gateway.contract import Result, pseudonym
 from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.contract_trace import parse_traceparent
@@ -31,7 +32,7 @@ from cohort.gateway.shadowing import Shadows
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Caller, Guard
 from cohort.gateway.spend.rules import label
-from cohort.gateway.table import Service, Table
+from cohort.gateway.table import Table
 
 NAMES_SHOWN_MAX = 20
 LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"

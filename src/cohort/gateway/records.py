@@ -13,6 +13,7 @@ from cohort.gateway.adaptive.features import encode
 from cohort.gateway.adaptive.router import Choice
 from cohort.gateway.assignment import arm_of
 from cohort.gateway.cache.tape import Tape
+from cohort.gateway.compiled import Service, Target
 from cohort.gateway.contract import Arm, Result
 from cohort.gateway.contract_trace import TRIES_MAX
 from cohort.gateway.dialects.face import UNKNOWN, Refused, Usage
@@ -21,7 +22,6 @@ from cohort.gateway.spend.allowances import Reserved
 from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spool import Spool
-from cohort.gateway.table import Service, Target
 from cohort.gateway.telemetry.access import AccessLog
 
 SERVICES_MAX = 4096

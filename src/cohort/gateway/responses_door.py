@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
-from cohort.base.errors import CohortError
 from cohort.base.ids import Entropy
-from cohort.gateway import openai
-from cohort.gateway.assignment import UNIT_CHARS_MAX
-from cohort.gateway.contract import pseudonym
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import operations
 from cohort.gateway.dialects.responses import RESPONSE_ID
 from cohort.gateway.dialects.responses_same import Given
+from cohort.gateway.forgetting import answering, whom
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.kept_responses import KeptResponses
 from cohort.gateway.spend.callers import Caller
-
-PROBLEM = b"application/problem+json"
-_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 
 
 class ResponsesDoor:
@@ -48,25 +41,9 @@ class ResponsesDoor:
 
     def erase(self, request: Request, reply: Reply) -> None:
         """POST /-/responses/erase with `{"unit": PSEUDONYM}` or `{"subject": NAME}`: the responses kept for these calls."""
-        try:
-            unit = self._unit(openai.parse_object(request.body))
-        except Refused as refused:
-            reply.send(refused.status, openai.error(refused.message, refused.code))
-            return
-        try:
-            erased = self._memory.erase(unit)
-        except CohortError as error:
-            reply.send(error.http_status, orjson.dumps(error.problem()), content_type=PROBLEM)
-        else:
-            reply.send(200, orjson.dumps({"unit": unit, "erased": erased}))
-
-    def _unit(self, fields: dict[str, object]) -> str:
-        unit, subject = fields.get("unit"), fields.get("subject")
-        if isinstance(unit, str) and _PSEUDONYM.fullmatch(unit) and subject is None:
-            return unit
-        if isinstance(subject, str) and subject and unit is None:
-            return pseudonym(self._unit_key, subject[:UNIT_CHARS_MAX])
-        raise Refused(400, "give `unit`, the 32 hexadecimal digits of X-Cohort-Unit, or `subject`, the name it was made of", "unit_invalid")
+        with answering(reply):
+            unit = whom(request, self._unit_key)
+            reply.send(200, orjson.dumps({"unit": unit, "erased": self._memory.erase(unit)}))
 
 
 def owner_of(caller: Caller | None) -> str:

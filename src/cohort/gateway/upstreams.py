@@ -9,8 +9,8 @@ import ssl
 
 from cohort.base.clock import Clock
 from cohort.gateway.addresses import AddressGuard
+from cohort.gateway.origins import Origin
 from cohort.gateway.settings import Limits
-from cohort.gateway.table import Origin
 from cohort.gateway.upstream_connection import Forbidden, NoAnswer, Overloaded, Pool, Send, Unreachable, UpstreamConnection
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cohort.base.clock import SystemClock
 from cohort.gateway.addresses import LOOPBACK_ONLY, METADATA, AddressGuard, inner, is_public, networks
+from cohort.gateway.origins import Origin
 from cohort.gateway.settings import Limits
-from cohort.gateway.table import Origin
 from cohort.gateway.upstream_connection import Forbidden, Unreachable
 from cohort.gateway.upstreams import Upstreams
 

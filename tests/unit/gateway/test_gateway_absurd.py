@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cohort.gateway import openai
+from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import decode_table
 from cohort.gateway.dialects.face import UNKNOWN, Chat, Usage
 from cohort.gateway.dialects.messages_same import MessagesTail
@@ -16,7 +17,6 @@ from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT, operations
 from cohort.gateway.dialects.responses_same import ResponsesTail, native_usage
 from cohort.gateway.spend import estimates
-from cohort.gateway.table import compile_table
 from support_gateway import release, table
 
 ABSURD = [10**9 + 1, 2**31, 2**63, 2**64, 10**30, -1, 1.5, "7", True]

@@ -17,6 +17,7 @@ from test_kept_responses import files, keep, made
 
 from cohort.base.clock import ManualClock
 from cohort.gateway.addresses import AddressGuard, is_public
+from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import decode_table
 from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT
@@ -28,7 +29,6 @@ from cohort.gateway.settings import Limits, Settings
 from cohort.gateway.spend.estimates import prompt_tokens_max
 from cohort.gateway.spend.ledger import Ledger, Limit
 from cohort.gateway.spend.lockout import FAILURES_MAX, Lockout
-from cohort.gateway.table import compile_table
 from support_gateway import release, table
 
 LIMIT = Limit("all", 1000, "all")

@@ -15,6 +15,7 @@ import pytest
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
 from cohort.gateway import openai
+from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import Arm, Call, Cursor, Result, decode_batch, decode_table, encode
 from cohort.gateway.contract_price import Price
 from cohort.gateway.dialects.face import Usage
@@ -25,7 +26,6 @@ from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Limits, load_settings, read_unit_key
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spool import Spool
-from cohort.gateway.table import compile_table
 from support_gateway import SRC, release, split, table, write_config
 
 WHOLE_LIMITS = [limit.name for limit in dataclasses.fields(Limits) if isinstance(limit.default, int)]

@@ -10,6 +10,7 @@ import pytest
 from test_spend_rules import Place, chat
 
 from cohort.base.clock import ManualClock
+from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import decode_table, encode
 from cohort.gateway.contract_price import Price
 from cohort.gateway.dialects import messages_same, responses_same
@@ -19,7 +20,6 @@ from cohort.gateway.dialects.face import Detail, Refused, Usage
 from cohort.gateway.openai import Tail, usage_of
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.pricing import bound_usd_micro, cost_usd_micro
-from cohort.gateway.table import compile_table
 from support_gateway import release, table
 
 LONG = Price(4, 20, 0.4, 5, 8)

@@ -15,9 +15,9 @@ from cohort.base.errors import CohortError
 from cohort.delivery.face import Bundle
 from cohort.delivery.manifests import freeze, release_routes
 from cohort.delivery.model import Release
+from cohort.gateway.compiled import Target, compile_table
 from cohort.gateway.contract import decode_table, encode
 from cohort.gateway.keys import KeyMissing, Keys
-from cohort.gateway.table import Target, compile_table
 from support_gateway import release, table
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "providers.md").read_text()

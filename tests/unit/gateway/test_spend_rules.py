@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
+from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import Result, RoutingTable, decode_table
 from cohort.gateway.contract_price import Price
 from cohort.gateway.contract_spend import ClientKey
@@ -25,7 +26,6 @@ from cohort.gateway.spend.callers import compile_keys
 from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spend.pricing import bound_usd_micro
 from cohort.gateway.spend.rules import DAY_US, compile_rules, limits_of
-from cohort.gateway.table import compile_table
 from support_gateway import release, table
 
 PRICE = {"price": {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}}

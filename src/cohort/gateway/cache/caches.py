@@ -23,13 +23,13 @@ from cohort.gateway.cache.semantic.drift import Drift, Steadiness
 from cohort.gateway.cache.semantic.judging import Ask
 from cohort.gateway.cache.semantic.semantic import Match, Semantic
 from cohort.gateway.cache.tape import Form, Tape
+from cohort.gateway.compiled import Target
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
 from cohort.gateway.dialects.operations import CHAT, MESSAGES, RESPONSES_NAME
 from cohort.gateway.metrics import Labels, Metrics
 from cohort.gateway.records import Ongoing
-from cohort.gateway.table import Target
 
 EXACT_FLAG = "cache.exact"
 """The kill switch of L1 to L3, read on every request; `COHORT_CACHE=0` in the environment is the same for every tier."""

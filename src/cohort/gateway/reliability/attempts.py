@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from cohort.base.clock import Clock
 from cohort.base.ids import Entropy
 from cohort.gateway.cache.tape import Taped
+from cohort.gateway.compiled import Target
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
 from cohort.gateway.dialects.face import UNKNOWN, Chat, Flow, Passage, Refused, Untranslatable, Usage
 from cohort.gateway.http_messages import Request
@@ -23,7 +24,6 @@ from cohort.gateway.reliability.first_event import fault_of_first_event, with_fi
 from cohort.gateway.reliability.hedging import Race
 from cohort.gateway.reliability.retrying import Fault, Slow, fault_of_error, fault_of_status, retry_after_s, wait_s
 from cohort.gateway.reliability.telling import tell_answer, tell_end, tell_failure, tell_passed_over
-from cohort.gateway.table import Target
 from cohort.gateway.telemetry.onward import Onward
 from cohort.gateway.upstream_connection import Broken, Invalid, NoAnswer, Overloaded, UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from cohort.gateway.compiled import Target
 from cohort.gateway.deadlines import Deadline, Deadlines, Expired
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.keys import KeyMissing
 from cohort.gateway.reliability.retrying import Fault, Slow
 from cohort.gateway.strands import Pause, Strand
-from cohort.gateway.table import Target
 from cohort.gateway.upstream_connection import UpstreamError
 
 if TYPE_CHECKING:

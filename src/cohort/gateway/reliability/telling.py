@@ -11,8 +11,8 @@ from cohort.gateway.reliability.retrying import Fault, Slow
 from cohort.gateway.upstream_connection import Broken, Forbidden, Invalid, NoAnswer, Overloaded, Unreachable
 
 if TYPE_CHECKING:
+    from cohort.gateway.compiled import Target
     from cohort.gateway.reliability.attempts import Answer, Asking
-    from cohort.gateway.table import Target
 
 _ENDED: dict[type[Exception], str] = {
     Unreachable: "unreachable",

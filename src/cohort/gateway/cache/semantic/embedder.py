@@ -12,7 +12,7 @@ from cohort.gateway.cache.semantic.embedding import LEXICAL, NoVector, from_answ
 from cohort.gateway.contract_cache import EmbeddingsRoute
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.keys import KeyMissing, Keys
-from cohort.gateway.table import parse_base_url, request_head
+from cohort.gateway.origins import parse_base_url, request_head
 from cohort.gateway.upstream_connection import UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
