@@ -110,6 +110,7 @@ class Scene:
         sockets = [str(data.worker_socket(number + 1)) for number in range(workers)] if workers > 1 else [None]
         self.planes = [HttpDataPlane(self.settings.gateway_url, token, path) for path in sockets]
         self.version = 0
+        self.model = "slow-stream"
         program = ROOT / "examples" / "upstreams" / "faulty.py"
         self.upstream = subprocess.Popen([sys.executable, str(program), "--port", "0"], stdout=subprocess.PIPE, text=True)
         assert self.upstream.stdout is not None
@@ -118,7 +119,7 @@ class Scene:
     def push(self) -> None:
         """A new table; both releases are the same upstream, so that no answer depends on which table a worker has."""
         self.version += 1
-        release = ReleaseRoute(f"rel_{self.version % 2}", "v1", (Route("main", "openai", self.base_url, "slow-stream"),))
+        release = ReleaseRoute(f"rel_{self.version % 2}", "v1", (Route("main", "openai", self.base_url, self.model),))
         table = RoutingTable(self.version, 1, {"s": ServiceRoute("s", release.digest)}, {release.digest: release})
         ManyPlanes(self.planes).push(table)
 

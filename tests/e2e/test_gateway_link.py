@@ -86,7 +86,7 @@ def test_a_person_is_forgotten_in_caches_and_kept_responses_and_a_store_that_fai
     assert plane.erase(Keeping.CACHE, Person(subject="anna")) == Forgotten(unit, 1)
     assert plane.erase(Keeping.RESPONSES, Person(unit=unit)) == Forgotten(unit, 1)
     assert answered() == "miss"
-    (gateway.data_dir / "responses" / f"resp_{0:032x}.{unit}").mkdir()  # it cannot be removed as a file is
+    (gateway.data_dir / "responses" / "00" / f"resp_{0:032x}.{unit}").mkdir(parents=True)  # it cannot be removed as a file is
     with pytest.raises(CohortError) as caught:
         plane.erase(Keeping.RESPONSES, Person(unit=unit))
     assert (caught.value.code, caught.value.retry) == ("CACHE_NOT_ERASED", Retry.SAFE)

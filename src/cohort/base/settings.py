@@ -130,6 +130,14 @@ class DataDir:
         """The gateway's own: routing table and spool."""
         return self.root / "gateway"
 
+    def worker_folder(self, number: int) -> Path:
+        """One worker's own: routing table and spool."""
+        return self.gateway if number == 1 else self.gateway / str(number)
+
+    def gateway_lock(self, number: int) -> Path:
+        """Locked by the worker that serves; its process id is in it."""
+        return self.worker_folder(number) / "lock"
+
     def worker_socket(self, number: int) -> Path:
         """Where control reaches one of several workers of the gateway."""
         return self.run / f"gateway-{number}.sock"

@@ -123,7 +123,7 @@ class Controller:
                 stop.wait(PAUSE_AFTER_FAILURE_S)
 
     def tick(self, wait_ms: int = PULL_WAIT_MS) -> bool:
-        """One round; True when more records wait. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
+        """One round; True when more records can be had now. Raises what its parts raise: nothing is half done, the next tick goes on from what is stored."""
         pulled = self._pull(wait_ms)
         changed = self._commit(pulled)
         for _, batch in pulled:
@@ -135,7 +135,7 @@ class Controller:
         self.ticked_us = self._clock.now_us()
         if changed:
             self._on_change()
-        return self.behind_bytes > 0
+        return self.behind_bytes > 0 and any(batch.records for _, batch in pulled)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -308,6 +308,11 @@ class Connection(asyncio.Protocol):
         elif not self._busy:
             self._close(self._transport)
 
+    @property
+    def may_begin(self) -> bool:
+        """Another request than the one that is being answered may begin on it."""
+        return not self._busy or bool(self._pending)
+
     def close_soon(self) -> None:
         """The process drains: a connection without a request is closed by a later `sweep`, one with a request when that is answered."""
         self.draining = True

@@ -15,6 +15,7 @@ from cohort.gateway.turns import Turn
 
 SWEEP_S = 0.25
 BACKLOG = 1024
+LAST_LOOK_S = 0.02
 
 
 class Server:
@@ -56,8 +57,8 @@ class Server:
     def connections(self) -> int:
         return len(self._connections)
 
-    async def drain(self) -> None:
-        """Accept no more, let requests in flight end for `drain_s`, then end them.
+    async def take_no_more(self) -> None:
+        """Accept no more, and return when no further request can begin here, after `drain_s` at the latest.
 
         A connection without a request is kept for `drain_idle_s`: a request that is on its way is answered, and told to come back elsewhere.
         """
@@ -66,6 +67,13 @@ class Server:
             listener.close()
         for connection in list(self._connections):
             connection.close_soon()
+        for _ in range(int(self.limits.drain_s / LAST_LOOK_S)):
+            if not any(connection.may_begin for connection in self._connections):
+                return
+            await asyncio.sleep(LAST_LOOK_S)
+
+    async def drain(self) -> None:
+        """Behind `take_no_more`: let requests in flight end for `drain_s`, then end them."""
         if not await self._emptied(self.limits.drain_s):
             for connection in list(self._connections):
                 connection.cancel()

@@ -45,7 +45,7 @@ class Metrics:
     """
 
     def __init__(self, worker: str = "") -> None:
-        self._worker = worker
+        self.worker = worker
         self._calls: dict[CallPlace, _Calls] = {}
         self.errors: dict[str, int] = {}
         self.feedback = 0
@@ -116,8 +116,8 @@ class Metrics:
             _family(lines, name, "gauge", words, samples)
         self._histogram(lines)
         self._genai(lines)
-        if self._worker:
-            lines = [_marked(line, self._worker) for line in lines]
+        if self.worker:
+            lines = [_marked(line, self.worker) for line in lines]
         return ("\n".join(lines) + "\n").encode()
 
     def _histogram(self, lines: list[str]) -> None:

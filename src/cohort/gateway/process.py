@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,8 @@ from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.access import AccessLog
+from cohort.gateway.telemetry.contents import Contents
+from cohort.gateway.telemetry.contents_door import ContentsDoor
 from cohort.gateway.telemetry.onward import onward
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
@@ -53,6 +56,7 @@ from cohort.gateway.upstreams import Upstreams
 ADAPTIVE_VARIABLE = "COHORT_ADAPTIVE"
 """0: this process chooses nothing between a strong and a weak model; routes are asked as they are written."""
 SWEEP_S = 5.0
+PLACE_TRIES, PLACE_WAIT_S = 5, 0.02
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What numpy asks how many threads multiply. One: a worker has one core, and threads that wait for each other hold it up."""
 YOUNG_OBJECTS_MAX = 10_000
@@ -68,19 +72,21 @@ async def serve(settings: Settings) -> None:
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")
     clock = SystemClock()
-    epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
     log = Log(settings.gateway_id, clock)
     unit_key = read_unit_key(settings.unit_key_file)
     token = read_secret(settings.link_token_file, "link_token_file")
-    lock = _lock(settings.data_dir)
+    place = _place(settings.data_dir)
     try:
+        epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
         spool = Spool(settings.data_dir / "spool", settings.gateway_id, epoch, settings.limits, clock, log)
-        await _serve(settings, epoch, unit_key, token, spool, clock, log)
+        await _serve(settings, epoch, unit_key, token, spool, clock, log, place.give_up)
     finally:
-        os.close(lock)
+        place.give_up()
 
 
-async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> None:
+async def _serve(
+    settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log, give_up: Callable[[], None]
+) -> None:
     limits = settings.limits
     keys = Keys(os.environ, clock, limits.key_fresh_s, own_places(settings))
     table = Table(
@@ -105,14 +111,18 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     caches.consult(Consulting(table, recorder, answering, metrics, entropy, log).ask)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)
-    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
+    contents = Contents(settings.data_dir / "contents", epoch, limits, clock, log, erased, table.kills)
+    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances, contents)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
     hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
+    asked, local = (
+        (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts, ContentsDoor(contents, unit_key)),
+        not settings.expose,
+    )
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
@@ -127,14 +137,20 @@ async def _serve(settings: Settings, epoch: int, unit_key: bytes, token: str, sp
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
+        sampling = group.create_task(contents.run())
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept, contents))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
         caches.retire()
+        contents.retire()
+        await server.take_no_more()
+        spool.hand_over()
+        give_up()  # from here on a successor may take the place, and accept from the socket they share
         await server.drain()
         await chat.close()
         keeping.cancel()
+        sampling.cancel()
         syncing.cancel()
         sweeping.cancel()
     upstreams.close()
@@ -154,11 +170,22 @@ def own_places(settings: Settings) -> list[Path]:
     return places + ([password] if password is not None else []) + ([settings.shared_dir] if settings.shared_dir is not None else [])
 
 
-def _lock(data_dir: Path) -> int:
-    """The data directory, for this process alone as long as it lives."""
+class Place:
+    """The data directory, for one process alone until it gives it up; the lock's file says whose."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def give_up(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _place(data_dir: Path) -> Place:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CohortError(
             "CONFIG_INVALID",
@@ -166,14 +193,17 @@ def _lock(data_dir: Path) -> int:
             field="data_dir",
             hint="Choose another.",
         ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise CohortError(
-            "ALREADY_RUNNING", f"another gateway uses {data_dir}", hint="Stop it, or give this one its own data_dir."
-        ) from error
-    return fd
+    for _ in range(PLACE_TRIES):  # a supervisor looks now and then whether it is free, which takes microseconds
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PLACE_WAIT_S)
+            continue
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        return Place(fd)
+    os.close(fd)
+    raise CohortError("ALREADY_RUNNING", f"another gateway uses {data_dir}", hint="Stop it, or give this one its own data_dir.")
 
 
 async def _listen(server: Server, settings: Settings) -> int:
@@ -227,11 +257,14 @@ async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -
                 log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses) -> None:
+async def _sweep(
+    upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses, contents: Contents
+) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         kept.sweep()
         allowances.sweep()
         upstreams.sweep()
         caches.sweep()
+        contents.sweep()
         guard.lockout.forget_old()

@@ -6,6 +6,7 @@ What was written survives `kill -9` of the process (it is in the page cache) and
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -41,6 +42,21 @@ class _Gap:
 class _Segment:
     size: int
     epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """An earlier process that still writes what ends of its calls, into segment `number` and no other. It holds a lock on it as long as it lives."""
+
+    number: int
+    fd: int
+
+    def lives(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def epoch_after(directory: Path, now_us: int) -> int:
@@ -80,6 +96,8 @@ class Spool:
         self._held_bytes = 0
         self._segment = _Segment(0, epoch)
         self._begun = False
+        self._handed_over = False
+        self._before: _Writer | None = None
         self.bytes = 0
         self.written = 0
         self.dropped = 0
@@ -91,7 +109,11 @@ class Spool:
             if match := _NAME.fullmatch(path.name):
                 self._segments[int(match[1])] = _Segment(path.stat().st_size, _epoch_of(path))
         self.bytes = sum(segment.size for segment in self._segments.values())
-        self._begin(max(self._segments, default=0) + 1)
+        newest = max(self._segments, default=0)
+        if newest:
+            self._before = _Writer(newest, os.open(self._path(newest), os.O_RDONLY | os.O_CLOEXEC))
+            self._look_before()
+        self._begin(newest + 1)
 
     @property
     def problem(self) -> str | None:
@@ -125,6 +147,11 @@ class Spool:
                 self._append(line)
         self._written()
 
+    def hand_over(self) -> None:
+        """Another process may open the spool from here on; this one writes only what ends of its calls, into the segment that it has."""
+        self.flush()
+        self._handed_over = True
+
     def acknowledge(self, upto: Cursor) -> None:
         """Everything before `upto` may go: whole segments before it are deleted.
 
@@ -144,6 +171,7 @@ class Spool:
 
         At most `outcomes_bytes_max` are looked at, so a batch may hold fewer records than there are.
         """
+        self._look_before()
         damaged: list[str] = []
         payloads: list[bytes] = []
         cursor: Cursor | None = self._place(after, damaged)
@@ -196,6 +224,9 @@ class Spool:
         self.sync()
         os.close(self._fd)
         self._fd = -1
+        if self._before is not None:
+            os.close(self._before.fd)
+            self._before = None
 
     def _append(self, line: bytes) -> bool:
         if self._gap is not None and not self._close_gap(self._gap):
@@ -207,15 +238,16 @@ class Spool:
         return True
 
     def _written(self) -> None:
-        if self._segment.size >= self._segment_bytes:
+        if self._segment.size >= self._segment_bytes and not self._handed_over:
             self._roll()
-        if self._waiters:
+        if self._waiters and self._before is None:  # else there is nothing to read yet of what was written
             self._wake()
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
 
     def _begin(self, number: int) -> None:
         fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)  # whoever opens the spool meanwhile sees that its writer lives
         if self._fd >= 0:
             self._unsynced.append(self._fd)
         self._fd, self._current, self._begun = fd, number, True
@@ -271,6 +303,20 @@ class Spool:
 
     # --- reading ---------------------------------------------------------------------------------------------------------------
 
+    def _look_before(self) -> None:
+        """How far the process before this one has written. Once it is gone its segment is whole."""
+        before = self._before
+        if before is None:
+            return
+        lives = before.lives()
+        if before.number in self._segments:
+            segment, size = self._segments[before.number], os.fstat(before.fd).st_size
+            self.bytes += size - segment.size
+            segment.size = size
+        if not lives:
+            os.close(before.fd)
+            self._before = None
+
     def _place(self, after: Cursor, damaged: list[str]) -> Cursor:
         """Where reading really begins: segments that are gone are passed over."""
         if after.segment in self._segments:
@@ -310,7 +356,7 @@ class Spool:
         A tail without a newline is what a killed process leaves; within one epoch it is damage.
         """
         following = self._following(at.segment)
-        if following is None:
+        if following is None or (self._before is not None and at.segment == self._before.number):
             return None
         torn = self._segments[at.segment].size - at.offset
         if torn and self._segments[at.segment].epoch == self._segments[following.segment].epoch:

@@ -66,7 +66,10 @@ class Strand:
             return
         finally:
             running = outer
-        self._ended(self, raised)
+        try:
+            self._ended(self, raised)
+        finally:
+            raised = error = None  # this frame is in its traceback: kept here, it would hold all that the call held, as a cycle
 
     def cancel(self) -> None:
         """Raise CancelledError where the coroutine waits; a strand that is running meets it at its next wait."""

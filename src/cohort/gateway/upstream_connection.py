@@ -144,6 +144,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what was on its way is dropped."""
         self.lost = True
+        self._error = None  # one that was raised holds in its traceback the frames that hold this connection
         if self.transport is not None:
             self.transport.abort()
 
@@ -162,8 +163,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.touched = True
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserError as error:
             self._fail(Invalid(f"the answer is not valid HTTP: {error}"))
+        except httptools.HttpParserUpgrade:
+            self._fail(Invalid("the answer changes to another protocol, which was not asked for"))
         if not self.answered:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.upstream_head_bytes_max:
@@ -202,6 +205,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
 
     # --- httptools -------------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.complete:  # nobody asked for a second answer: the parser stops here, and the connection is not used again
+            raise Invalid("an answer came that was not asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.answered:  # a trailer is none (RFC 9110, section 6.5.1)

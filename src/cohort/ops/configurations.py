@@ -45,7 +45,9 @@ def listeners(settings: Settings, installation: Installation) -> tuple[Listener,
         config = _config_file(data, worker_name(number), gateway_config(settings, installation, number))
         _check_limits(settings, config)
         found = _listener("gateway", "cohort.gateway", config, where, data, _gateway_stop_s(settings))
-        spec = replace(found.spec, name=worker_name(number), log=data.log(worker_name(number)), listening=listening)
+        spec = replace(
+            found.spec, name=worker_name(number), log=data.log(worker_name(number)), listening=listening, place=data.gateway_lock(number)
+        )
         if where.workers > 1:
             spec = replace(spec, ready=partial(answers_at, data.worker_socket(number), "/ready"))
         workers.append(replace(found, spec=spec))
@@ -114,7 +116,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "host": settings.gateway.host,
         "port": settings.gateway.port,
         "expose": settings.gateway.expose,
-        "data_dir": str(data.gateway if number == 1 else data.gateway / str(number)),
+        "data_dir": str(data.worker_folder(number)),
         "unit_key_file": str(data.unit_key),
         "link_token_file": str(data.link_token),
         "shared_dir": str(data.gateway),

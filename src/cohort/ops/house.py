@@ -144,8 +144,14 @@ def locked(data: DataDir) -> DirectoryLock:
 def orphans(specs: Sequence[ProcessSpec]) -> Mapping[str, Found]:
     """Processes of a supervisor that was killed, by name. While they run, the gateway serves as before."""
     processes = own_processes()
-    matches = {spec.name: next((found for found in processes if spec.kin(found)), None) for spec in specs}
+    matches = {spec.name: _serving(spec, [found for found in processes if spec.kin(found)]) for spec in specs}
     return {name: found for name, found in matches.items() if found is not None}
+
+
+def _serving(spec: ProcessSpec, kin: Sequence[Found]) -> Found | None:
+    """Of several the one that has the place; the others end what they had begun."""
+    holder = spec.place.read_text(encoding="ascii").strip() if spec.place is not None and spec.place.exists() else ""
+    return next((found for found in kin if str(found.pid) == holder), kin[0] if kin else None)
 
 
 def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callable[[str], None]) -> None:

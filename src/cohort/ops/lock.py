@@ -39,3 +39,8 @@ def held(path: Path) -> bool:
     free = probe.acquire()
     probe.release()
     return not free
+
+
+def free(path: Path) -> bool:
+    """Whether the file is there and no process holds its lock."""
+    return path.exists() and not held(path)

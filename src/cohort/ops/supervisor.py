@@ -7,12 +7,13 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from cohort.base.errors import CohortError, Retry
 from cohort.ops.listening import Listening
+from cohort.ops.lock import free
 from cohort.ops.logs import cap_log, last_lines, size
 from cohort.ops.processes import Adopted, Found, Handle, end, start
 from cohort.ops.restarts import QUICK_DEATHS_MAX, QUICK_S, Restart, after_death
@@ -42,6 +43,7 @@ class ProcessSpec:
 
     `ready` answers without waiting long (under 1 s) and never raises; `stop_s` is what it gets between SIGTERM and SIGKILL.
     `listening`: a socket that it is handed to accept on, named by COHORT_LISTEN_FD.
+    `place`: a file that the process holds a lock on, with its id in it, until its successor may be started although it still ends what it has begun.
     Processes whose `argv` agree but for the last argument's file name are the same process in another configuration.
     """
 
@@ -51,6 +53,7 @@ class ProcessSpec:
     ready: Callable[[], bool]
     stop_s: float = 10.0
     listening: Listening | None = None
+    place: Path | None = None
 
     def kin(self, found: Found) -> bool:
         """Whether `found` is this process, in this or another configuration."""
@@ -83,6 +86,8 @@ class _Member:
     due_s: float = 0.0
     log_from: int = 0  # where in its log this start began
     told: bool = False  # that everything stops
+    retiring: list[tuple[Handle, float]] = field(default_factory=list)  # gave up their place; ended at the latest then
+    place_free: bool = False  # as it was a step ago
 
     def state(self) -> ProcessState:
         pid = self.handle.pid if self.handle else None
@@ -163,7 +168,9 @@ class Supervisor:
                 self._tell_all(member.spec.listening)
             if member.handle and member.handle.poll() is None and not end(member.handle, member.spec.stop_s):
                 self._say(f"{member.spec.name}: did not stop within {member.spec.stop_s:g} s and was killed")
-            member.handle, member.phase = None, Phase.STOPPED
+            for handle, _ in member.retiring:
+                end(handle, member.spec.stop_s)
+            member.handle, member.phase, member.retiring = None, Phase.STOPPED, []
         self._show()
 
     def _tell_all(self, listening: Listening) -> None:
@@ -180,10 +187,31 @@ class Supervisor:
             elif member.phase is Phase.STARTING and member.spec.ready():
                 member.phase = Phase.READY
                 self._say(f"{member.spec.name}: ready, process {member.handle.pid}, {now_s - member.started_s:.2f} s")
+            elif member.phase is Phase.READY and self._leaves(member):
+                self._retire(member, member.handle, now_s)
             elif member.quick_deaths and now_s - member.started_s >= QUICK_S:
                 member.quick_deaths = 0
+        member.retiring = [(handle, end_s) for handle, end_s in member.retiring if self._still_ends(handle, end_s, now_s)]
         if member.handle is None and now_s >= member.due_s:
             self._start(member, now_s)
+
+    def _leaves(self, member: _Member) -> bool:
+        """Whether it gave up its place, twice in a row: of a process that has just died the lock is gone a moment before it is."""
+        before, member.place_free = member.place_free, member.spec.place is not None and free(member.spec.place)
+        return before and member.place_free
+
+    def _retire(self, member: _Member, handle: Handle, now_s: float) -> None:
+        self._say(f"{member.spec.name}: process {handle.pid} ends what it has begun; starting its successor")
+        member.retiring.append((handle, now_s + member.spec.stop_s))
+        member.handle, member.phase, member.due_s, member.place_free = None, Phase.WAITING, now_s, False
+        member.deaths += 1
+
+    def _still_ends(self, handle: Handle, end_s: float, now_s: float) -> bool:
+        if handle.poll() is not None:
+            return False
+        if now_s > end_s:
+            handle.send(signal.SIGKILL)
+        return True
 
     def _start(self, member: _Member, now_s: float) -> None:
         member.phase, member.adopted, member.started_s = Phase.STARTING, False, now_s

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.gateway.cache.semantic.acceptance import Grade
-from cohort.gateway.cache.semantic.grading import grade
+from cohort.gateway.cache.semantic.grading import CHARS_MAX, grade
 
 SAME, UNCLEAR, OTHER = Grade.SAME, Grade.UNCLEAR, Grade.OTHER
 
@@ -49,6 +49,15 @@ def test_texts_are_judged_by_what_they_say(kept: str, fresh: str, verdict: Grade
 def test_a_negation_somewhere_in_a_long_answer_is_not_known_to_turn_it() -> None:
     long = "Open the settings, choose security, then press the button for a new password and follow the letter that arrives in your mailbox"
     assert grade(long + ".", long + ", which may not be at once.") is UNCLEAR
+
+
+def test_comparing_takes_a_bounded_time_whatever_is_compared() -> None:
+    many = [{"text": f"sentence {letter} of many words that are alike"} for letter in "abcdefghijklmnop"]
+    turned = [{"text": entry["text"].replace("alike", "not alike")} for entry in many]
+    assert grade(json.dumps(many), json.dumps(turned)) is UNCLEAR
+    assert grade(json.dumps(many), json.dumps([*turned[:-1], {"text": 1}])) is OTHER
+    assert grade("x" * CHARS_MAX, "x" * (CHARS_MAX + 1)) is UNCLEAR
+    assert grade(json.dumps(list(range(3000))), json.dumps(list(range(3000)), indent=1)) is SAME
 
 
 def test_texts_too_long_to_read_whole_are_the_same_only_when_equal() -> None:

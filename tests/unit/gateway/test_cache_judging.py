@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
+from cohort.delivery.manifest_fields import SemanticEntry
 from cohort.gateway.cache.semantic.acceptance import Grade
 from cohort.gateway.cache.semantic.judging import QUEUED_MAX, TEXT_CHARS_MAX, Case, Judge, fields_of, verdict_in
+from cohort.gateway.contract_cache import decode_cache
 from cohort.gateway.log import Log
 
 
@@ -32,6 +34,15 @@ def completion(words: Any) -> bytes:
 )  # fmt: skip
 def test_only_one_of_three_words_is_a_verdict(answer: bytes | None, verdict: Grade) -> None:
     assert verdict_in(answer) is verdict
+
+
+def test_a_release_names_its_judge_or_none() -> None:
+    policies = [decode_cache({"semantic": entry}) for entry in ({}, {"judge": "careful"})]
+    assert [policy and policy.semantic and policy.semantic.judge for policy in policies] == [None, "careful"]
+    for wrong in ("", 7):
+        with pytest.raises(ValueError, match="judge"):
+            decode_cache({"semantic": {"judge": wrong}})
+    assert SemanticEntry(judge="careful").model_dump()["judge"] == "careful"
 
 
 @given(st.text(max_size=50), st.text(max_size=50), st.text(max_size=50))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import io
 from pathlib import Path
@@ -21,11 +22,12 @@ from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool
 from cohort.gateway.strands import Strand
 from cohort.gateway.turns import Turn
-from cohort.gateway.upstream_connection import UpstreamConnection
+from cohort.gateway.upstream_connection import UpstreamConnection, UpstreamError
 from cohort.gateway.upstreams import Upstreams
 
 ROUNDS = 5
 ASKED = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+UNHEARD = b"GET /unheard HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 def alive(kind: type) -> int:
@@ -33,9 +35,12 @@ def alive(kind: type) -> int:
 
 
 async def ask(upstreams: Upstreams, port: int) -> None:
-    connection = await upstreams.exchange(Origin("http", "127.0.0.1", port), ASKED)
+    origin = Origin("http", "127.0.0.1", port)
+    connection = await upstreams.exchange(origin, ASKED)
     assert connection.status == 200
     upstreams.finish(connection)
+    with contextlib.suppress(UpstreamError):
+        await upstreams.exchange(origin, UNHEARD)
 
 
 def test_connections_of_clients_and_to_upstreams_are_freed_when_they_close(tmp_path: Path) -> None:
@@ -44,8 +49,11 @@ def test_connections_of_clients_and_to_upstreams_are_freed_when_they_close(tmp_p
         log = Log("gw", clock, io.StringIO())
         turn = Turn(loop, Spool(tmp_path, "gw", 1, Limits(), clock, log))
 
-        def answer(_request: Request, reply: Reply) -> Any:
-            reply.send(200, b"{}")
+        def answer(request: Request, reply: Reply) -> Any:
+            if request.target == b"/":
+                reply.send(200, b"{}")
+            else:
+                reply.break_off(b"")  # which is no answer
 
         server = Server(answer, Limits(), log, turn, lambda _code: None)
         port = await server.listen("127.0.0.1", 0)

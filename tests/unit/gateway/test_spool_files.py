@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import orjson
@@ -82,11 +83,40 @@ def test_what_an_earlier_process_left_comes_first_and_its_torn_end_is_no_damage(
     old.append(record(1))
     with (tmp_path / "0000000001.log").open("ab") as file:
         file.write(segments.frame(record(2))[:-7])
+    os.close(old._fd)  # as of a process that was killed
     made = spool(tmp_path, epoch=2)
     made.append(record(1, epoch=2))
     batch = take(made, Cursor())
     assert [(r.epoch, r.seq) for r in batch.records] == [(1, 1), (2, 1)]
     assert (batch.damaged, batch.epoch, batch.next.segment) == ((), 2, 2)
+
+
+def test_what_an_earlier_process_still_ends_comes_before_what_its_successor_writes(tmp_path: Path) -> None:
+    old = spool(tmp_path, spool_segment_bytes=200)
+    old.append(record(1))
+    old.hand_over()
+    made = spool(tmp_path, epoch=2)
+    made.append(record(1, epoch=2))
+    seen, cursor = [], Cursor()
+    for seq in range(2, 8):
+        old.append(record(seq))  # more than a segment, in the one it has
+        batch = take(made, cursor)
+        assert batch is not None
+        assert batch.behind > 0
+        seen += [(r.epoch, r.seq) for r in batch.records]
+        cursor = batch.next
+        assert take(made, cursor) is None
+    made.acknowledge(cursor)
+    assert made.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.log"))
+    old.append(record(8))
+    old.close()
+    batch = take(made, cursor)
+    assert batch is not None
+    assert [*seen, *((r.epoch, r.seq) for r in batch.records)] == [*((1, seq) for seq in range(1, 9)), (2, 1)]
+    assert (batch.behind, batch.damaged) == (0, ())
+    made.acknowledge(batch.next)
+    assert [path.name for path in tmp_path.glob("*.log")] == [f"{made._current:010d}.log"]
+    made.close()
 
 
 def test_an_end_torn_off_within_one_process_is_damage(tmp_path: Path) -> None:

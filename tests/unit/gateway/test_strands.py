@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -159,3 +161,24 @@ def test_a_deadline_cancels_the_strand_that_set_it_and_says_so() -> None:
         return expired
 
     assert asyncio.run(scene()) == [Expired.TOTAL]
+
+
+def test_what_a_cancelled_strand_held_is_free_at_once() -> None:
+    class Held:
+        pass
+
+    seen: list[weakref.ref[Held]] = []
+
+    async def call() -> None:
+        held = Held()
+        seen.append(weakref.ref(held))
+        await Pause()
+
+    gc.disable()
+    try:
+        strand = Strand(call(), lambda _strand, _error: None)
+        strand.step()
+        strand.cancel()
+        assert seen[0]() is None
+    finally:
+        gc.enable()

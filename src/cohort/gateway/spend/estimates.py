@@ -66,7 +66,7 @@ def may_be_kept_long(chat: Chat, parameters: Mapping[str, Any]) -> bool:
 
 
 def _names_keeping(data: bytes) -> bool:
-    return b"ttl" in data or b"retention" in data or b"\\u" in data
+    return data.rfind(b"ttl") >= 0 or data.rfind(b"retention") >= 0 or (b"\\" in data and data.rfind(b"\\u") >= 0)
 
 
 def charged_usd_micro(price: Price, body_bytes: int, tokens_out: int) -> int:

@@ -23,8 +23,8 @@ LABELS_MAX = ACCOUNTS_MAX // 2
 LABELS_OF_ONE_MAX = 4096
 """Those of one caller's choosing."""
 ACCOUNTS_PER_CALL_MAX = 8
-REGIONS_MAX = 32
-"""Workers at the same time."""
+REGIONS_MAX = 80
+"""Workers at the same time: as many as may be configured, and some that end what they have begun beside their successors."""
 HOLDS_MAX = 2048
 """Calls of one worker that hold a reservation at the same time."""
 KEPT_US = 8 * 86_400_000_000
@@ -40,7 +40,7 @@ VAIN_S = 5.0
 REUSES_MAX = 64
 KNOWN_MAX = 8192
 
-_COUNT, _REUSED, _LABELS, _REGIONS, _REUSES = FREE_WORDS_AT, FREE_WORDS_AT + 1, FREE_WORDS_AT + 2, FREE_WORDS_AT + 8, FREE_WORDS_AT + 48
+_COUNT, _REUSED, _LABELS, _REGIONS, _REUSES = FREE_WORDS_AT, FREE_WORDS_AT + 1, FREE_WORDS_AT + 2, FREE_WORDS_AT + 8, FREE_WORDS_AT + 96
 _ACCOUNT_WORDS, _ID0, _ID1, _MARK, _TOUCHED, _VALUE, _HELD, _OPENER = 7, 0, 1, 2, 3, 4, 5, 6
 _HOLD_WORDS, _SERIAL, _AMOUNT, _EXPIRES, _N, _OF = 12, 0, 1, 2, 3, 4
 _HOLDS_AT = HEADER_WORDS + ACCOUNTS_MAX * _ACCOUNT_WORDS

@@ -36,6 +36,13 @@ def bound_usd_micro(price: Price, tokens_in: int, tokens_out: int, *, tier: str 
     return -int(-(max(factor, 1.0) * (tokens_in * dearest_in + tokens_out * dearest_out)) // 1)
 
 
+def prices_keeping(price: Price | None) -> bool:
+    """Whether it makes a difference for how long the provider is asked to keep a prompt."""
+    if price is None:
+        return False
+    return price.cache_write_long_usd_per_mtok is not None or (price.long is not None and prices_keeping(price.long))
+
+
 def _dearest_input(price: Price, kept_long: bool) -> float:
     long = price.cache_write_long_usd_per_mtok if kept_long else None
     return max(price.input_usd_per_mtok, price.cached_usd_per_mtok or 0.0, price.cache_write_usd_per_mtok or 0.0, long or 0.0)

@@ -13,7 +13,7 @@ from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused, Usage, Withheld
 from cohort.gateway.spend import estimates
 from cohort.gateway.spend.ledger import Exceeded, Limit
-from cohort.gateway.spend.pricing import bound_usd_micro
+from cohort.gateway.spend.pricing import bound_usd_micro, prices_keeping
 
 if TYPE_CHECKING:
     from cohort.gateway.compiled import Target
@@ -100,7 +100,8 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
 def bound(targets: Sequence[Target], chat: Chat, tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int:
     """The dearest of the routes that may be asked, all of them where they are asked side by side. Raises Refused 402: the price of one is not known."""
     bounds, parameters = [], targets[0].parameters  # those of the release, whatever the route
-    tier, kept_long = estimates.tier_asked(chat, parameters), estimates.may_be_kept_long(chat, parameters)
+    tier = estimates.tier_asked(chat, parameters)
+    kept_long = any(prices_keeping(target.price) for target in targets) and estimates.may_be_kept_long(chat, parameters)
     for target in targets:
         if target.price is None:
             raise _price_unknown(target, "")

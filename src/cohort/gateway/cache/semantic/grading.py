@@ -22,6 +22,10 @@ SHORT_WORDS = 8
 """In answers of so few words a negation turns what is said; in longer ones it may turn anything."""
 DEPTH_MAX = 32
 LEAVES_MAX = 2000
+CHARS_MAX = 20_000
+"""Of an answer; longer ones are the same only when equal. It is the event loop that compares."""
+UNEQUAL_TEXTS_MAX = 12
+"""Texts of two documents that are read because they are not equal; more leave it open."""
 _FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _LAYOUT = re.compile(r"(?m)^#{1,6}\s+|`+|(?<!\w)[*_]{1,3}(?=\w)|(?<=[\w.!?])[*_]{1,3}(?!\w)")
 _BULLET = re.compile(r"(?m)^\s*[-*+\u2022]\s+")
@@ -33,9 +37,13 @@ _PUNCTUATION = re.compile(r"(?<!\d)[.,;:!?\"'()\u201c-\u201e\u00ab\u00bb\u2026]|
 
 def grade(kept: str, fresh: str) -> Grade:
     """Documents are compared by their values, texts by what they say."""
+    if kept == fresh:
+        return Grade.SAME
+    if max(len(kept), len(fresh)) > CHARS_MAX:
+        return Grade.UNCLEAR
     one, other = _document(kept), _document(fresh)
     if one is not None and other is not None:
-        return _worst([_values(*pair) for pair in _leaves(one, other)])
+        return _documents(one, other)
     if one is not None or other is not None:
         return Grade.OTHER  # who reads the one cannot read the other
     return _texts(kept, fresh)
@@ -126,14 +134,22 @@ def _leaves(one: Any, other: Any) -> list[tuple[Any, Any]]:
     return [*found, *((left, right) for left, right, _ in waiting)][: LEAVES_MAX + 1]
 
 
-def _values(one: Any, other: Any) -> Grade:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return Grade.SAME if one is other else Grade.OTHER
-    if one == other:
-        return Grade.SAME
-    if not (isinstance(one, str) and isinstance(other, str)):
+def _documents(one: Any, other: Any) -> Grade:
+    pairs = _leaves(one, other)
+    unequal = [pair for pair in pairs if not _equal(*pair)]
+    if not all(isinstance(mine, str) and isinstance(theirs, str) for mine, theirs in unequal):
         return Grade.OTHER
-    return _texts(one, other)
+    if len(pairs) > LEAVES_MAX:
+        written = (orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in (one, other))
+        return Grade.SAME if next(written) == next(written) else Grade.UNCLEAR
+    if len(unequal) > UNEQUAL_TEXTS_MAX:
+        return Grade.UNCLEAR
+    return _worst([_texts(mine, theirs) for mine, theirs in unequal])
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """`true` is not 1."""
+    return one is other if isinstance(one, bool) or isinstance(other, bool) else bool(one == other)
 
 
 def _worst(grades: list[Grade]) -> Grade:
