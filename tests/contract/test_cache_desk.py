@@ -54,10 +54,12 @@ def test_a_person_is_forgotten_in_every_store_of_every_worker(desk: Desk, person
     assert [(row.worker, row.store, row.erased, row.problem) for row in done.stores] == [
         (1, "cache", 2, ""),
         (1, "responses", 2, ""),
+        (1, "contents", 2, ""),
         (2, "cache", 2, ""),
         (2, "responses", 2, ""),
+        (2, "contents", 2, ""),
     ]
-    assert desk.left() == [["ben"]] * 4
+    assert desk.left() == [["ben"]] * 6
 
 
 def test_the_log_says_who_asked_and_never_a_name(desk: Desk) -> None:
@@ -75,7 +77,7 @@ def test_what_cannot_be_recorded_is_not_done(desk: Desk) -> None:
     with pytest.raises(CohortError) as caught:
         desk.caches.erase(Person(subject="anna"), "alice")
     assert caught.value.code == "AUDIT_UNAVAILABLE"
-    assert desk.left() == [[ANNA, "ben", ANNA]] * 4
+    assert desk.left() == [[ANNA, "ben", ANNA]] * 6
 
 
 @pytest.mark.parametrize("person", [Person(), Person(unit=ANNA, subject="anna")])
@@ -95,12 +97,14 @@ def test_a_store_that_did_not_forget_is_named_and_the_others_are_asked_all_the_s
     assert [(row["worker"], row["store"], row["erased"]) for row in error.details["stores"]] == [
         (1, "cache", None),
         (1, "responses", None),
+        (1, "contents", None),
         (2, "cache", None),
         (2, "responses", 2),
+        (2, "contents", 2),
     ]
     assert "cache of worker 2: the cache cannot be erased" in error.message
     desk.workers[0].reachable, desk.workers[1].stuck = True, set()
-    assert [row.erased for row in desk.caches.erase(Person(subject="anna"), "alice").stores] == [2, 2, 2, 0]
+    assert [row.erased for row in desk.caches.erase(Person(subject="anna"), "alice").stores] == [2, 2, 2, 2, 0, 0]
 
 
 def test_workers_are_shown_together_and_one_that_is_silent_is_said(desk: Desk) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
+from cohort.base.redaction import GONE
 from cohort.kernel.actions.clearance import Cleared, Executed
 from cohort.kernel.actions.executors.processes import ProcessExecutors
 from cohort.kernel.face import Request
 from cohort.kernel.machine.processes import AgentProcesses
 from cohort.kernel.model import GrantScope, Level, Outcome
-from cohort.kernel.redaction import GONE
 from cohort.kernel.sandbox.egress_names import hosts_of
 from cohort.kernel.sandbox.limits import limited
 from cohort.kernel.sandbox.spawner import Spawner

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort.base.redaction import GONE, holds, text, values, words
 from cohort.kernel.actions.shells import is_shell
-from cohort.kernel.redaction import GONE, holds, text, values, words
 
 SECRET = st.text("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789!$%*+_", min_size=6, max_size=20).map("Zq7".__add__)
 NAME = st.sampled_from(

@@ -21,6 +21,7 @@ from cohort.compose.kernel import Kernel, build_kernel
 from cohort.delivery.accounts import Accounts, Recent
 from cohort.delivery.caches import Caches
 from cohort.delivery.clients import Clients, spending
+from cohort.delivery.contents import Contents
 from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.dataplane_http import HttpDataPlane
@@ -158,7 +159,8 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
-    accounts = Accounts(database, controller.recent, first_answer([plane.balances for plane in planes]))
+    contents = Contents(planes, lambda body: kernel.note(body))
+    accounts = Accounts(database, controller.recent, first_answer([plane.balances for plane in planes]), contents)
     kernel = build_kernel(config, database, clock, environ)
     _import_keys(access, config)
     flags = SqlFlags(database, reconciler, clock, kernel.note)

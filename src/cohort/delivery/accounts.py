@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Insert, func, select
 
 from cohort.base.errors import CohortError
+from cohort.delivery.contents import Content, Contents
 from cohort.delivery.traces import Traces, Wanted
 from cohort.gateway.contract import Arm, Call, Result, failed
 from cohort.storage import schema as t
@@ -97,7 +98,10 @@ class Recent:
 class Accounts:
     """Costs, balances and the newest calls, as surfaces ask for them. `balances_of` asks the gateway."""
 
-    def __init__(self, database: Database, recent: Recent, balances_of: Callable[[], Sequence[Balance]]) -> None:
+    def __init__(
+        self, database: Database, recent: Recent, balances_of: Callable[[], Sequence[Balance]], contents: Contents | None = None
+    ) -> None:
+        self._contents = contents or Contents((), lambda _body: None)
         self._database = database
         self._balances_of = balances_of
         self._traces = Traces(database)
@@ -137,6 +141,10 @@ class Accounts:
             hint = "The newest calls are kept, for a week at most; under load not every one."
             raise CohortError("NOT_FOUND", f"the call {gateway}/{epoch}/{seq} is not among those kept", hint=hint)
         return sorted(found, key=lambda call: call.arm is Arm.SHADOW)
+
+    def content(self, gateway: str, epoch: int, seq: int, actor: str) -> Content:
+        """What a call asked and was answered, where it was drawn. Errors: NOT_FOUND, AUDIT_UNAVAILABLE, DATA_PLANE_UNAVAILABLE."""
+        return self._contents.read(self.call(gateway, epoch, seq)[0], actor)
 
 
 def _identity(call: Call) -> tuple[str, int, int, str]:

@@ -20,6 +20,7 @@ class Keeping(StrEnum):
 
     CACHE = "cache"
     RESPONSES = "responses"
+    CONTENTS = "contents"
 
 
 @dataclass(frozen=True, slots=True)

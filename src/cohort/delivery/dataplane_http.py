@@ -10,6 +10,7 @@ import orjson
 from cohort.base.errors import CohortError, Retry
 from cohort.delivery.accounts import Balance
 from cohort.delivery.cache_state import CacheState, Forgotten, Keeping, Person, cache_state
+from cohort.delivery.contents import Content, content_of
 from cohort.gateway.contract import Batch, Cursor, GatewayState, RoutingTable, decode_batch, decode_state, encode
 
 CONNECT_S = 1.0
@@ -51,6 +52,13 @@ class HttpDataPlane:
             return cache_state(orjson.loads(answer))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _unavailable(f"GET /-/cache was answered with what is no state of caches: {type(error).__name__}") from error
+
+    def content(self, epoch: int, seq: int, arm: str) -> Content | None:
+        body = orjson.loads(self._call("GET", f"/-/contents?epoch={epoch}&seq={seq}&arm={arm}"))
+        try:
+            return None if body is None else content_of(body)
+        except (KeyError, TypeError) as error:
+            raise _unavailable(f"GET /-/contents was answered with what is no content: {type(error).__name__}") from error
 
     def erase(self, store: Keeping, person: Person) -> Forgotten:
         named = {name: value for name, value in (("unit", person.unit), ("subject", person.subject)) if value is not None}

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from cohort.base.documents import HIDDEN_INPUT
 from cohort.gateway.contract_cache import FALSE_HIT_MAX_DEFAULT, SAMPLE_SHARE_DEFAULT, THRESHOLD_DEFAULT, TTL_S_DEFAULT, TTL_S_MAX
+from cohort.gateway.contract_content import CONTENT_BYTES_DEFAULT, CONTENT_BYTES_MAX
 from cohort.gateway.contract_personal import KINDS as PERSONAL_KINDS
 from cohort.gateway.contract_price import TIER_FACTOR_MAX
 from cohort.gateway.contract_reliability import DEFAULT as RELIABILITY
@@ -217,6 +218,13 @@ class PersonalEntry(_Entry):
     kinds: Annotated[list[str], Field(min_length=1), AfterValidator(_kinds)] = list(PERSONAL_KINDS)
 
 
+class ContentEntry(_Entry):
+    """Samples of what calls ask and are answered."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    bytes_max: Annotated[int, Field(ge=1, le=CONTENT_BYTES_MAX)] = CONTENT_BYTES_DEFAULT
+
+
 class AutonomyEntry(_Entry):
     risk_max_auto: Annotated[float, Field(ge=0, le=1)]
 
@@ -294,3 +302,4 @@ class ModelManifest(_Manifest):
     cache: CacheEntry | None = None
     reliability: ReliabilityEntry | None = None
     personal_data: PersonalEntry | None = None
+    content_samples: ContentEntry | None = None

@@ -20,6 +20,7 @@ from cohort.delivery.manifest_routing import check_routing, routing_policy
 from cohort.delivery.model import Release
 from cohort.gateway.contract import ReleaseRoute, Route
 from cohort.gateway.contract_cache import decode_cache
+from cohort.gateway.contract_content import decode_content
 from cohort.gateway.contract_personal import decode_personal
 from cohort.gateway.contract_price import decode_price
 from cohort.gateway.contract_reliability import decode_reliability
@@ -102,6 +103,7 @@ def release_routes(release: Release) -> ReleaseRoute:
         cache=decode_cache(body.get("cache")),
         reliability=decode_reliability(body.get("reliability")),
         personal=decode_personal(body.get("personal_data")),
+        content=decode_content(body.get("content_samples")),
         budget_usd_micro_per_day=None if budget_usd is None else round(budget_usd * 1_000_000),
     )
 

@@ -33,6 +33,7 @@ from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Caller, Guard
 from cohort.gateway.spend.rules import label
 from cohort.gateway.table import Table
+from cohort.gateway.telemetry.contents import Contents
 
 NAMES_SHOWN_MAX = 20
 LOOP = "this request has come through this gateway before: a release has the gateway itself as its upstream; correct its `base_url`"
@@ -61,7 +62,9 @@ class ChatDoor:
         gateway: str,
         guard: Guard,
         allowances: Allowances,
+        contents: Contents,
     ) -> None:
+        self._contents = contents
         self._allowances = allowances
         self._guard = guard
         self._table = table
@@ -118,6 +121,8 @@ class ChatDoor:
         chat.unit, chat.at_us = unit, ongoing.at_us
         if ongoing.target.routing is not None:
             self._choose(ongoing, chat)
+        if ongoing.form.target.content is not None:
+            self._contents.begin(ongoing, chat, ongoing.form.target.content)
         if service.split is not None and service.split.shadow_share > 0:
             self._shadows.maybe_copy(ongoing, chat, request, self._answering.in_flight)
         if ongoing.form.target.guard is not None:
@@ -163,7 +168,10 @@ class ChatDoor:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
         if raw is None and chat.native is not chat.fields:
             raw = raw_unit(None, chat.native)
-        return pseudonym(self._unit_key, raw) if raw is not None else chat.unit or self._entropy(16).hex()
+        if raw is not None:
+            return pseudonym(self._unit_key, raw)
+        chat.lone = not chat.unit and chat.turn is None
+        return chat.unit or self._entropy(16).hex()
 
     # --- between a strong and a weak model ---
 
@@ -176,7 +184,9 @@ class ChatDoor:
             self._aimed = snapshot
             self._router.aim(snapshot.strong_shares)
         began_s = self._monotonic_s()
-        choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
+        choice = self._router.choose(
+            ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone
+        )
         if choice is not None:
             ongoing.route(choice)
             ongoing.step("routing", began_s, self._monotonic_s())

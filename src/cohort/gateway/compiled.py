@@ -21,6 +21,7 @@ from cohort.gateway.contract import (
     is_killed,
 )
 from cohort.gateway.contract_cache import CachePolicy
+from cohort.gateway.contract_content import ContentPolicy
 from cohort.gateway.contract_personal import PersonalPolicy
 from cohort.gateway.contract_price import Price, check_price
 from cohort.gateway.contract_reliability import DEFAULT, Reliability
@@ -64,6 +65,7 @@ class Target:
     breaker: Breaker
     others: tuple[Target, ...] = ()
     routing: RoutingPolicy | None = None
+    content: ContentPolicy | None = None  # samples of what this release is asked and answers
     guard: PersonalGuard | None = None  # what happens to personal data in what this release is asked
     by_strength: tuple[Target, ...] = ()  # with `routing`: the weak route first, the strong route first
 
@@ -169,7 +171,8 @@ def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Ta
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
     routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
     first, *others = routes.values()
-    first = replace(first, guard=guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None)
+    guard = guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None
+    first = replace(first, guard=guard, content=release.content)
     if release.routing is None:
         return replace(first, others=tuple(others))
     by_strength = tuple(_led_by(name, release.routing, routes) for name in (release.routing.weak, release.routing.strong))

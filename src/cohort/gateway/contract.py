@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from cohort.gateway.contract_cache import CachePolicy, decode_cache
+from cohort.gateway.contract_content import CONTENT_FLAG, ContentPolicy, decode_content
 from cohort.gateway.contract_personal import PersonalPolicy, decode_personal
 from cohort.gateway.contract_price import Price, decode_price
 from cohort.gateway.contract_reliability import Reliability, RouteTrouble, decode_reliability
@@ -36,6 +37,7 @@ GATEWAY_FLAGS = {
     "routing.adapt": "what moves the boundary between a strong and a weak model; the approved boundary holds",
     "routing.adaptive": "the choice between a strong and a weak model for each conversation",
     "shadow": "copies of calls to a candidate",
+    CONTENT_FLAG: "samples of what calls asked and were answered",
 }
 """What the gateway can be told to stop by the kill list, whatever a release says."""
 
@@ -93,6 +95,7 @@ class ReleaseRoute:
     reliability: Reliability | None = None
     personal: PersonalPolicy | None = None
     budget_usd_micro_per_day: int | None = None
+    content: ContentPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class Call:
     run: str = ""  # as the caller named it
     agent: str = ""  # of the caller's key, or else as the caller named it
     operation: str = ""  # empty: a turn of a conversation
+    content: bool = False  # the gateway was to keep a sample of what was asked and answered
     parent: str = ""  # the caller's span: TRACE-SPAN-FLAGS
 
     @property
@@ -295,8 +299,18 @@ def _release(entry: dict[str, Any]) -> ReleaseRoute:
     routes = tuple(Route(**{**route, "price": decode_price(route.get("price"))}) for route in entry["routes"])
     routing = routing_of(entry["routing"]) if entry.get("routing") else None
     cache, reliability = decode_cache(entry.get("cache")), decode_reliability(entry.get("reliability"))
-    personal = decode_personal(entry.get("personal"))
-    return ReleaseRoute(**{**entry, "routes": routes, "routing": routing, "cache": cache, "reliability": reliability, "personal": personal})
+    personal, content = decode_personal(entry.get("personal")), decode_content(entry.get("content"))
+    return ReleaseRoute(
+        **{
+            **entry,
+            "routes": routes,
+            "routing": routing,
+            "cache": cache,
+            "reliability": reliability,
+            "personal": personal,
+            "content": content,
+        }
+    )
 
 
 _CALL_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Call) if f.default is not dataclasses.MISSING}

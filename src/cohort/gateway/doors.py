@@ -31,6 +31,7 @@ from cohort.gateway.responses_door import ResponsesDoor, owner_of
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
+from cohort.gateway.telemetry.contents_door import ContentsDoor
 from cohort.gateway.upstreams import Upstreams
 
 _ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
@@ -64,6 +65,7 @@ class Doors:
         responses: ResponsesDoor,
         spend: SpendDoor,
         hosts: Hosts,
+        contents: ContentsDoor,
         local: bool = True,
     ) -> None:
         self._hosts = hosts
@@ -98,6 +100,8 @@ class Doors:
             b"/-/cache": (b"GET", cache.state),
             b"/-/cache/erase": (b"POST", cache.erase),
             b"/-/responses/erase": (b"POST", responses.erase),
+            b"/-/contents": (b"GET", contents.read),
+            b"/-/contents/erase": (b"POST", contents.erase),
         }
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
@@ -239,6 +243,8 @@ class Doors:
         except Refused as refused:
             self._refuse(reply, refused)
             return
+        if self._metrics.worker:
+            reply.be_last()  # a scraper that keeps its connection would meet this worker for ever
         reply.send(200, self._figures(), content_type=prometheus.CONTENT_TYPE)
 
     def _figures(self) -> bytes:

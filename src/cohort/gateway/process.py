@@ -47,6 +47,8 @@ from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spool import Spool, epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.access import AccessLog
+from cohort.gateway.telemetry.contents import Contents
+from cohort.gateway.telemetry.contents_door import ContentsDoor
 from cohort.gateway.telemetry.onward import onward
 from cohort.gateway.turns import Turn
 from cohort.gateway.upstreams import Upstreams
@@ -90,7 +92,7 @@ async def _serve(
     table = Table(
         settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
     )
-    metrics = Metrics()
+    metrics = Metrics(settings.gateway_id if settings.link_socket is not None else "")
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     if settings.access_log:
@@ -109,14 +111,18 @@ async def _serve(
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     caches.consult(Consulting(table, recorder, answering, metrics, entropy, log).ask)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)
-    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances)
+    contents = Contents(settings.data_dir / "contents", epoch, limits, clock, log, erased, table.kills)
+    doorway = (caches, deadlines, router, settings.gateway_id, guard, allowances, contents)
     chat = ChatDoor(table, recorder, answering, metrics, unit_key, entropy, limits, log, *doorway)
     link = Link(settings.gateway_id, epoch, token, table, spool, recorder, chat, limits)
     cache_door = CacheDoor(caches, unit_key)
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
     hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
-    asked, local = (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts), not settings.expose
+    asked, local = (
+        (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts, ContentsDoor(contents, unit_key)),
+        not settings.expose,
+    )
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
@@ -131,17 +137,20 @@ async def _serve(
     async with asyncio.TaskGroup() as group:
         syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
         keeping = group.create_task(caches.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept))
+        sampling = group.create_task(contents.run())
+        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept, contents))
         await _stop_signal()
         log.write("draining", in_flight=chat.in_flight)
         link.drain()
         caches.retire()
+        contents.retire()
         await server.take_no_more()
         spool.hand_over()
         give_up()  # from here on a successor may take the place, and accept from the socket they share
         await server.drain()
         await chat.close()
         keeping.cancel()
+        sampling.cancel()
         syncing.cancel()
         sweeping.cancel()
     upstreams.close()
@@ -248,11 +257,14 @@ async def _sync(kept: dict[str, Callable[[], None]], every_s: float, log: Log) -
                 log.seldom(event, reason=os.strerror(error.errno or 0))
 
 
-async def _sweep(upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses) -> None:
+async def _sweep(
+    upstreams: Upstreams, caches: Caches, guard: Guard, allowances: Allowances, kept: KeptResponses, contents: Contents
+) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         kept.sweep()
         allowances.sweep()
         upstreams.sweep()
         caches.sweep()
+        contents.sweep()
         guard.lockout.forget_old()

@@ -23,6 +23,7 @@ from cohort.gateway.spend.callers import Caller
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spool import Spool
 from cohort.gateway.telemetry.access import AccessLog
+from cohort.gateway.telemetry.contents import Sample
 
 SERVICES_MAX = 4096
 _LOOKED = {b"x-cohort-cache: miss\r\n": ',"looked":"miss"', b"x-cohort-cache: bypass\r\n": ',"looked":"bypass"'}
@@ -79,6 +80,7 @@ class Ongoing:
     tries: list[str] | None = None  # attempts as they stand in the record; None: one that needs no telling
     steps: str = ""  # as they stand in the record, each behind a comma
     trailer: bool = False  # the cost of a streamed answer follows its body
+    sample: Sample | None = None  # its content is kept, redacted
     told: str = ""  # further fields of the record
 
     @property
@@ -191,6 +193,8 @@ class Recorder:
         self._metrics.called(form.place, ongoing.result, total_us, ongoing.usage)
         if self.access is not None:
             self.access.call(ongoing)
+        if ongoing.sample is not None:
+            ongoing.sample.ended()
 
     def feedback(self, service: Service, unit: str, score: float | None, negative: bool) -> bool:
         """What a client says of a unit; False when it could not be kept."""

@@ -57,6 +57,10 @@ class Limits:
     responses_bytes_max: int = 256 << 20
     response_bytes_max: int = 4 << 20
     responses_kept_s: float = 7 * 86_400.0
+    # samples of content
+    contents_max: int = 1000
+    contents_bytes_max: int = 16 << 20
+    contents_kept_s: float = 3 * 86_400.0
     # shadow copies
     shadow_in_flight_max: int = 64
     shadow_shed_in_flight: int = 256

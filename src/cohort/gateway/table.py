@@ -51,6 +51,10 @@ class Table:
         """What calls may spend; None where nothing is limited."""
         return self.snapshot.rules if self.snapshot is not None else None
 
+    def kills(self, flag: str) -> bool:
+        """Whether a kill switch is thrown; without a table every one is."""
+        return self.snapshot is None or flag in self.snapshot.killed
+
     @property
     def version(self) -> int:
         return self.snapshot.table.version if self.snapshot else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 
 from cohort.delivery.accounts import Balance, add_up
 from cohort.delivery.clients import Terms
+from cohort.delivery.contents import Content, Contents, Said
 from cohort.delivery.traces import Wanted
 from cohort.gateway.contract import Call, Result
 from cohort.gateway.contract_spend import Budget, Scope
@@ -17,7 +19,7 @@ from cohort.gateway.contract_trace import Attempt, Step
 from cohort.surfaces.dashboard.pages_gateway import requests_fragments
 from cohort.surfaces.http.app import create_app
 from cohort.surfaces.http.callers import Caller
-from support_delivery import VIEWER_KEY, House, house
+from support_delivery import AUDITOR_KEY, VIEWER_KEY, House, house
 from support_views import NOW_US
 
 BY = {"Authorization": f"Bearer {VIEWER_KEY}"}
@@ -176,3 +178,35 @@ def test_what_a_client_put_in_a_name_is_text_on_the_page(home: House) -> None:
     home.control.accounts.recent.take([dataclasses.replace(CALL, seq=3, route="<script>alert(1)</script>")])
     html = requests_fragments(home.control, Caller("v", "viewer"), Wanted())["calls"]
     assert "<script>" not in html
+
+
+class OneSample:
+    """A worker that has the content of one call."""
+
+    def content(self, epoch: int, seq: int, arm: str) -> Content | None:
+        return (
+            Content((Said("user", "Where is <b>my</b> order?"),), "On its way.", {"email": 1})
+            if (epoch, seq, arm) == (7, 8, "stable")
+            else None
+        )
+
+
+def test_content_is_shown_to_those_who_may_audit_and_to_nobody_else(client: TestClient, home: House) -> None:
+    noted: list[Mapping[str, object]] = []
+    home.control.accounts._contents = Contents([OneSample()], noted.append)
+    home.control.accounts.recent.take([dataclasses.replace(CALL, seq=8, content=True), dataclasses.replace(CALL, seq=9)])
+    auditor = {"Authorization": f"Bearer {AUDITOR_KEY}"}
+    assert 'href="/requests/gw-1/7/8/content"' in client.get("/requests/gw-1/7/8", headers=auditor).text
+    viewed = client.get("/requests/gw-1/7/8", headers=BY).text
+    assert "/content" not in viewed
+    assert "needs the right to audit" in viewed
+    for path in ("/requests/gw-1/7/8/content", "/api/v1/gateway/requests/gw-1/7/8/content"):
+        assert client.get(path, headers=BY).status_code == 403
+    assert noted == []
+    page = client.get("/requests/gw-1/7/8/content", headers=auditor).text
+    for words in ("Where is &lt;b&gt;my&lt;/b&gt; order?", "On its way.", "email 1"):
+        assert words in page
+    found = client.get("/api/v1/gateway/requests/gw-1/7/8/content", headers=auditor).json()
+    assert (found["asked"][0]["role"], found["found"]) == ("user", {"email": 1})
+    assert [entry["request"] for entry in noted] == ["gw-1/7/8", "gw-1/7/8"]
+    assert client.get("/requests/gw-1/7/9/content", headers=auditor).status_code == 404

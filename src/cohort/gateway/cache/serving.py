@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cohort.gateway.cache.caches import Hit, Lookup, Tier
 from cohort.gateway.cache.replay import events
+from cohort.gateway.cache.tape import CHAT_NAME, Tape
 from cohort.gateway.contract import Result
 from cohort.gateway.http_messages import Reply
 from cohort.gateway.records import Recorder
@@ -18,6 +19,9 @@ def deliver(lookup: Lookup, hit: Hit, recorder: Recorder, reply: Reply) -> None:
     said = _said(lookup, hit)
     ongoing.result, ongoing.status = Result.OK, 200
     ongoing.cache, ongoing.saved_usd_micro = hit.tier.value, hit.answer.saved_usd_micro
+    if ongoing.sample is not None:
+        ongoing.tape = Tape(len(hit.answer.body), CHAT_NAME)
+        ongoing.tape.whole(hit.answer.body, hit.answer.body, "openai")
     recorder.end(ongoing)
     word = b"semantic" if hit.tier is Tier.SEMANTIC else b"exact"
     headers = b"%sx-cohort-unit: %s\r\nx-cohort-cache: %s\r\nage: %d\r\nx-cohort-cost-usd: 0.000000\r\n%s" % (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cohort.base import redaction
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.ids import ActionId
-from cohort.kernel import redaction
 from cohort.kernel.actions.catalogue import Row
 from cohort.kernel.actions.facts import relevant
 from cohort.kernel.model import Action, Caller, Decision, Level, Record, RecordKind, Risk

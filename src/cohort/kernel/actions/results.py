@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cohort.base import redaction
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.errors import CohortError
 from cohort.base.ids import ActionId, ApprovalId
-from cohort.kernel import redaction
 from cohort.kernel.actions import records
 from cohort.kernel.actions.clearance import Cleared, Executed
 from cohort.kernel.actions.keys import Kept

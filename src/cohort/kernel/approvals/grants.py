@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cohort.base import redaction
 from cohort.base.canonical import canonical_json, sha256_hex
 from cohort.base.errors import CohortError
 from cohort.base.ids import GrantRuleId
-from cohort.kernel import redaction
 from cohort.kernel.approvals.limits import ARGV_PREFIX_MAX, USES_MAX, ApprovalLimits
 from cohort.kernel.approvals.plain import quoted, without_credentials
 from cohort.kernel.face import Sign

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cohort.base import redaction
 from cohort.base.canonical import canonical_json, sha256_hex
-from cohort.kernel import redaction
 from cohort.kernel.model import Action, Approval
 
 SHOWN_CHARS_MAX = 600

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
+from cohort.base import redaction
 from cohort.base.ids import AgentId, AgentSessionId, ProcessId
-from cohort.kernel import redaction
 from cohort.kernel.model import Completed, Level, ProcessView, StoppedBy
 from cohort.storage.schema import metadata
 

@@ -104,19 +104,45 @@ def tail(session: Session, /, lines: int, follow: bool, **wanted: Any) -> int:
 @with_session
 def show(session: Session, request: str) -> int:
     """One call step by step: REQUEST is its name, as `list` says it."""
-    from cohort.surfaces.cli.api import Api, part
+    from cohort.surfaces.cli.api import Api
     from cohort.surfaces.cli.request_text import show_call
 
-    parts = request.split("/")
-    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
-        raise CohortError("FIELD_INVALID", f"{request!r} names no call", hint="Take the name that `cohort request list` shows.")
-    found = Api(session).get("/gateway/requests/" + "/".join(part(each) for each in parts))
+    found = Api(session).get(_path(request))
     if session.json:
         session.data(found)
     else:
         for call, timeline in zip(found["items"], found["timelines"], strict=True):
             show_call(session, call, timeline)
     return Exit.DONE
+
+
+@command.command("content", epilog=examples("cohort request content gw_k3v9q2m7x4c8b5nt/1763750000000000/17"))
+@click.argument("request")
+@api_options
+@with_session
+def content(session: Session, request: str) -> int:
+    """What a call asked and was answered, redacted, where its release keeps samples. Needs the right to audit, and is recorded."""
+    from cohort.surfaces.cli.api import Api
+
+    found = Api(session).get(_path(request) + "/content")
+    if session.json:
+        session.data(found)
+        return Exit.DONE
+    for said in found["asked"]:
+        session.text(f"{said['role'] or '...'}: {said['text']}")
+    session.text(f"answered: {found['answered']}")
+    if found["found"]:
+        session.say("taken out: " + ", ".join(f"{kind} {count}" for kind, count in found["found"].items()))
+    return Exit.DONE
+
+
+def _path(request: str) -> str:
+    from cohort.surfaces.cli.api import part
+
+    parts = request.split("/")
+    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        raise CohortError("FIELD_INVALID", f"{request!r} names no call", hint="Take the name that `cohort request list` shows.")
+    return "/gateway/requests/" + "/".join(part(each) for each in parts)
 
 
 def _asked(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cohort.delivery.traces import Wanted
 from cohort.gateway.contract import Call, Result
 from cohort.surfaces.dashboard.rendering import page, render
 from cohort.surfaces.dashboard.streams import stream
-from cohort.surfaces.http.callers import Caller, Face, Reader
+from cohort.surfaces.http.callers import Auditor, Caller, Face, Reader
 from cohort.surfaces.http.filters import FILTERS, Calls, Filter, asked
 from cohort.surfaces.http.ports import NUMBER_MAX, ControlFace
 
@@ -67,6 +67,12 @@ def one_request(request: Request, gateway: str, epoch: Number, seq: Number, cont
         for name, route in release.manifest["routes"].items()
     }
     return page(request, "request.html", caller, traced=list(zip(calls, timelines, strict=True)), models=models, steps=steps, **shown)
+
+
+@router.get("/requests/{gateway}/{epoch}/{seq}/content")
+def one_content(request: Request, gateway: str, epoch: Number, seq: Number, control: Face, caller: Auditor) -> Response:
+    content = control.accounts.content(gateway, epoch, seq, caller.name)
+    return page(request, "request_content.html", caller, call=control.accounts.call(gateway, epoch, seq)[0], content=content)
 
 
 @router.get("/live/requests")

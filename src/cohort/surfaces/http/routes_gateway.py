@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from cohort.delivery.accounts import HOUR_US, Balance, Cost
 from cohort.delivery.clients import PER_MINUTE_MAX, SERVICES_PER_KEY_MAX, Client, SetBudget, Terms
+from cohort.delivery.contents import Content
 from cohort.delivery.trace_views import Timeline, timeline_of
 from cohort.gateway.contract import Call
 from cohort.gateway.contract_spend import Budget, Scope
 from cohort.surfaces.http.bodies import Body as Fields
-from cohort.surfaces.http.callers import Changer, Face, Idempotency, Reader
+from cohort.surfaces.http.callers import Auditor, Changer, Face, Idempotency, Reader
 from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.filters import Calls as Filtered
 from cohort.surfaces.http.live import Feed, calls_stream, stream_response
@@ -189,6 +190,12 @@ async def request_events(
 def request_shown(gateway: str, epoch: Number, seq: Number, control: Face, _: Reader) -> Response:
     calls = control.accounts.call(gateway, epoch, seq)
     return json_response(Traced(tuple(calls), tuple(timeline_of(call) for call in calls)))
+
+
+@router.get("/requests/{gateway}/{epoch}/{seq}/content", responses={200: {"model": Content}}, summary="What a call asked and was answered")
+def request_content(gateway: str, epoch: Number, seq: Number, control: Face, caller: Auditor) -> Response:
+    """Of calls that were drawn as samples, redacted. Needs the right to audit; who looked is in the audit log."""
+    return json_response(control.accounts.content(gateway, epoch, seq, caller.name))
 
 
 def micro(usd: float | None) -> int | None:

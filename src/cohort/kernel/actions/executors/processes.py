@@ -9,12 +9,12 @@ from hashlib import sha256
 from typing import Any
 
 from cohort.base.ids import ProcessId
+from cohort.base.redaction import words
 from cohort.kernel.actions.clearance import Cleared, Executed, Executor
 from cohort.kernel.actions.display import decoded
 from cohort.kernel.actions.executors.commands import HostsOf, command_of, own_place
 from cohort.kernel.model import Priority, ProcessLimits, ProcessView
 from cohort.kernel.ports import Processes, Workspaces
-from cohort.kernel.redaction import words
 
 SIGNALS = {name: int(getattr(signal, f"SIG{name}", 0)) for name in ("TERM", "INT", "HUP", "KILL", "STOP", "CONT", "USR1", "USR2")}
 LISTED_MAX = 200
