@@ -26,22 +26,33 @@ import numpy
 import orjson
 
 from cohort.gateway.cache.semantic.embedding import from_answer, lexical
-from cohort.gateway.cache.semantic.guards import GUARDS, objections
+from cohort.gateway.cache.semantic.guards import GUARDS, Kind, difference, objections
 from cohort.gateway.cache.semantic.index import VectorIndex
 from cohort.gateway.cache.semantic.proportion import clopper_pearson
 from cohort.gateway.cache.semantic.text import Features, features
 
 PAIRS = Path(__file__).with_name("semantic_pairs.txt")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-THRESHOLDS_FRESH = (-1.0, 0.7, 0.85)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+THRESHOLDS_SINCE = (-1.0, 0.75, 0.85)
+PARTS = ("first", "fresh", "later")
+"""In the file's order. Each was written when the guards before it were done, and changed none of them."""
 CHOICES = tuple(hundredth / 100 for hundredth in range(50, 100))
 FALSE_HITS_MAX = 0.01
 """Of the different questions of one half, as many may be served by the threshold that is chosen on it."""
 SAME = "same"
 TIMED = 200
-ALL = frozenset((*GUARDS, "content"))
-SETS = {"none": frozenset[str](), "all but content": frozenset(GUARDS), "all": ALL}
-"""Guards in force. With an embeddings endpoint `content` never objects."""
+EXCHANGED, ADDED = Kind.EXCHANGED.value, Kind.ADDED.value
+"""Kinds of difference that learn acceptance for themselves: words in the place of others, for each of these words; more words."""
+FORCE = frozenset((*GUARDS, "content", EXCHANGED))
+"""What is never served before comparisons of these very words. `content` objects only without an embeddings endpoint."""
+SETS = {
+    "none": frozenset[str](),
+    "guards": frozenset(GUARDS),
+    "nothing exchanged": frozenset((*GUARDS, EXCHANGED)),
+    "nothing exchanged or added": frozenset((*GUARDS, EXCHANGED, ADDED)),
+    "content": frozenset((*GUARDS, "content")),
+}
+
 INDEX_SIZES = (1_000, 10_000, 20_000, 40_000)
 DIMENSION = 384
 
@@ -50,18 +61,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two questions. `kind`: `same`, or what makes them two. `fresh`: not used to change the guards."""
+    """Two questions. `kind`: `same`, or what makes them two. `part`: one of PARTS."""
 
     language: str
     kind: str
     one: str
     other: str
-    fresh: bool
+    part: str
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A pair as L4 sees it. `objections`: of every guard that applies."""
+    """A pair as L4 sees it. `objections`: of every guard that applies, and the kind of difference, EXCHANGED or ADDED."""
 
     pair: Pair
     cosine: float
@@ -69,15 +80,15 @@ class Seen:
 
 
 def read_pairs() -> list[Pair]:
-    pairs, language, kind, fresh = [], "", "", False
+    pairs, language, kind, part = [], "", "", PARTS[0]
     for line in PAIRS.read_text(encoding="utf-8").splitlines():
-        if line == "[fresh]":
-            fresh = True
+        if line.strip("[]") in PARTS:
+            part = line.strip("[]")
         elif line.startswith("["):
             language, kind = line.strip("[]").split()
         elif line and not line.startswith("#"):
             one, _, other = line.partition(" | ")
-            pairs.append(Pair(language, kind, one, other, fresh))
+            pairs.append(Pair(language, kind, one, other, part))
     return pairs
 
 
@@ -101,6 +112,8 @@ def look(pairs: list[Pair], embed: Any, is_lexical: bool) -> list[Seen]:
     for pair in pairs:
         names = objections(known[pair.one], known[pair.other])
         names = [name for name in names if name in GUARDS or is_lexical]
+        kind = difference(known[pair.one], known[pair.other]).kind.value
+        names += [kind] if kind in (EXCHANGED, ADDED) else []
         found.append(Seen(pair, float(vectors[pair.one] @ vectors[pair.other]), tuple(names)))
     return found
 
@@ -114,14 +127,14 @@ def served(seen: list[Seen], threshold: float, guards: frozenset[str]) -> int:
     return sum(entry.cosine >= threshold and guards.isdisjoint(entry.objections) for entry in seen)
 
 
-def by_threshold(seen: list[Seen]) -> list[Row]:
+def by_threshold(seen: list[Seen], sets: dict[str, frozenset[str]]) -> list[Row]:
     rows = []
-    for fresh in (False, True):
-        right, wrong = split([entry for entry in seen if entry.pair.fresh is fresh])
-        for name, guards in SETS.items():
-            for threshold in THRESHOLDS if not fresh else THRESHOLDS_FRESH:
-                hits = {part: rate(served(of, threshold, guards), len(of)) for part, of in (("hit", right), ("false_hit", wrong))}
-                rows.append({"fresh": fresh, "guards": name, "threshold": threshold, **hits})
+    for part in PARTS:
+        right, wrong = split([entry for entry in seen if entry.pair.part == part])
+        for name, guards in sets.items():
+            for threshold in THRESHOLDS if part == PARTS[0] else THRESHOLDS_SINCE:
+                hits = {what: rate(served(of, threshold, guards), len(of)) for what, of in (("hit", right), ("false_hit", wrong))}
+                rows.append({"part": part, "guards": name, "threshold": threshold, **hits})
     return rows
 
 
@@ -133,7 +146,7 @@ def halves(seen: list[Seen]) -> tuple[list[Seen], list[Seen]]:
     chosen_on, reported_on, count = [], [], Counter[tuple[str, str]]()
     for entry in seen:
         group = (entry.pair.language, entry.pair.kind)
-        half = zlib.crc32(f"{entry.pair.kind} {count[group]} {entry.pair.fresh}".encode()) & 1
+        half = zlib.crc32(f"{entry.pair.kind} {count[group]} {entry.pair.part != PARTS[0]}".encode()) & 1
         (reported_on if half else chosen_on).append(entry)
         count[group] += 1
     return chosen_on, reported_on
@@ -146,11 +159,11 @@ def chosen(seen: list[Seen], guards: frozenset[str]) -> float | None:
     return max(able, key=lambda limit: (served(right, limit, guards), limit), default=None)
 
 
-def by_half(seen: list[Seen]) -> list[Row]:
+def by_half(seen: list[Seen], sets: dict[str, frozenset[str]]) -> list[Row]:
     chosen_on, reported_on = halves(seen)
     right, wrong = split(reported_on)
     rows = []
-    for name, guards in SETS.items():
+    for name, guards in sets.items():
         limit = chosen(chosen_on, guards)
         rates = {part: rate(served(of, limit, guards), len(of)) for part, of in (("hit", right), ("false_hit", wrong))} if limit else {}
         rows.append({"guards": name, "threshold": limit, **rates})
@@ -166,7 +179,7 @@ def by_kind(seen: list[Seen], threshold: float) -> list[Row]:
     for kind in dict.fromkeys(entry.pair.kind for entry in seen):
         near = [entry for entry in seen if entry.pair.kind == kind]
         alike = [entry for entry in near if entry.cosine >= threshold]
-        left = [entry for entry in alike if not entry.objections]
+        left = [entry for entry in alike if FORCE.isdisjoint(entry.objections)]
         stopped = Counter(name for entry in alike for name in entry.objections)
         rows.append({"kind": kind, "pairs": len(near), "alike": len(alike), "passed": len(left), "objections": dict(stopped)})
     return rows
@@ -176,7 +189,7 @@ def by_guard(seen: list[Seen], threshold: float) -> list[Row]:
     """What each guard is worth: what it stops alone, what only it stops, and which right hits it costs, among pairs alike enough."""
     right, wrong = split([entry for entry in seen if entry.cosine >= threshold])
     rows = []
-    for name in (*GUARDS, "content"):
+    for name in (*GUARDS, EXCHANGED, ADDED, "content"):
         stops = sum(name in entry.objections for entry in wrong)
         only = sum(entry.objections == (name,) for entry in wrong)
         costs = sum(entry.objections == (name,) for entry in right)
@@ -189,19 +202,22 @@ def blind(seen: list[Seen]) -> list[Row]:
     rows = []
     for kind in dict.fromkeys(entry.pair.kind for entry in seen):
         of = [entry for entry in seen if entry.pair.kind == kind]
-        rows.append({"kind": kind, "passed": rate(served(of, -1.0, SETS["all but content"]), len(of))})
+        rows.append({"kind": kind, "passed": rate(served(of, -1.0, SETS["guards"]), len(of))})
     return rows
 
 
 def by_language(seen: list[Seen], threshold: float) -> list[Row]:
+    """With nothing exchanged; and of these what is neither added, which is what rewordings alone can prove."""
     rows = []
     for language in dict.fromkeys(entry.pair.language for entry in seen):
         right, wrong = split([entry for entry in seen if entry.pair.language == language])
         rows.append(
             {
                 "language": language,
-                "hit": rate(served(right, threshold, ALL), len(right)),
-                "false_hit": rate(served(wrong, threshold, ALL), len(wrong)),
+                "hit": rate(served(right, threshold, FORCE), len(right)),
+                "false_hit": rate(served(wrong, threshold, FORCE), len(wrong)),
+                "alike_hit": rate(served(right, threshold, FORCE | {ADDED}), len(right)),
+                "alike_false_hit": rate(served(wrong, threshold, FORCE | {ADDED}), len(wrong)),
             }
         )
     return rows
@@ -247,6 +263,7 @@ def measure(arguments: argparse.Namespace) -> Row:
     key = os.environ.get(arguments.api_key_env) if arguments.api_key_env else None
     embed = lexical if is_lexical else Endpoint(arguments.embeddings, arguments.model, key)
     seen = look(pairs, embed, is_lexical)
+    sets = {name: guards for name, guards in SETS.items() if is_lexical or name != "content"}
     asking = {} if is_lexical else {"embedding_wall_us": median_wall_us(embed, [pair.one for pair in pairs[:TIMED]])}
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
@@ -255,8 +272,8 @@ def measure(arguments: argparse.Namespace) -> Row:
         "pairs": len(pairs),
         "same": sum(pair.kind == SAME for pair in pairs),
         "threshold": arguments.threshold,
-        "by_threshold": by_threshold(seen),
-        "by_half": by_half(seen),
+        "by_threshold": by_threshold(seen, sets),
+        "by_half": by_half(seen, sets),
         "by_kind": by_kind(seen, arguments.threshold),
         "by_guard": by_guard(seen, arguments.threshold),
         "blind": blind(seen),
@@ -265,7 +282,7 @@ def measure(arguments: argparse.Namespace) -> Row:
         "passed_wrongly": [
             [e.pair.kind, e.pair.one, e.pair.other, round(e.cosine, 3)]
             for e in split(seen)[1]
-            if e.cosine >= arguments.threshold and not e.objections
+            if e.cosine >= arguments.threshold and FORCE.isdisjoint(e.objections)
         ],
     }
 
@@ -293,7 +310,7 @@ def report(found: Row) -> str:
             ["Pairs", "Guards", "Threshold", "Hits among the same", "False hits among the others"],
             [
                 [
-                    "fresh" if r["fresh"] else "first",
+                    r["part"],
                     r["guards"],
                     "any" if r["threshold"] < 0 else r["threshold"],
                     percent(r["hit"]),
@@ -325,11 +342,15 @@ def report(found: Row) -> str:
             ["Guard", "Stops", "Stops alone", "Right hits it costs alone"],
             [[r["guard"], f"{r['stops']} of {r['of']}", r["only_it"], f"{r['costs_alone']} of {r['of_right']}"] for r in found["by_guard"]],
         ),
-        "Whatever the likeness, what every guard but `content` lets pass, as if an embedding saw no difference at all:",
+        "Whatever the likeness, what every guard but `content` lets pass, words in the place of others too, as if an embedding saw no difference at all:",
         table(["Kind", "Passed"], [[r["kind"], percent(r["passed"])] for r in found["blind"]]),
-        f"At threshold {limit}, with all guards, by language:",
+        f"At threshold {limit}, with all guards and nothing exchanged, by language:",
         table(
-            ["Language", "Hits", "False hits"], [[r["language"], percent(r["hit"]), percent(r["false_hit"])] for r in found["by_language"]]
+            ["Language", "Hits", "False hits", "Hits, nothing added", "False hits, nothing added"],
+            [
+                [r["language"], *(percent(r[name]) for name in ("hit", "false_hit", "alike_hit", "alike_false_hit"))]
+                for r in found["by_language"]
+            ],
         ),
     ]
     if found["timings"]:

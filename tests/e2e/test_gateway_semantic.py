@@ -170,7 +170,7 @@ def test_the_endpoint_sees_meaning_and_may_change_its_dimension(gateway: Gateway
 
 
 def test_what_lies_below_the_threshold_is_compared_and_never_served(gateway: GatewayProcess) -> None:
-    for text in ("I want my money back", "I want to be paid my money"):
+    for text in ("I want my money back", "I want to be paid my money back"):
         assert ask(gateway, "below", text) == "miss"
     told = state(gateway)["services"]["below"]
     assert [(band["from"], band["found"], band["same"]) for band in told["bands"]] == [(0.8, 1, 1)]

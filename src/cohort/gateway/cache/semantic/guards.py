@@ -1,16 +1,22 @@
 """Reasons why an answer to one text must not serve another, however alike the two look to an embedding. Pure.
 
-A guard that is silent says nothing in favour. All that pass still have to earn acceptance.
+A guard that is silent says nothing in favour. All that pass still have to earn acceptance, each kind of `difference` for itself: what comparisons
+of rewordings have shown says nothing of texts of which one says more, and whether `parcel` and `package`, or `file` and `folder`, make one
+question or two is nothing that likeness or other words' comparisons could say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 
-from cohort.gateway.cache.semantic.text import Features
+from cohort.gateway.cache.semantic.text import STEM_CHARS_MIN, Features
 
 LENGTH_RATIO_MAX = 2.5
+SHARED_BEGINNING_MIN = 0.6
+"""Two words that begin alike for this part of the longer one, and for STEM_CHARS_MIN letters, are taken for forms of one word."""
 
 
 def first_objection(asked: Features, known: Features, lexical: bool) -> str | None:
@@ -24,6 +30,47 @@ def first_objection(asked: Features, known: Features, lexical: bool) -> str | No
 def objections(asked: Features, known: Features) -> list[str]:
     """Every guard that objects; for measurements."""
     return [name for name, guard in {**GUARDS, "content": _content}.items() if guard(asked, known)]
+
+
+class Kind(Enum):
+    """How the words of content of two texts differ. ALIKE: not at all, but for forms and order, or so that both have others, and not as many."""
+
+    ALIKE = "alike"
+    ADDED = "added"
+    EXCHANGED = "exchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`words`: where they were exchanged, those of one text and then those of the other, the same whichever was asked first."""
+
+    kind: Kind = Kind.ALIKE
+    words: tuple[str, ...] = ()
+
+
+NO_DIFFERENCE = Difference()
+
+
+def difference(asked: Features, known: Features) -> Difference:
+    """ADDED: one text has the other's words and more. EXCHANGED: each has words that the other has not, as many."""
+    ours, theirs = Counter(asked.content), Counter(known.content)
+    gained, lost = list((ours - theirs).elements()), list((theirs - ours).elements())
+    for word in tuple(gained):
+        form = next((other for other in lost if _forms_of_one(word, other)), None)
+        if form is not None:
+            gained.remove(word)
+            lost.remove(form)
+    if bool(gained) != bool(lost):
+        return Difference(Kind.ADDED)
+    if not gained or len(gained) != len(lost):
+        return NO_DIFFERENCE
+    first, second = sorted((sorted(gained), sorted(lost)))
+    return Difference(Kind.EXCHANGED, (*first, *second))
+
+
+def _forms_of_one(word: str, other: str) -> bool:
+    shared = next((at for at, (one, two) in enumerate(zip(word, other, strict=False)) if one != two), min(len(word), len(other)))
+    return shared >= max(STEM_CHARS_MIN, SHARED_BEGINNING_MIN * max(len(word), len(other)))
 
 
 def _numbers(asked: Features, known: Features) -> bool:

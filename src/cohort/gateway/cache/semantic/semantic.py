@@ -3,6 +3,8 @@ answer of the model.
 
 What is found and does not answer (not accepted yet, or drawn for the sample) costs the client nothing: the model answers, and its answer
 is compared with the kept one. So acceptance is learned before it is used, and the sample keeps measuring what is served.
+
+Comparisons count for their kind of difference alone, and where words stand in the place of others for these words: see `guards.difference`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from cohort.gateway.cache.semantic.drift import Drift
 from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
 from cohort.gateway.cache.semantic.grading import grade
-from cohort.gateway.cache.semantic.guards import first_objection
+from cohort.gateway.cache.semantic.guards import NO_DIFFERENCE, Difference, Kind, difference, first_objection
 from cohort.gateway.cache.semantic.judging import Case, Judge
 from cohort.gateway.cache.semantic.labels import KEY_BYTES, NOBODY, LabelBook
 from cohort.gateway.cache.semantic.recorded import OBSERVED_BELOW, THRESHOLD_MIN
@@ -34,7 +36,10 @@ from cohort.gateway.log import Log
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
 
-POOLS_MAX = 4096
+POOLS_MAX = 16_384
+"""1 MiB on disk. Every two words that were exchanged for each other have one."""
+EXCHANGE = "exchange"
+"""Counted beside the guards: words stand in the place of others, and it is not known yet that both mean the same."""
 POOL_KEPT_S = 30 * 86_400.0
 """How long what was learned of all entries of a kind is remembered after the last comparison."""
 
@@ -43,7 +48,8 @@ POOL_KEPT_S = 30 * 86_400.0
 class Match:
     """A question with its vector, and the entry found for it, if any. `serves`: its answer may be given; `sampled`: it could, but was drawn.
 
-    `observed`: a candidate below the threshold that was drawn for comparison, so that it is known what a lower threshold would do.
+    `difference`: between the question's words and the entry's. `observed`: a candidate below the threshold that was drawn for comparison, so
+    that it is known what a lower threshold would do.
     """
 
     question: Question
@@ -55,6 +61,7 @@ class Match:
     entry: Entry | None = None
     kept: Kept | None = None
     cosine: float = 0.0
+    difference: Difference = NO_DIFFERENCE
     serves: bool = False
     sampled: bool = False
     observed: Kept | None = None
@@ -119,32 +126,52 @@ class Semantic:
             match.ticket = tally.recorded.add(found, below=policy.threshold)
         else:
             self._decide(match, match.entry, tally)
-            match.ticket = tally.recorded.add(found, match.serves)
+            is_new = match.difference.kind is Kind.EXCHANGED and not (match.serves or match.sampled)
+            match.ticket = tally.recorded.add(None if is_new else found, match.serves)  # another threshold would not serve it either
         self._watches.looked(match.service, match.release, match.entry is not None)
 
     def _first(self, match: Match, near: list[tuple[Entry, float]], age_max_s: float | None, tally: Tally) -> float | None:
-        """The likeness of the first candidate that no guard objects to, which is then the match's; of one below the threshold only drawn ones."""
+        """The likeness of the first candidate that no guard objects to, which is then the match's; of one below the threshold only drawn ones.
+
+        One whose words are alike goes before nearer ones with more words, and these before nearer ones with others.
+        """
         asked, lexical = features(match.question.text), match.policy.embeddings is None
+        second: tuple[Entry, Kept, float, Difference] | None = None
         for entry, cosine in near:
             is_near = cosine >= match.policy.threshold
+            if not is_near and second is not None:
+                break
             objection = first_objection(asked, entry.features, lexical)
             if objection is not None:
                 if is_near:
                     tally.objected(objection)
                 continue
+            found = difference(asked, entry.features)
+            if found.kind is Kind.EXCHANGED and (second is not None or not is_near):
+                continue
+            if found.kind is Kind.ADDED and second is not None and second[3].kind is Kind.ADDED:
+                continue
             kept = self._store.kept(entry, age_max_s) if is_near else self._store.peek(entry)
             if kept is None:
                 continue
-            if is_near:
+            if not is_near:
+                if self._chance() < match.policy.sample_share:
+                    match.observed = kept
+                return cosine
+            if found.kind is Kind.ALIKE:
                 match.entry, match.kept, match.cosine = entry, kept, cosine
-            elif self._chance() < match.policy.sample_share:
-                match.observed = kept
-            return cosine
-        return None
+                return cosine
+            second = entry, kept, cosine, found
+        if second is None:
+            return None
+        match.entry, match.kept, match.cosine, match.difference = second
+        return match.cosine
 
     def _decide(self, match: Match, entry: Entry, tally: Tally) -> None:
         if not self._accepts(match, entry):
             tally.unproven += 1
+            if match.difference.kind is Kind.EXCHANGED:
+                tally.objected(EXCHANGE)
         elif self._chance() < match.policy.sample_share:
             match.sampled = True
         else:
@@ -185,13 +212,13 @@ class Semantic:
         self._pooled.add(_pool(match), NOBODY, verdict, POOL_KEPT_S)
         if not self._store.holds(entry):
             return  # whose answer it was may have asked meanwhile to be forgotten
-        self._own.add(entry.key, kept.unit, verdict, ttl_s)
+        self._own.add(_own(match, entry), kept.unit, verdict, ttl_s)
         if refused(self._own.find(entry.key)):
             self.refused += 1
             self._store.forget(entry)
 
     def _accepts(self, match: Match, entry: Entry) -> bool:
-        return accepts(self._own.find(entry.key), self._pooled.find(_pool(match)), match.policy.false_hit_max)
+        return accepts(self._own.find(_own(match, entry)), self._pooled.find(_pool(match)), match.policy.false_hit_max)
 
     def age_s(self, kept: Kept) -> float:
         return self._store.age_s(kept)
@@ -237,9 +264,24 @@ class Semantic:
         return self._tallies.setdefault(service, Tally())
 
 
+def _own(match: Match, entry: Entry) -> bytes:
+    """Under which key an entry's own comparisons stand: what more or other words did to it says nothing of it with its own."""
+    if match.difference.kind is Kind.ALIKE:
+        return entry.key
+    return _hashed((entry.key, *_told(match.difference)))
+
+
+def _told(difference: Difference) -> tuple[bytes, ...]:
+    return tuple(part.encode("utf-8", "replace") for part in (difference.kind.value, *difference.words))
+
+
 def _pool(match: Match) -> bytes:
-    """Whose comparisons are put together: never those of two tenants, two services or two embeddings."""
+    """Whose comparisons are put together: never those of two tenants, two services or two embeddings, nor of two kinds of difference."""
     question = match.question
     kind = (question.tenant, match.service, match.source, "follows" if question.follows else "first", str(band(match.cosine)))
-    told = b"".join(len(part).to_bytes(4, "big") + part for part in (name.encode("utf-8", "replace") for name in kind))
+    return _hashed((*(name.encode("utf-8", "replace") for name in kind), *_told(match.difference)))
+
+
+def _hashed(parts: tuple[bytes, ...]) -> bytes:
+    told = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return blake2b(told, digest_size=KEY_BYTES, person=b"cohort pool").digest()
