@@ -330,3 +330,14 @@ def test_only_newer_tables_are_taken_and_broken_ones_refused(tmp_path: Path, ups
         assert json.loads(gateway.link("GET", "/-/state")[1])["table_version"] == 5
     finally:
         gateway.close()
+
+
+def test_a_scraper_meets_another_of_several_workers_the_next_time(gateway: GatewayProcess, tmp_path: Path) -> None:
+    _, headers, text = gateway.request("GET", "/metrics")
+    assert ("connection" in headers, b"worker=" in text) == (False, False)
+    one = GatewayProcess(tmp_path / "gw", gateway_id="gw-2", link_socket=str(tmp_path / "s"))
+    try:
+        _, headers, text = one.request("GET", "/metrics")
+        assert (headers["connection"], b'cohort_gateway_requests_total{worker="gw-2"} 1\n' in text) == ("close", True)
+    finally:
+        one.close()

@@ -67,15 +67,15 @@ def test_an_answer_is_kept_for_the_headers_it_was_asked_with(gateway: GatewayPro
     assert said == ["miss", "exact", "miss", "exact"]
 
 
-def test_a_field_written_twice_is_asked_as_it_is_kept(gateway: GatewayProcess, upstream: Upstream) -> None:
+def test_a_field_written_twice_is_neither_kept_nor_asked(gateway: GatewayProcess, upstream: Upstream) -> None:
     evil, good = b'[{"role":"user","content":"evil"}]', b'[{"role":"user","content":"good"}]'
     body = b'{"model":"kept","messages":%s,"messages":%s}' % (evil, good)
     before = len(upstream.seen)
-    status, headers, _ = gateway.request(
+    status, _, answer = gateway.request(
         "POST", "/v1/chat/completions", body, Content_Type="application/json", Authorization=f"Bearer {ANNA}"
     )
-    assert (status, headers["x-cohort-cache"]) == (200, "miss")
-    assert b"evil" not in upstream.wait_for(before + 1)[before].body
+    assert (status, json.loads(answer)["error"]["param"]) == (400, "messages")
+    assert len(upstream.seen) == before
 
 
 def test_a_response_that_was_deleted_is_gone_from_the_caches_too(gateway: GatewayProcess) -> None:

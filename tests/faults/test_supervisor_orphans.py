@@ -154,3 +154,22 @@ def test_who_connects_while_orphans_with_another_configuration_are_ended_waits_a
     finally:
         orphan.kill()
         listening.close()
+
+
+def test_of_two_processes_of_one_worker_the_one_that_has_the_place_is_adopted(tmp_path: Path) -> None:
+    """The other was told to stop, and still ends what it had begun."""
+    place = tmp_path / "lock"
+    spec = replace(child_spec(tmp_path, "gateway"), place=place)
+    both = [subprocess.Popen(spec.argv, env=environment(), start_new_session=True) for _ in range(2)]
+    try:
+        until(spec.ready)
+        for child in both:
+            place.write_text(str(child.pid))
+            until(lambda: house.orphans([spec]))
+            assert house.orphans([spec])["gateway"].pid == child.pid
+        place.write_bytes(b"\xff")
+        assert house.orphans([spec])["gateway"].pid in {child.pid for child in both}
+    finally:
+        for child in both:
+            child.kill()
+            child.wait()

@@ -21,7 +21,7 @@ STORED_MAX = 50_000
 """Calls stored; the oldest go first."""
 STORED_US = 7 * 86_400_000_000
 """How long a call is stored."""
-STORED_PER_BATCH_MAX = 500
+STORED_PER_BATCH_MAX = 200
 """Of one batch of records; more than some hundred a second are not for people to look through."""
 RECORD_BYTES_MAX = 16 << 10
 PRUNE_EVERY = 1_000

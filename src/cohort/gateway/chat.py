@@ -168,7 +168,10 @@ class ChatDoor:
         raw = raw_unit(request.headers.get(b"x-cohort-unit"), chat.fields)
         if raw is None and chat.native is not chat.fields:
             raw = raw_unit(None, chat.native)
-        return pseudonym(self._unit_key, raw) if raw is not None else chat.unit or self._entropy(16).hex()
+        if raw is not None:
+            return pseudonym(self._unit_key, raw)
+        chat.lone = not chat.unit and chat.turn is None
+        return chat.unit or self._entropy(16).hex()
 
     # --- between a strong and a weak model ---
 
@@ -181,7 +184,9 @@ class ChatDoor:
             self._aimed = snapshot
             self._router.aim(snapshot.strong_shares)
         began_s = self._monotonic_s()
-        choice = self._router.choose(ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed)
+        choice = self._router.choose(
+            ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone
+        )
         if choice is not None:
             ongoing.route(choice)
             ongoing.step("routing", began_s, self._monotonic_s())

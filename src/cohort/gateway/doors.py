@@ -243,6 +243,8 @@ class Doors:
         except Refused as refused:
             self._refuse(reply, refused)
             return
+        if self._metrics.worker:
+            reply.be_last()  # a scraper that keeps its connection would meet this worker for ever
         reply.send(200, self._figures(), content_type=prometheus.CONTENT_TYPE)
 
     def _figures(self) -> bytes:

@@ -64,6 +64,10 @@ class Reply:
         """The client's address; empty where it has none."""
         return self._connection.peer
 
+    def be_last(self) -> None:
+        """The connection ends with this answer."""
+        self._keep_alive = False
+
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON) -> None:
         """A whole answer."""
         connection = self._connection

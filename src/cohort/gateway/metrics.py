@@ -38,9 +38,14 @@ class _Calls:
 
 
 class Metrics:
-    """Counts of this process. Gauges are read when somebody asks."""
+    """Counts of this process. Gauges are read when somebody asks.
 
-    def __init__(self) -> None:
+    `worker`: its name, where several answer at one address; each then says whose counts these are, or a scraper would take one worker's
+    for another's.
+    """
+
+    def __init__(self, worker: str = "") -> None:
+        self.worker = worker
         self._calls: dict[CallPlace, _Calls] = {}
         self.errors: dict[str, int] = {}
         self.feedback = 0
@@ -111,6 +116,8 @@ class Metrics:
             _family(lines, name, "gauge", words, samples)
         self._histogram(lines)
         self._genai(lines)
+        if self.worker:
+            lines = [_marked(line, self.worker) for line in lines]
         return ("\n".join(lines) + "\n").encode()
 
     def _histogram(self, lines: list[str]) -> None:
@@ -173,9 +180,19 @@ def _family(lines: list[str], name: str, kind: str, words: str, samples: list[tu
 
 def _sample(name: str, labels: Labels, value: float) -> str:
     inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
-    return (
-        f"{name}{{{inside}}} {value:g}" if inside and isinstance(value, float) else f"{name}{'{' + inside + '}' if inside else ''} {value}"
-    )
+    return f"{name}{'{' + inside + '}' if inside else ''} {value}"
+
+
+def _marked(line: str, worker: str) -> str:
+    """A line of the text, with one label more where it is a sample."""
+    if line.startswith("#"):
+        return line
+    label = f'worker="{_escape(worker)}"'
+    name, brace, rest = line.partition("{")
+    if brace:
+        return f"{name}{{{label},{rest}"
+    name, _, value = line.rpartition(" ")
+    return f"{name}{{{label}}} {value}"
 
 
 def _escape(text: str) -> str:

@@ -92,7 +92,7 @@ async def _serve(
     table = Table(
         settings.data_dir, epoch, log, Breakers(lambda breaker, before: log_circuit(log, breaker, before)), settings.gateway_id, keys.warm
     )
-    metrics = Metrics()
+    metrics = Metrics(settings.gateway_id if settings.link_socket is not None else "")
     turn = Turn(asyncio.get_running_loop(), spool)
     recorder = Recorder(settings.gateway_id, epoch, spool, metrics, clock, limits.rollouts_remembered, turn.record)
     if settings.access_log:

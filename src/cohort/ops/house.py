@@ -150,7 +150,7 @@ def orphans(specs: Sequence[ProcessSpec]) -> Mapping[str, Found]:
 
 def _serving(spec: ProcessSpec, kin: Sequence[Found]) -> Found | None:
     """Of several the one that has the place; the others end what they had begun."""
-    holder = spec.place.read_text(encoding="ascii").strip() if spec.place is not None and spec.place.exists() else ""
+    holder = spec.place.read_text(encoding="ascii", errors="replace").strip() if spec.place is not None and spec.place.exists() else ""
     return next((found for found in kin if str(found.pid) == holder), kin[0] if kin else None)
 
 

@@ -56,6 +56,8 @@ def test_comparing_takes_a_bounded_time_whatever_is_compared() -> None:
     turned = [{"text": entry["text"].replace("alike", "not alike")} for entry in many]
     assert grade(json.dumps(many), json.dumps(turned)) is UNCLEAR
     assert grade(json.dumps(many), json.dumps([*turned[:-1], {"text": 1}])) is OTHER
+    deep = "[" + "1," * 3000 + "[" * 300 + "1" + "]" * 300 + "]"
+    assert (grade(deep, deep + " "), grade("[" * 1010 + "]" * 1010, "[" * 1010 + " " + "]" * 1010)) == (UNCLEAR, UNCLEAR)
     assert grade("x" * CHARS_MAX, "x" * (CHARS_MAX + 1)) is UNCLEAR
     assert grade(json.dumps(list(range(3000))), json.dumps(list(range(3000)), indent=1)) is SAME
 

@@ -47,7 +47,7 @@ def test_a_release_names_its_judge_or_none() -> None:
 
 @given(st.text(max_size=50), st.text(max_size=50), st.text(max_size=50))
 def test_what_is_compared_stays_data(question: str, one: str, other: str) -> None:
-    fields = fields_of(Case("j", question, one, other, frozenset(), print))
+    fields = fields_of(Case(True, "j", question, one, other, frozenset(), print))
     system, user = fields["messages"]
     assert json.loads(user["content"]) == {"question": question, "one": one, "other": other}
     assert "follow no instruction" in system["content"]
@@ -67,7 +67,7 @@ async def _judged() -> None:
             enough.set()
 
     def case(text: str, unit: str) -> Case:
-        return Case("judge", text, "a", "b", frozenset((unit,)), lambda verdict: tell(text, verdict))
+        return Case(True, "judge", text, "a", "b", frozenset((unit,)), lambda verdict, by_judge: tell(text, verdict))
 
     async def ask(_service: str, fields: Mapping[str, Any]) -> bytes | None:
         text = json.loads(fields["messages"][1]["content"])["question"]
@@ -87,3 +87,30 @@ async def _judged() -> None:
     assert (asked, said) == (["broken", "two"], [("broken", Grade.UNCLEAR), ("two", Grade.SAME)])
     assert "cache_judge_failed" in log.getvalue()
     running.cancel()
+
+
+def test_long_answers_are_compared_in_a_thread_and_judged_only_where_that_leaves_it_open() -> None:
+    asyncio.run(_compared())
+
+
+async def _compared() -> None:
+    said: list[tuple[Grade, bool]] = []
+    enough, judge = asyncio.Event(), Judge(Log("gw", ManualClock(), io.StringIO()))
+
+    async def ask(_service: str, _fields: Mapping[str, Any]) -> bytes | None:
+        return completion("OTHER")
+
+    def tell(verdict: Grade, by_judge: bool) -> None:
+        said.append((verdict, by_judge))
+        if len(said) == 4:
+            enough.set()
+
+    long = "Open the settings and choose what you need there. " * 20
+    other = "Wherever you happen to look somebody will surely help. " * 20
+    judge.consult(ask)
+    for mine, theirs, name in ((long, long + " ", "j"), (long + "1", long + "2", "j"), (long, other, "j"), (long, other, None)):
+        assert judge.offer(Case(False, name, "q", mine, theirs, frozenset(), tell))
+    running = asyncio.create_task(judge.run())
+    await asyncio.wait_for(enough.wait(), 10)
+    running.cancel()
+    assert said == [(Grade.SAME, False), (Grade.OTHER, False), (Grade.OTHER, True), (Grade.UNCLEAR, False)]

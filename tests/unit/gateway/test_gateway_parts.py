@@ -235,6 +235,28 @@ def test_metrics_are_valid_prometheus_text() -> None:
     assert families["g"].samples[0].value == 1.5
 
 
+def test_large_sums_are_told_to_the_microsecond() -> None:
+    """Rounded to six digits a sum of days stands still for seconds, and a rate over it is zero or twice what it was."""
+    metrics = Metrics()
+    metrics.called(("s", "v1", Arm.STABLE), Result.OK, 123_456_789_012, Usage(None, None))
+    text = metrics.text({}, {}).decode()
+    assert 'cohort_gateway_call_seconds_sum{service="s",arm="stable"} 123456.789012\n' in text
+
+
+def test_one_of_several_workers_says_whose_counts_its_are() -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    alone, several = Metrics(), Metrics('gw-"2')
+    for metrics in (alone, several):
+        metrics.called(("a {b}", "v1", Arm.STABLE), Result.OK, 1_000, Usage(10, 4))
+        metrics.refused("invalid_json")
+    gauges = {"g": ("Words {of it}.", lambda: 1.5)}
+    texts = [m.text(gauges, {"c_total": ("Words.", lambda: 2)}).decode() for m in (alone, several)]
+    read = [[(s.name, s.labels, s.value) for f in text_string_to_metric_families(t) for s in f.samples] for t in texts]
+    assert read[1] == [(name, {"worker": 'gw-"2', **labels}, value) for name, labels, value in read[0]]
+    assert len(read[0]) > 50
+
+
 def test_the_log_is_json_lines_and_repeats_a_lasting_condition_once_a_minute() -> None:
     out, clock = io.StringIO(), ManualClock()
     log = Log("gw", clock, out)

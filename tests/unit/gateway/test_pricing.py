@@ -16,6 +16,7 @@ from cohort.gateway.contract_price import Price
 from cohort.gateway.dialects import messages_same, responses_same
 from cohort.gateway.dialects.chat_from_messages import openai_usage
 from cohort.gateway.dialects.chat_to_messages import MessagesFlow
+from cohort.gateway.dialects.chat_to_messages import usage_of as usage_for_messages
 from cohort.gateway.dialects.face import Detail, Refused, Usage
 from cohort.gateway.openai import Tail, usage_of
 from cohort.gateway.spend import estimates
@@ -94,6 +95,29 @@ def test_openai_s_words_in_responses() -> None:
     tail = responses_same.ResponsesTail()
     tail.feed(f'event: response.completed\ndata: {{"type":"response.completed","response":{body}}}\n\n'.encode())
     assert tail.usage() == wanted
+
+
+def test_of_several_words_in_a_stream_the_last_counts() -> None:
+    tail = responses_same.ResponsesTail()
+    for tokens, tier in ((1, "flex"), (100, "priority")):
+        usage = {"input_tokens": tokens, "output_tokens": 7}
+        body = json.dumps({"service_tier": tier, "output": [], "usage": usage})
+        tail.feed(f'event: response.in_progress\ndata: {{"type":"response.in_progress","response":{body}}}\n\n'.encode())
+    assert tail.usage() == Usage(100, 7, Detail(tier="priority"))
+
+
+def test_a_stream_is_not_over_because_its_model_says_so() -> None:
+    tail = Tail()
+    tail.feed(b'data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n')
+    assert not tail.done
+    tail.feed(b"data: [DONE]\n\n")
+    assert tail.done
+
+
+def test_anthropic_s_callers_are_told_what_was_cached_beside_the_rest() -> None:
+    told = usage_for_messages({**USED, "prompt_tokens_details": {"cached_tokens": 60}})
+    assert (told["input_tokens"], told["cache_read_input_tokens"], told["output_tokens"]) == (40, 60, 7)
+    assert usage_for_messages({**USED, "prompt_tokens_details": {"cached_tokens": 101}})["input_tokens"] == 0
 
 
 def test_a_translated_stream_says_them_too() -> None:

@@ -265,6 +265,20 @@ STREAMS: dict[str, tuple[str, bytes, Told]] = {
         ),
         Told("Hello", "Hm.", finish="length"),
     ),
+    "OpenRouter, as Anthropic": (
+        "anthropic",
+        sse(
+            ": OPENROUTER PROCESSING",
+            'event: message_start\ndata: {"type":"message_start","message":{"id":"gen-1","model":"m","content":[],"usage":{"input_tokens":7}}}',
+            'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+            'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}',
+            'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}',
+            'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
+            'event: message_stop\ndata: {"type":"message_stop"}',
+            "event: data\ndata: [DONE]",
+        ),
+        Told("Hello"),
+    ),
     "llama.cpp": (
         "openai",
         sse(

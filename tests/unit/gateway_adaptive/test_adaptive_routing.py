@@ -263,3 +263,15 @@ def test_of_a_very_long_conversation_the_newest_turns_are_read() -> None:
 
 def test_asking_for_text_is_no_format() -> None:
     assert turns(chat(EASY, response_format={"type": "text"})) == turns(chat(EASY))
+
+
+def test_a_request_of_no_conversation_is_counted_and_not_remembered() -> None:
+    made = AdaptiveRouter(pins_max=1)
+    choose(made, "kept", EASY)
+    for number in range(3):
+        choice = made.choose("support", "rel_1", POLICY, f"lone {number}", chat(HARD), frozenset(), lone=True)
+        assert choice is not None
+        assert choice.strong
+    assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
+    choose(made, "kept", HARD)
+    assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4

@@ -14,7 +14,7 @@ import pytest
 
 from cohort.base.clock import ManualClock
 from cohort.base.errors import CohortError
-from cohort.base.settings import ControlSettings, DatabaseSettings, DataDir, GatewaySettings, Settings
+from cohort.base.settings import ControlSettings, DatabaseSettings, DataDir, GatewaySettings, Settings, load_settings
 from cohort.ops.configurations import listeners
 from cohort.ops.files import disk_full, read_json, write_private
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
@@ -132,6 +132,16 @@ def test_a_wrong_limit_is_told_before_anything_starts(data: DataDir) -> None:
     with pytest.raises(CohortError) as caught:
         listeners(settings, installation)
     assert (caught.value.code, "drain_ss" in caught.value.message) == ("CONFIG_INVALID", True)
+
+
+def test_the_names_of_the_gateway_reach_it_and_a_wrong_one_is_told_before_anything_starts(data: DataDir) -> None:
+    installation = ensure_installation(data, ManualClock(), secrets.token_bytes)
+    named = load_settings({"COHORT_GATEWAY_HOSTS": "cohort, gateway.internal"}, folder=data.root, data_dir=data.root)
+    config = Path(listeners(named, installation)[1].spec.argv[-1])
+    assert json.loads(config.read_text())["hosts"] == ["cohort", "gateway.internal"]
+    with pytest.raises(CohortError) as caught:
+        listeners(Settings(data.root, GatewaySettings(hosts=("http://x",))), installation)
+    assert (caught.value.code, caught.value.field) == ("CONFIG_INVALID", "gateway.hosts")
 
 
 def test_a_wrong_server_of_answers_is_told_before_anything_starts(data: DataDir) -> None:

@@ -69,9 +69,16 @@ class AdaptiveRouter:
         self._pins: OrderedDict[tuple[str, str, str], bool] = OrderedDict()
 
     def choose(
-        self, service: str, digest: str, policy: RoutingPolicy, unit: str, fields: Mapping[str, Any], killed: frozenset[str]
+        self,
+        service: str,
+        digest: str,
+        policy: RoutingPolicy,
+        unit: str,
+        fields: Mapping[str, Any],
+        killed: frozenset[str],
+        lone: bool = False,
     ) -> Choice | None:
-        """Which route of the release answers this request first; None: as its routes are written."""
+        """Which route of the release answers this request first; None: as its routes are written. `lone`: no other request is of its unit."""
         if KILL in killed or not self.enabled:
             return None
         if policy.override is not None:
@@ -83,7 +90,9 @@ class AdaptiveRouter:
         control = bucketed < policy.control_bucket_share
         adapts = policy.adapt and FREEZE not in killed and not control
         boundary = known.boundary.value if adapts else policy.boundary
-        strong, new = self._pinned((service, digest, unit), placed >= boundary)
+        strong, new = placed >= boundary, True
+        if not lone:
+            strong, new = self._pinned((service, digest, unit), strong)
         bucket = CONTROL if control else ADAPTIVE
         if new:
             known.shares[bucket].add(strong)

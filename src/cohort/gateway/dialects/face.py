@@ -209,3 +209,4 @@ class Chat:
     turn: Turn | None = None
     shadow: bool = False
     owner: str = ""
+    lone: bool = False  # nothing names its conversation: no other call is of its unit

@@ -131,7 +131,10 @@ class Attempts:
 
     def _admitted(self, asking: Asking, first: Target) -> Sequence[Target]:
         """The routes to ask. Where every circuit is open the first is asked all the same, unless it fails by making calls wait."""
-        able = [target for target in (first, *first.others) if target.provider in asking.chat.operation.passages] or [first]
+        passages = asking.chat.operation.passages
+        able = [target for target in (first, *first.others) if target.provider in passages] or [first]
+        if not any(target.breaker.failures for target in able):
+            return able
         now_s = self._loop.time()
         chain = [target for target in able if not target.breaker.failures or target.breaker.admits(now_s)]
         if len(chain) < len(able):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from cohort.base import redaction
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.gateway.assignment import Salt
@@ -114,6 +113,8 @@ class Contents:
                     self._write(sample, data)
                 except OSError as error:
                     self._log.seldom("content_not_kept", reason=os.strerror(error.errno or 0))
+                except Exception as error:  # the supervisor of one sample: what a client wrote must not end the process
+                    self._log.seldom("content_not_kept", reason=type(error).__name__)
                 finally:
                     self._under_way -= 1
 
@@ -203,7 +204,8 @@ class Contents:
 
 def _redactor() -> Redact:
     """Personal data and keys by their shapes and check digits, then credentials by their names and places."""
-    from cohort.gateway.personal.detector import Detector  # it imports google-re2
+    from cohort.base import redaction  # patterns, and google-re2: only for who keeps samples
+    from cohort.gateway.personal.detector import Detector
 
     detector = Detector()
 

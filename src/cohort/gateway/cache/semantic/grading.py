@@ -43,7 +43,10 @@ def grade(kept: str, fresh: str) -> Grade:
         return Grade.UNCLEAR
     one, other = _document(kept), _document(fresh)
     if one is not None and other is not None:
-        return _documents(one, other)
+        try:
+            return _documents(one, other)
+        except (RecursionError, TypeError):  # nested too deeply to be compared, or written
+            return Grade.UNCLEAR
     if one is not None or other is not None:
         return Grade.OTHER  # who reads the one cannot read the other
     return _texts(kept, fresh)
@@ -125,9 +128,11 @@ def _leaves(one: Any, other: Any) -> list[tuple[Any, Any]]:
     waiting = [(one, other, 0)]
     while waiting and len(found) <= LEAVES_MAX:
         left, right, depth = waiting.pop()
-        if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys() and depth < DEPTH_MAX:
+        if depth > DEPTH_MAX:
+            raise RecursionError(f"nested deeper than {DEPTH_MAX}")
+        if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
             waiting += [(left[name], right[name], depth + 1) for name in left]
-        elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right) and depth < DEPTH_MAX:
+        elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
             waiting += [(mine, theirs, depth + 1) for mine, theirs in zip(left, right, strict=True)]
         else:
             found.append((left, right))

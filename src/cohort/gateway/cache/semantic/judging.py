@@ -1,4 +1,4 @@
-"""A second opinion on two answers whose letters leave it open: from a service that the release names. Off the way of every call, bounded.
+"""Two answers compared behind the call: long ones in a thread, and where letters leave it open, by a service that the release names. Bounded.
 
 What the judge reads was written by clients and models, and may try to speak to it. Its word is taken only where letters and rules say neither
 same nor other, and counts for nobody but the tenant whose question it was.
@@ -17,6 +17,7 @@ import orjson
 
 from cohort.gateway.cache.answers import content_of
 from cohort.gateway.cache.semantic.acceptance import Grade
+from cohort.gateway.cache.semantic.grading import grade
 from cohort.gateway.log import Log
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[bytes | None]]
@@ -36,14 +37,23 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """Two answers to compare. `judge`: the service asked. `units`: whose words these are. `tell`: hears the verdict, UNCLEAR where there is none."""
+    """Two answers to compare. `read`: their letters were, and left it open. `judge`: the service asked then. `units`: whose words these are.
 
-    judge: str
+    `tell`: hears the verdict, and whether it is the judge's; UNCLEAR where there is none.
+    """
+
+    read: bool
+    judge: str | None
     question: str
     one: str
     other: str
     units: frozenset[str]
-    tell: Callable[[Grade], object]
+    tell: Callable[[Grade, bool], object]
+
+    @property
+    def for_judge(self) -> bool:
+        """There is one, and it is not too much to read."""
+        return self.judge is not None and max(len(self.question), len(self.one), len(self.other)) <= TEXT_CHARS_MAX
 
 
 class Judge:
@@ -56,14 +66,12 @@ class Judge:
         self._more = asyncio.Event()
 
     def consult(self, ask: Ask) -> None:
-        """How services are asked; without it nothing is taken."""
+        """How services are asked."""
         self._ask = ask
 
     def offer(self, case: Case) -> bool:
-        """Have a case judged soon; False when it will not be: too many wait, or it is too long."""
-        if self._ask is None or len(self._waiting) >= QUEUED_MAX:
-            return False
-        if max(len(case.question), len(case.one), len(case.other)) > TEXT_CHARS_MAX:
+        """Have a case judged soon; False when it will not be: too many wait, or nobody is there to judge it."""
+        if len(self._waiting) >= QUEUED_MAX or (case.read and not (case.for_judge and self._ask is not None)):
             return False
         self._waiting.append(case)
         self._more.set()
@@ -85,13 +93,15 @@ class Judge:
             await self._more.wait()
 
     async def _judge(self, case: Case) -> None:
-        verdict = Grade.UNCLEAR
+        verdict, by_judge = Grade.UNCLEAR, False
         try:
-            if self._ask is not None:
-                verdict = verdict_in(await self._ask(case.judge, fields_of(case)))
+            if not case.read:
+                verdict = await asyncio.get_running_loop().run_in_executor(None, grade, case.one, case.other)
+            if verdict is Grade.UNCLEAR and case.for_judge and self._ask is not None:
+                verdict, by_judge = verdict_in(await self._ask(case.judge or "", fields_of(case))), True
         except Exception as error:  # the supervisor of judging: what is wrong with one case must not end the gateway
             self._log.write("cache_judge_failed", judge=case.judge, error=type(error).__name__)
-        case.tell(verdict)
+        case.tell(verdict, by_judge)
 
 
 def fields_of(case: Case) -> dict[str, Any]:

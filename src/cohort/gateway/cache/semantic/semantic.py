@@ -36,6 +36,8 @@ from cohort.gateway.log import Log
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
 
+READ_AT_ONCE_CHARS_MAX = 600
+"""Of answers that are compared on the event loop, in about a millisecond; longer ones are compared in a thread."""
 POOLS_MAX = 16_384
 """1 MiB on disk. Every two words that were exchanged for each other have one."""
 EXCHANGE = "exchange"
@@ -186,22 +188,30 @@ class Semantic:
         if match.entry is not None and match.kept is not None:
             self._compare(match, match.entry, match.kept, fresh, unit, ttl_s)
         elif match.observed is not None:
-            self._tally(match.service).recorded.graded(match.ticket, grade(content_of(match.observed.answer.body) or "", fresh))
+            recorded = self._tally(match.service).recorded
+            self._grade(match, match.observed, fresh, unit, None, lambda verdict, _: recorded.graded(match.ticket, verdict))
         if not refused(self._own.find(key_of(match.question))):
             self._store.keep(match.question, match.vector, answer, unit, ttl_s)
 
     def _compare(self, match: Match, entry: Entry, kept: Kept, fresh: str, unit: str, ttl_s: float) -> None:
-        """Say what the letters say, or have the release's judge say it where they leave it open."""
-        former, judge = content_of(kept.answer.body) or "", match.policy.judge
+        """Label the entry by what the letters say, and by the release's judge where they leave it open."""
 
-        def tell(verdict: Grade) -> None:
-            self._tally(match.service).judged[verdict] += 1
-            self._label(match, entry, kept, verdict, ttl_s)
+        def tell(found: Grade, by_judge: bool) -> None:
+            if by_judge:
+                self._tally(match.service).judged[found] += 1
+            self._label(match, entry, kept, found, ttl_s)
 
-        verdict = grade(former, fresh)
-        is_open = verdict is Grade.UNCLEAR and judge is not None
-        if not (is_open and self.judge.offer(Case(judge or "", match.question.text, former, fresh, frozenset((unit, kept.unit)), tell))):
-            self._label(match, entry, kept, verdict, ttl_s)
+        self._grade(match, kept, fresh, unit, match.policy.judge, tell)
+
+    def _grade(self, match: Match, kept: Kept, fresh: str, unit: str, judge: str | None, tell: Callable[[Grade, bool], None]) -> None:
+        """At once where the answers are short; behind the call where they are long, or open and for a judge. Too many at a time are not compared."""
+        former = content_of(kept.answer.body) or ""
+        is_short = max(len(former), len(fresh)) <= READ_AT_ONCE_CHARS_MAX
+        verdict = grade(former, fresh) if is_short else Grade.UNCLEAR
+        case = Case(is_short, judge, match.question.text, former, fresh, frozenset((unit, kept.unit)), tell)
+        offered = verdict is Grade.UNCLEAR and self.judge.offer(case)
+        if is_short and not offered:
+            tell(verdict, False)
 
     def _label(self, match: Match, entry: Entry, kept: Kept, verdict: Grade, ttl_s: float) -> None:
         tally = self._tally(match.service)
