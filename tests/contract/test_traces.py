@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from cohort.delivery import traces
 from cohort.delivery.accounts import Accounts, Recent
 from cohort.delivery.traces import STORED_PER_BATCH_MAX, STORED_US, Traces, Wanted, chosen
 from cohort.gateway.contract import Arm, Batch, Call, Cursor, Result, decode_call, encode_call
@@ -112,10 +111,8 @@ def test_of_a_large_batch_those_that_something_happened_to_are_stored(database: 
     assert {one.seq for one in telling} <= {one.seq for one in found}
 
 
-def test_what_is_too_old_or_too_much_goes(database: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(traces, "STORED_MAX", 5)
-    monkeypatch.setattr(traces, "PRUNE_EVERY", 3)
-    store = put(database, [call(number) for number in range(4)])
+def test_what_is_too_old_or_too_much_goes(database: Any) -> None:
+    store = put(database, [call(number) for number in range(4)], store=Traces(database, stored_max=5, prune_every=3))
     put(database, [call(number) for number in range(4, 9)], store=store)
     assert seqs(store) == [8, 7, 6, 5, 4]
     put(database, [call(20, at_us=NOON_US + STORED_US + 50)], NOON_US + STORED_US + 50, Traces(database))

@@ -15,7 +15,7 @@ import pytest
 from support_embeddings import EmbeddingsProcess
 from support_gateway import GatewayProcess, release, table
 from support_home import Home, home_in
-from support_model import needs_model, write_model
+from support_model import needs_minilm, needs_model, write_model
 from support_processes import alive, free_ports, kill, until
 from support_upstream import Upstream
 
@@ -121,6 +121,26 @@ def test_what_rewordings_have_proved_says_nothing_of_texts_that_say_more(gateway
         ask(gateway, text)
     assert ask(gateway, "Refund please") == "semantic"
     assert [ask(gateway, f"Can I get a refund {more}?") for more in ("quickly", "abroad", "again")] == ["miss", "miss", "semantic"]
+
+
+@needs_minilm
+def test_a_trained_model_finds_other_wordings_and_no_near_miss_is_served(upstream: Upstream, tmp_path: Path) -> None:
+    model = EmbeddingsProcess(tmp_path, "all-MiniLM-L6-v2")
+    gateway = GatewayProcess(tmp_path, limits={"cache_embeddings_wait_s": 5})
+    try:
+        gateway.push(tables(upstream, model.base_url))
+        for text in (
+            "How do I cancel my subscription?",
+            "Can I cancel the subscription, please?",
+            "I would like to cancel my subscription",
+        ):
+            assert ask(gateway, text) == "miss"
+        assert ask(gateway, "Cancelling my subscription: how?") == "semantic"
+        for near in ("How do I renew my subscription?", "How do I cancel my second subscription?", "How do I not cancel my subscription?"):
+            assert ask(gateway, near) == "miss"
+    finally:
+        gateway.close()
+        model.close()
 
 
 def test_a_model_killed_costs_hits_and_no_call_and_serves_again_when_it_is_back(

@@ -89,9 +89,11 @@ def ids_of(call: Call) -> SpanIds:
 class Traces:
     """Calls in the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, stored_max: int = STORED_MAX, prune_every: int = PRUNE_EVERY) -> None:
         self._database = database
-        self._since_pruned = 0
+        self._stored_max = stored_max
+        self._prune_every = prune_every
+        self._since_pruned = prune_every
         self._pruned_us = 0
 
     def put(self, connection: Connection, records: Iterable[Call], now_us: int) -> None:
@@ -101,9 +103,9 @@ class Traces:
             statement = self._database.upsert(t.traces)
             connection.execute(statement.on_conflict_do_nothing(index_elements=list(t.traces.primary_key)), rows)
             self._since_pruned += len(rows)
-        if self._since_pruned >= PRUNE_EVERY or not 0 <= now_us - self._pruned_us < PRUNE_US:
+        if self._since_pruned >= self._prune_every or not 0 <= now_us - self._pruned_us < PRUNE_US:
             self._since_pruned, self._pruned_us = 0, now_us
-            _prune(connection, now_us)
+            _prune(connection, now_us, self._stored_max)
 
     def newest(self, wanted: Wanted, limit: int) -> list[Call]:
         """Newest first."""
@@ -159,9 +161,9 @@ def _conditions(wanted: Wanted) -> list[Any]:
     return found
 
 
-def _prune(connection: Connection, now_us: int) -> None:
+def _prune(connection: Connection, now_us: int, stored_max: int) -> None:
     at_us = t.traces.c.at_us
     connection.execute(delete(t.traces).where(at_us < now_us - STORED_US))
-    oldest = connection.execute(select(at_us).order_by(at_us.desc()).offset(STORED_MAX).limit(1)).scalar()
+    oldest = connection.execute(select(at_us).order_by(at_us.desc()).offset(stored_max).limit(1)).scalar()
     if oldest is not None:
         connection.execute(delete(t.traces).where(at_us <= oldest))

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import math
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cohort.base.errors import CohortError
 from cohort.base.settings_embeddings import ALL_MINILM, EmbeddingsSettings
 from cohort.gateway.embeddings.model import OnnxModel
 from cohort.gateway.embeddings.packaged import PACKAGED
+from cohort.gateway.embeddings.safetensors import tensors
 from support_bert import PLACES, WIDTH, WORDS, drawn, reckoned, write_bert
-from support_model import needs_model
+from support_model import needs_minilm, needs_model
 
 pytestmark = needs_model
 TEXTS = ["refund", "reset password", "enable two-factor login late train paris", "please disable 2fa " * 5, "train from london to paris"]
 PACKAGE = PACKAGED[ALL_MINILM].package
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(PACKAGE) is None, reason=f"the model is not installed: {PACKAGED[ALL_MINILM].install}"
-)
 
 
 def load(folder: Path, **said: Any) -> OnnxModel:
@@ -121,6 +123,35 @@ def test_a_file_that_holds_no_weights_is_told(tmp_path: Path, change: Any, said:
     folder = write_bert(tmp_path / "m")
     change(folder / "model.safetensors")
     refused(folder, "file", said)
+
+
+PLACES_SAID = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F32", "F16", 3, None])},
+    optional={"shape": st.lists(st.integers(-1, 2**70), max_size=3) | st.text(max_size=3), "data_offsets": st.lists(st.integers(-9, 99))},
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.text(max_size=5), PLACES_SAID | st.integers(), max_size=3) | st.lists(st.integers()),
+    st.binary(max_size=64),
+    st.data(),
+)
+def test_whatever_a_header_says_is_taken_or_told_and_nothing_beyond_the_file_is_pointed_at(
+    head: Any, body: bytes, data: st.DataObject
+) -> None:
+    said = json.dumps(head).encode()
+    whole = len(said).to_bytes(8, "little") + said + body
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(whole[: data.draw(st.integers(0, len(whole)), label="kept")])
+        file.flush()
+        try:
+            found = tensors(Path(file.name))
+        except CohortError:
+            return
+        for place in found.values():
+            assert 8 + len(said) <= place.start <= place.start + place.size_bytes <= len(whole)
+            assert place.size_bytes == 4 * math.prod(place.shape)
 
 
 def test_a_folder_with_more_behind_the_transformer_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -45,20 +46,22 @@ class Book:
         Raises:
             BookUnavailable: no space, no right, or a file of another shape.
         """
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        with ExitStack() as opened:
             try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock_fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                opened.callback(os.close, self._lock_fd)
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
                 self._fd = _open(path, words * WORD_BYTES)
+                opened.callback(os.close, self._fd)
                 self._map = mmap.mmap(self._fd, words * WORD_BYTES)
-            finally:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
-        except OSError as error:
-            raise BookUnavailable(f"{path}: {os.strerror(error.errno or 0)}") from error
-        self.words = memoryview(self._map).cast("q")
-        if self.words[0] != MAGIC:
-            raise BookUnavailable(f"{path} is not a ledger of this version")
+            except OSError as error:
+                raise BookUnavailable(f"{path}: {os.strerror(error.errno or 0)}") from error
+            self.words = memoryview(self._map).cast("q")
+            if self.words[0] != MAGIC:
+                raise BookUnavailable(f"{path} is not a ledger of this version")
+            opened.pop_all()  # whoever cannot use it may try again and again: nothing may stay open
 
     def lock(self) -> None:
         """Alone with the words from here on. Finishes what a process killed in the middle of a change had begun. Raises BookBusy."""

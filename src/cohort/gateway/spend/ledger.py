@@ -210,9 +210,12 @@ class Ledger:
             if region == self._region or not self._words[_REGIONS + region]:
                 continue
             fd = self._try_region(region)
-            if fd is not None:
+            if fd is None:
+                continue
+            try:
                 self.orphaned += self._give_back(region, None)
                 self._mark_region(region, 0)
+            finally:
                 os.close(fd)
 
     def sync(self) -> None:
@@ -387,10 +390,15 @@ class Ledger:
     def _claim(self) -> tuple[int, int]:
         for region in range(REGIONS_MAX):
             fd = self._try_region(region)
-            if fd is not None:
+            if fd is None:
+                continue
+            try:
                 self._give_back(region, None)
                 self._mark_region(region, 1)
-                return region, fd
+            except BaseException:
+                os.close(fd)
+                raise
+            return region, fd
         raise LedgerFull(f"{REGIONS_MAX} workers use the ledger already")
 
     def _try_region(self, region: int) -> int | None:
@@ -413,6 +421,9 @@ class Ledger:
         """Reservations of a region that expired `before_us`, or all; returns what they held."""
         start, words, given = _HOLDS_AT + region * _REGION_WORDS, self._words, 0
         own = before_us is not None
+        if not own:
+            self._book.lock()  # finishes what its worker was killed in: a reservation that it had settled is given back once
+            self._book.unlock()
         for slot in range(start, start + _REGION_WORDS, _HOLD_WORDS):
             if not words[slot + _SERIAL] or (before_us is not None and words[slot + _EXPIRES] > before_us):
                 continue
