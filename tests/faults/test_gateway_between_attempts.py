@@ -9,12 +9,14 @@ import pytest
 
 from cohort.delivery.otlp_spans import spans_of
 from cohort.delivery.trace_views import timeline_of
-from support_gateway import GatewayProcess, release, table
+from support_gateway import GatewayProcess, release, table, until
 from support_upstream import Exchange, Upstream, well
 
 BUSY = b'{"error": {"message": "busy"}}'
 MISSHAPEN = {"detail": [{"loc": None, "msg": "no such field"}, {"loc": ["body", 1], "msg": "odd"}]}
 PATIENCE = {"timeout_s": 5, "reliability": {"first_byte_s": 0.5, "retries": 1, "retry_wait_s_max": 5}}
+
+PROBED = {"timeout_s": 5, "reliability": {"first_byte_s": 0.2, "retries": 0, "breaker_failures": 1, "breaker_open_s": 0.2}}
 
 
 async def odd(exchange: Exchange) -> None:
@@ -22,6 +24,8 @@ async def odd(exchange: Exchange) -> None:
         case "busy" if exchange.seen.fields["messages"][0]["content"] not in asked_before:
             asked_before.add(exchange.seen.fields["messages"][0]["content"])
             exchange.writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: %d\r\n\r\n%s" % (len(BUSY), BUSY))
+        case "recovering" if slow:
+            await exchange.until_gone()
         case "misshapen":
             exchange.whole(json.dumps(MISSHAPEN).encode(), status="422 Odd")
         case _:
@@ -29,13 +33,15 @@ async def odd(exchange: Exchange) -> None:
 
 
 asked_before: set[str] = set()
+slow: set[str] = set()
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     upstream, process = Upstream(behave=odd), GatewayProcess(tmp_path_factory.mktemp("gateway"))
     private = release("private", upstream.base_url, personal={"upstream": "refuse"})
-    process.push(table(1, [release("busy", upstream.base_url, **PATIENCE), release("misshapen", upstream.base_url), private]))
+    probed = release("recovering", upstream.base_url, **PROBED)
+    process.push(table(1, [release("busy", upstream.base_url, **PATIENCE), release("misshapen", upstream.base_url), probed, private]))
     yield process
     process.close()
     upstream.close()
@@ -58,3 +64,11 @@ def test_a_call_that_no_upstream_was_asked_has_no_attempt(gateway: GatewayProces
     assert (call.attempts, call.code) == (0, "personal_data_refused")
     assert [bar.name for bar in timeline_of(call).bars if bar.attempt is not None] == []
     assert len(spans_of(call)) == 1
+
+
+def test_a_request_that_cannot_be_passed_on_does_not_keep_a_route_out_of_service(gateway: GatewayProcess) -> None:
+    slow.add("recovering")
+    assert gateway.chat("recovering")[0] == 504
+    slow.clear()
+    until(lambda: gateway.chat("recovering", headers={"x-request-id": "x" * 3000})[0] == 400, "the probe, whose header cannot be passed on")
+    assert until(lambda: gateway.chat("recovering")[0] == 200, "an answer", 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 from cohort import __version__
 from cohort.base.errors import CohortError
-from cohort.base.settings import LOOPBACK_ONLY, DataDir, Settings
+from cohort.base.settings import LOOPBACK_ONLY, WORKERS_MAX, DataDir, Settings
 from cohort.ops.files import write_private
 from cohort.ops.installation import Installation, compact
 from cohort.ops.listening import Listening
@@ -53,6 +54,12 @@ def listeners(settings: Settings, installation: Installation) -> tuple[Listener,
         workers.append(replace(found, spec=spec))
     control_process = _listener("control", "cohort.surfaces.http", control, settings.control, data, CONTROL_STOP_S)
     return (control_process, *workers, *_embeddings(settings))
+
+
+def forget_samples(data: DataDir, workers: int) -> None:
+    """Remove the samples of content of workers that are no more: nobody would end their time, or erase a person's."""
+    for number in range(workers + 1, WORKERS_MAX + 1):
+        shutil.rmtree(data.worker_folder(number) / "contents", ignore_errors=True)
 
 
 def _embeddings(settings: Settings) -> tuple[Listener, ...]:

@@ -16,7 +16,7 @@ from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
 from cohort.base.ids import Entropy
 from cohort.base.settings import DataDir, Settings
-from cohort.ops.configurations import EMBEDDINGS, Listener, listeners
+from cohort.ops.configurations import EMBEDDINGS, Listener, forget_samples, listeners
 from cohort.ops.files import read_json, write_json
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
 from cohort.ops.lock import DirectoryLock, held
@@ -81,6 +81,7 @@ def prepare(settings: Settings, clock: Clock, entropy: Entropy, talk: Talk) -> t
         if not (served if listener.spec.listening is not None else listener.spec.name in orphaned):
             check_free(listener.host, listener.port, listener.setting)
     ensure_admin_key(settings.data, entropy, talk.show_key)
+    forget_samples(settings.data, settings.gateway.workers)
     return chosen
 
 

@@ -8,6 +8,7 @@ import io
 import ipaddress
 import json
 import os
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,10 @@ from test_kept_responses import files, keep, made
 
 from cohort.base.clock import ManualClock
 from cohort.gateway.addresses import AddressGuard, is_public
+from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.compiled import compile_table
-from cohort.gateway.contract import decode_table
+from cohort.gateway.contract import Arm, decode_table
+from cohort.gateway.contract_content import ContentPolicy
 from cohort.gateway.dialects.openai_same import parse_chat
 from cohort.gateway.dialects.operations import CHAT
 from cohort.gateway.http_connection import Connection
@@ -29,6 +32,7 @@ from cohort.gateway.settings import Limits, Settings
 from cohort.gateway.spend.estimates import prompt_tokens_max
 from cohort.gateway.spend.ledger import Ledger, Limit
 from cohort.gateway.spend.lockout import FAILURES_MAX, Lockout
+from cohort.gateway.telemetry.contents import Contents, Sample
 from support_gateway import release, table
 
 LIMIT = Limit("all", 1000, "all")
@@ -127,3 +131,31 @@ def test_a_request_nested_deeper_than_python_has_its_bound() -> None:
     message = {"role": "user", "content": [{"type": "image_url", "deep": part}]}
     body = b'{"model":"well","messages":[%s]}' % json.dumps(message).encode()
     assert prompt_tokens_max(parse_chat(CHAT, body)) < 20_000 // 2
+
+
+def test_a_sample_that_was_not_written_whole_leaves_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    folder, lines, told = tmp_path / "contents", io.StringIO(), asyncio.Event()
+
+    class Told(io.StringIO):
+        def write(self, text: str) -> int:
+            told.set()
+            return lines.write(text)
+
+    contents = Contents(folder, 1, Limits(), clock, Log("gw", clock, Told()), Erased(clock), lambda _: False)
+    ongoing: Any = SimpleNamespace(seq=1, unit="a" * 32, arm=Arm.STABLE, tape=None)
+    asked = {"messages": [{"role": "user", "content": "word " * 200}]}
+
+    async def kept() -> None:
+        running = asyncio.create_task(contents.run())
+        contents.ended(Sample(contents, ongoing, asked, ContentPolicy(1.0, 2000), clock.monotonic_s()))
+        await told.wait()
+        running.cancel()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # stands in for a disk that is full
+    try:
+        asyncio.run(asyncio.wait_for(kept(), 10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "content_not_kept" in lines.getvalue()
+    assert list(folder.iterdir()) == []

@@ -17,6 +17,7 @@ from cohort.base.errors import CohortError
 from cohort.base.settings import ControlSettings, DatabaseSettings, DataDir, GatewaySettings, Settings, load_settings
 from cohort.ops.configurations import listeners
 from cohort.ops.files import disk_full, read_json, write_private
+from cohort.ops.house import Talk, prepare
 from cohort.ops.installation import ensure_admin_key, ensure_installation, open_folder
 from support_processes import free_ports
 
@@ -181,3 +182,13 @@ def test_a_removed_secret_is_made_anew_and_the_others_stay(data: DataDir) -> Non
     assert data.link_token.exists()
     assert data.unit_key.read_text() == kept
     shutil.rmtree(data.root)
+
+
+def test_samples_of_workers_that_are_no_more_do_not_stay(data: DataDir) -> None:
+    for number in (1, 2, 3):
+        (data.worker_folder(number) / "contents").mkdir(parents=True)
+        (data.worker_folder(number) / "contents" / f"1-1-stable.{'a' * 32}").write_text("{}")
+    gateway_port, control_port = free_ports(2)
+    settings = Settings(data.root, GatewaySettings(port=gateway_port, workers=2), ControlSettings(port=control_port))
+    prepare(settings, ManualClock(), secrets.token_bytes, Talk(lambda _: None, lambda _: None, lambda _: None))
+    assert [(data.worker_folder(number) / "contents").exists() for number in (1, 2, 3)] == [True, True, False]

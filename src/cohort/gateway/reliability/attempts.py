@@ -275,6 +275,11 @@ class Attempts:
                 self.failed(target, slow=True)
                 raise
             raise Slow("no answer in the time of an attempt (reliability.first_byte_s, idle_s)") from None
+        except (UpstreamError, KeyMissing):
+            raise
+        except BaseException:  # what the caller sent cannot be asked: it says nothing of the route, whose probe this may have been
+            target.breaker.left()
+            raise
 
     async def _stream_begun(self, asking: Asking, target: Target, passage: Passage, connection: UpstreamConnection) -> Answer:
         """The first bytes for the client; raises NoAnswer when there are none, Invalid when what comes is not the upstream's dialect."""

@@ -7,6 +7,7 @@ of its own that is readable by the gateway's user alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections import OrderedDict, deque
@@ -180,8 +181,13 @@ class Contents:
         place = f"{self._epoch}-{ongoing.seq}-{ongoing.arm.value}"
         name = f"{place}.{ongoing.unit}"
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        with open(os.open(self._directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
+        try:
+            with open(os.open(self._directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(data)
+        except OSError:  # nobody would look for the part that is there, nor erase it
+            with contextlib.suppress(OSError):
+                os.unlink(self._directory / name)
+            raise
         known[place] = _File(name, len(data), self._now_s())
         self._bytes += len(data)
         self.sweep()
