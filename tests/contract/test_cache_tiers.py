@@ -300,6 +300,23 @@ def test_a_wrong_password_is_unavailable_not_a_miss(redis: RedisServer, clock: M
     run(work)
 
 
+def test_connections_that_are_not_let_in_do_not_add_up(redis: RedisServer, clock: ManualClock) -> None:
+    async def work() -> None:
+        wrong = Shared(redis_address(redis.address, "wrong"), WAIT_S, clock, Packing(clock, ""))
+        beyond = Shared(
+            redis_address(f"redis://127.0.0.1:{redis.port}/99", PASSWORD), WAIT_S, clock, Packing(clock, "")
+        )  # a database there is not
+        for shared in (wrong, beyond):
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(5):
+                with pytest.raises(Unavailable, match="connecting"):
+                    await shared.find(KEY)
+                await asyncio.sleep(0)  # the loop closes what was given up in its next round
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    run(work)
+
+
 def test_a_server_that_restarts_is_used_again(clock: ManualClock) -> None:
     async def work() -> None:
         with running_redis() as server:
