@@ -126,6 +126,13 @@ def test_a_record_that_is_too_large_is_stored_without_its_attempts(database: Any
     assert (found.attempts, found.tries) == (32, ())
 
 
+def test_where_few_calls_come_the_old_ones_go_as_well(database: Any) -> None:
+    store = put(database, [call(1)])
+    later_us = NOON_US + STORED_US + 10
+    put(database, [call(2, at_us=later_us)], later_us, store)
+    assert seqs(store) == [2]
+
+
 def test_what_came_since_a_count_is_told_in_order_and_no_more_than_there_is() -> None:
     recent = Recent()
     recent.take([call(1), call(2)])

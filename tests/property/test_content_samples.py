@@ -67,3 +67,23 @@ def test_a_number_is_taken_out_wherever_the_cut_falls(before: str, after: str, l
 def test_a_text_that_is_not_looked_through_is_not_kept() -> None:
     kept, _ = kept_text(CARD + "x" * TEXT_CHARS_MAX, redact, 4096)
     assert "4111" not in kept
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(1, 5), min_size=4, max_size=19), st.sampled_from(["choice", "block", "call"]))
+def test_a_number_that_comes_beside_another_answer_is_found_all_the_same(steps: list[int], kind: str) -> None:
+    events, at = [], 0
+    while at < len(CARD):
+        size = steps[len(events) // 2 % len(steps)]
+        events += [_event(kind, 0, CARD[at : at + size]), _event(kind, 1, "and ")]
+        at += size
+    said = answered_text(b"\n\n".join(b"data: " + json.dumps(event).encode() for event in events), streamed=True)
+    assert "and and" in said
+    assert redact(said)[1] == {"card": 1}
+
+
+def _event(kind: str, index: int, text: str) -> dict[str, Any]:
+    if kind == "block":
+        return {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": text}}
+    call = {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+    return {"choices": [{"index": 0, "delta": call} if kind == "call" else {"index": index, "delta": {"content": text}}]}

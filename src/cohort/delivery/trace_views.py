@@ -77,7 +77,7 @@ def _steps(call: Call) -> Iterator[Bar]:
 
 
 def _attempts(call: Call) -> Iterator[Bar]:
-    if not call.tries and call.attempts == 1 and not call.cache and not call.code.startswith(("budget", "price", "tokens")):
+    if not call.tries and call.attempts == 1 and not call.cache:
         yield _only(call)
     for attempt in call.tries:
         if attempt.wait_us:

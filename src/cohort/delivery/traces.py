@@ -26,6 +26,8 @@ STORED_PER_BATCH_MAX = 200
 RECORD_BYTES_MAX = 16 << 10
 PRUNE_EVERY = 1_000
 """Calls stored between two looks at what is too much."""
+PRUNE_US = 3_600_000_000
+"""Or this long, where few calls come."""
 PLACES_MAX = 64
 """Routes of releases that have one model; the newest."""
 
@@ -92,17 +94,17 @@ class Traces:
         self._stored_max = stored_max
         self._prune_every = prune_every
         self._since_pruned = prune_every
+        self._pruned_us = 0
 
     def put(self, connection: Connection, records: Iterable[Call], now_us: int) -> None:
         """Calls among the records, inside the transaction that takes them."""
         rows = [_row(call) for call in chosen(call for call in records if call.kind == "call")]
-        if not rows:
-            return
-        statement = self._database.upsert(t.traces)
-        connection.execute(statement.on_conflict_do_nothing(index_elements=list(t.traces.primary_key)), rows)
-        self._since_pruned += len(rows)
-        if self._since_pruned >= self._prune_every:
-            self._since_pruned = 0
+        if rows:
+            statement = self._database.upsert(t.traces)
+            connection.execute(statement.on_conflict_do_nothing(index_elements=list(t.traces.primary_key)), rows)
+            self._since_pruned += len(rows)
+        if self._since_pruned >= self._prune_every or not 0 <= now_us - self._pruned_us < PRUNE_US:
+            self._since_pruned, self._pruned_us = 0, now_us
             _prune(connection, now_us, self._stored_max)
 
     def newest(self, wanted: Wanted, limit: int) -> list[Call]:

@@ -82,6 +82,12 @@ class Deadlines:
         deadline.due_s = min(deadline.total_s, self._loop.time() + within_s)
         self._pending.add(deadline)
 
+    def between(self, deadline: Deadline) -> None:
+        """An attempt is over and another one will begin: meanwhile only the total holds, and what ended the last one says nothing any more."""
+        deadline.expired, deadline._idle_s = None, 0.0
+        deadline.due_s = deadline.total_s
+        self._pending.add(deadline)
+
     def end(self, deadline: Deadline) -> None:
         self._pending.discard(deadline)
 

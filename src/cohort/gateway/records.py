@@ -262,7 +262,7 @@ def _ending(ongoing: Ongoing) -> str:
         rest += f',"cache":"{ongoing.cache}","attempts":0'
         if ongoing.saved_usd_micro is not None:
             rest += f',"saved_usd_micro":{ongoing.saved_usd_micro}'
-    if ongoing.attempts > 1:
+    elif ongoing.attempts != 1:
         rest += f',"attempts":{ongoing.attempts}'
     if ongoing.degraded:
         rest += ',"degraded":true'

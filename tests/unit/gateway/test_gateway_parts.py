@@ -146,7 +146,7 @@ def test_records_are_what_the_contract_says(tmp_path: Path) -> None:
     clock.advance(0.25)
     recorder.first(ongoing)
     clock.advance(0.25)
-    ongoing.result, ongoing.status, ongoing.usage = Result.INTERRUPTED, 200, Usage(3, 4)
+    ongoing.attempts, ongoing.result, ongoing.status, ongoing.usage = 1, Result.INTERRUPTED, 200, Usage(3, 4)
     recorder.end(ongoing)
     recorder.end(ongoing)
     shadow = recorder.copy(ongoing)

@@ -63,8 +63,12 @@ def _words(fields: dict[str, Any]) -> str:
         if isinstance(found, str) and found:
             return found
         if isinstance(found, list):  # FastAPI's, of fields that are wrong
-            return "; ".join(f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg')}" for item in found if isinstance(item, dict))
+            return "; ".join(f"{_place(item.get('loc'))}: {item.get('msg')}" for item in found if isinstance(item, dict))
     return ""
+
+
+def _place(loc: Any) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) else str(loc)
 
 
 def _loaded(body: bytes) -> Any:

@@ -231,6 +231,7 @@ class Attempts:
                     return answer
                 self._upstreams.finish(answer.connection)
             self.counts.retries += 1
+            self._deadlines.between(asking.deadline)
             since_s = self._monotonic_s()
             await asyncio.sleep(wait)
             asking.wait_s = self._monotonic_s() - since_s

@@ -37,7 +37,11 @@ def answered_text(data: bytes, streamed: bool) -> str:
         return "" if fields is None else _said(fields)
     lines = data.replace(b"\r\n", b"\n").split(b"\n")
     chunks = (_object(line[5:].strip()) for line in lines if line.startswith(b"data:"))
-    return "".join(_piece(chunk) for chunk in chunks if chunk is not None)
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for chunk in chunks:
+        for place, text in _pieces(chunk or {}):
+            texts.setdefault(place, []).append(text)
+    return "\n".join("".join(pieces) for pieces in texts.values())
 
 
 def kept_request(fields: Mapping[str, Any], redact: Redact, bytes_max: int) -> tuple[list[dict[str, str]], dict[str, int]]:
@@ -95,21 +99,35 @@ def _said(fields: Mapping[str, Any]) -> str:
     return _parts(content) if isinstance(content, list) else ""
 
 
-def _piece(chunk: Mapping[str, Any]) -> str:
-    """Of one event of a stream: the text, or the arguments of a tool call."""
-    delta: Any = chunk.get("delta")
+def _pieces(chunk: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Of one event of a stream: each piece of a text, and which text it goes on. Answers that come side by side must not cut each other's."""
     choices = chunk.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        delta = choices[0].get("delta")
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict):
+                yield from _delta_pieces(_number(choice), choice.get("delta"))
+        return
+    yield from _delta_pieces(f"{_number(chunk)}.{chunk.get('output_index')}", chunk.get("delta"))
+
+
+def _delta_pieces(of: str, delta: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(delta, str):
-        return delta
+        yield (of,), delta
     if not isinstance(delta, dict):
-        return ""
-    texts = [delta.get(name) for name in ("content", "text", "partial_json")]
+        return
+    for name in ("content", "text", "partial_json"):
+        if isinstance(text := delta.get(name), str):
+            yield (of, name), text
     calls = delta.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    texts += [function.get("arguments") for function in functions if isinstance(function, dict)]
-    return "".join(text for text in texts if isinstance(text, str))
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(text := function.get("arguments"), str):
+            yield (of, "call", _number(call)), text
+
+
+def _number(fields: Mapping[str, Any]) -> str:
+    """Which of several it is of; the first where nothing says so."""
+    return str(fields.get("index") or 0)
 
 
 def _word(value: Any) -> str:
