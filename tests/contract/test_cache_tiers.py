@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -296,6 +297,23 @@ def test_a_wrong_password_is_unavailable_not_a_miss(redis: RedisServer, clock: M
         shared = Shared(redis_address(redis.address, "wrong"), WAIT_S, clock, Packing(clock, ""))
         with pytest.raises(Unavailable, match="connecting"):
             await shared.find(KEY)
+
+    run(work)
+
+
+def test_connections_that_are_not_let_in_do_not_add_up(redis: RedisServer, clock: ManualClock) -> None:
+    async def work() -> None:
+        wrong = Shared(redis_address(redis.address, "wrong"), WAIT_S, clock, Packing(clock, ""))
+        missing = redis_address(f"redis://127.0.0.1:{redis.port}/99", PASSWORD)  # a database there is not
+        beyond = Shared(missing, WAIT_S, clock, Packing(clock, ""))
+        for shared in (wrong, beyond):
+            gc.collect()  # what other tests left open
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(5):
+                with pytest.raises(Unavailable, match="connecting"):
+                    await shared.find(KEY)
+                await asyncio.sleep(0)  # the loop closes what was given up in its next round
+            assert len(os.listdir("/proc/self/fd")) <= before
 
     run(work)
 

@@ -189,12 +189,20 @@ class Shared:
                 raise Unavailable(f"{address.host} {FAR}")
             opening = loop.create_task(loop.create_connection(RespConnection, str(near[0]), address.port))
         _, connection = await self._in_time(opening)
+        try:
+            await self._let_in(connection)
+        except BaseException:
+            connection.close()  # a server that lets nobody in is asked again and again
+            raise
+        return connection
+
+    async def _let_in(self, connection: RespConnection) -> None:
+        address = self._address
         password = address.password() if callable(address.password) else address.password
         if password:
             await self._in_time(connection.command(b"AUTH", password.encode()))
         if address.database:
             await self._in_time(connection.command(b"SELECT", b"%d" % address.database))
-        return connection
 
     async def _in_time(self, future: asyncio.Future[_T]) -> _T:
         """What comes of `future`; raises TimeoutError after `wait_s`. Works in a strand, where `asyncio.timeout` does not."""
