@@ -50,6 +50,7 @@ class LabelBook:
         self._begun = 0  # places from here on were never written
         self._fd = -1
         self._unsynced = False
+        self._handed_over = False
         self._to_clear: set[int] = set()
         self.damaged = 0
 
@@ -119,6 +120,11 @@ class LabelBook:
             self._unsynced = False
             os.fsync(self._fd)
 
+    def hand_over(self) -> None:
+        """Write nothing from now on: another process has the file, and its own order of places in it."""
+        self._handed_over = True
+        self._to_clear.clear()
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -148,6 +154,8 @@ class LabelBook:
             self._to_clear.add(held.place)
 
     def _write(self, place: int, data: bytes) -> bool:
+        if self._handed_over:
+            return True
         try:
             os.pwrite(self._opened(), data, place * PLACE.size)  # Commit point: from here on a process that starts again knows it.
         except OSError as error:

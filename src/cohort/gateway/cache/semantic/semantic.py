@@ -251,6 +251,8 @@ class Semantic:
         """Forget every answer; what was learned stays on disk, where the next process finds it."""
         self.judge.clear()
         self._store.clear()
+        self._own.hand_over()
+        self._pooled.hand_over()
 
     def close(self) -> None:
         self._taught.close()
