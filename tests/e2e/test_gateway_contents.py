@@ -14,8 +14,8 @@ from cohort.base.errors import CohortError, Retry
 from cohort.delivery.cache_state import Forgotten, Keeping, Person
 from cohort.delivery.contents import Content, Contents
 from cohort.delivery.dataplane_http import HttpDataPlane
-from cohort.gateway.contract import Call, pseudonym
-from support_gateway import TOKEN, UNIT_KEY, GatewayProcess, release, table, until
+from cohort.gateway.contract import Arm, Call, pseudonym
+from support_gateway import TOKEN, UNIT_KEY, GatewayProcess, release, split, table, until
 from support_upstream import Upstream
 
 SAMPLED = {"content": {"share": 1.0, "bytes_max": 2000}}
@@ -94,6 +94,15 @@ def test_without_the_section_and_with_the_switch_thrown_nothing_is_kept(gateway:
     gateway.push(tables(upstream, 2, killed=["trace.content"]))
     assert not asked(gateway, "sampled").content
     assert not (gateway.data_dir / "contents").exists()
+
+
+def test_the_copy_of_a_sampled_call_does_not_say_that_it_has_a_sample(gateway: GatewayProcess, upstream: Upstream) -> None:
+    body = tables(upstream, 2)
+    body["services"]["sampled"]["split"] = split("rel_plain", shadow_share=1.0)
+    gateway.push(body)
+    gateway.chat("sampled")
+    calls = until(lambda: [call for call in gateway.all_records() if call.kind == "call"][1:] and gateway.all_records(), "both records")
+    assert {call.arm: call.content for call in calls if call.kind == "call"} == {Arm.STABLE: True, Arm.SHADOW: False}
 
 
 def test_a_kept_answer_and_a_tool_call_are_samples_as_well(gateway: GatewayProcess, plane: HttpDataPlane) -> None:

@@ -121,10 +121,10 @@ class ChatDoor:
         chat.unit, chat.at_us = unit, ongoing.at_us
         if ongoing.target.routing is not None:
             self._choose(ongoing, chat)
-        if ongoing.form.target.content is not None:
-            self._contents.begin(ongoing, chat, ongoing.form.target.content)
         if service.split is not None and service.split.shadow_share > 0:
             self._shadows.maybe_copy(ongoing, chat, request, self._answering.in_flight)
+        if ongoing.form.target.content is not None:
+            self._contents.begin(ongoing, chat, ongoing.form.target.content)
         if ongoing.form.target.guard is not None:
             return self._guarded(ongoing.form.target.guard, ongoing, chat, request, reply)
         return self._answered(ongoing, chat, request, reply)
