@@ -172,7 +172,13 @@ class Upstreams:
             raise
 
     async def _connect_once(self, origin: Origin) -> UpstreamConnection:
-        return await self._loop.create_task(self._connect_in_time(origin))  # a task, for `asyncio.timeout`: calls have none
+        connecting = self._loop.create_task(self._connect_in_time(origin))  # a task, for `asyncio.timeout`: calls have none
+        try:
+            return await connecting
+        except asyncio.CancelledError:
+            if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                connecting.result().abort()  # it came when its call was being cancelled: nobody has it
+            raise
 
     async def _connect_in_time(self, origin: Origin) -> UpstreamConnection:
         async with asyncio.timeout(self._limits.connect_s):
