@@ -85,3 +85,14 @@ def test_a_reservation_settled_by_a_worker_killed_before_it_was_applied_is_given
     watcher.sweep()
     assert watcher.balance("account") == (60, 0)
     watcher.close()
+
+
+def test_whoever_opens_does_not_wait_for_good_for_a_process_that_was_stopped(tmp_path: Path) -> None:
+    stopped = Book(tmp_path / "count", HEADER_WORDS)
+    stopped.lock()
+    before = _open_files()
+    with pytest.raises(BookUnavailable, match="lock was not to be had"):
+        Book(tmp_path / "count", HEADER_WORDS)
+    assert _open_files() == before
+    stopped.close()
+    Book(tmp_path / "count", HEADER_WORDS).close()

@@ -27,6 +27,8 @@ FREE_WORDS_AT = JOURNAL + 2 * JOURNAL_PAIRS_MAX
 _JOURNALS = tuple(struct.Struct(f"={2 * count}q") for count in range(JOURNAL_PAIRS_MAX + 1))
 LOCK_WAIT_S = 0.25
 """Another worker holds the lock for some microseconds; one that was stopped in the middle must not stop the others for good."""
+OPEN_WAIT_S = 1.0
+"""For a file that another process is making."""
 
 
 class BookBusy(Exception):
@@ -51,13 +53,15 @@ class Book:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock_fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 opened.callback(os.close, self._lock_fd)
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+                self._wait(OPEN_WAIT_S)
                 self._fd = _open(path, words * WORD_BYTES)
                 opened.callback(os.close, self._fd)
                 self._map = mmap.mmap(self._fd, words * WORD_BYTES)
                 fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
             except OSError as error:
                 raise BookUnavailable(f"{path}: {os.strerror(error.errno or 0)}") from error
+            except BookBusy as error:
+                raise BookUnavailable(f"{path}: {error}") from error
             self.words = memoryview(self._map).cast("q")
             if self.words[0] != MAGIC:
                 raise BookUnavailable(f"{path} is not a ledger of this version")
@@ -68,7 +72,7 @@ class Book:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._wait()
+            self._wait(LOCK_WAIT_S)
         if self.words[JOURNAL_COUNT]:
             self._apply()
 
@@ -107,8 +111,8 @@ class Book:
             words[words[at]] = words[at + 1]
         words[JOURNAL_COUNT] = 0
 
-    def _wait(self) -> None:
-        end_s = time.monotonic() + LOCK_WAIT_S
+    def _wait(self, wait_s: float) -> None:
+        end_s = time.monotonic() + wait_s
         while True:
             os.sched_yield()
             try:
@@ -116,7 +120,7 @@ class Book:
                 return
             except BlockingIOError:
                 if time.monotonic() > end_s:
-                    raise BookBusy(f"the ledger's lock was not to be had in {LOCK_WAIT_S} s") from None
+                    raise BookBusy(f"the ledger's lock was not to be had in {wait_s} s") from None
 
 
 def _open(path: Path, size_bytes: int) -> int:

@@ -137,9 +137,9 @@ class Contents:
             CohortError CACHE_NOT_ERASED: some may still be there.
         """
         self._erased.add(unit)
-        known = self._known()
-        places = [place for place, file in known.items() if file.name.endswith(f".{unit}")]
         try:
+            known = self._known()
+            places = [place for place, file in known.items() if file.name.endswith(f".{unit}")]
             for place in places:
                 (self._directory / known[place].name).unlink(missing_ok=True)
                 self._bytes -= known.pop(place).bytes
@@ -150,7 +150,12 @@ class Contents:
 
     def sweep(self) -> None:
         """Drop what is over its time. Call now and then."""
-        known, limits, oldest_s = self._known(), self._limits, self._now_s() - self._limits.contents_kept_s
+        limits, oldest_s = self._limits, self._now_s() - self._limits.contents_kept_s
+        try:
+            known = self._known()
+        except OSError as error:
+            self._log.seldom("content_not_deleted", reason=os.strerror(error.errno or 0))
+            return
         while known:
             place, file = next(iter(known.items()))
             if len(known) <= limits.contents_max and self._bytes <= limits.contents_bytes_max and file.at_s >= oldest_s:
@@ -199,13 +204,22 @@ class Contents:
             if self._directory.exists():
                 with os.scandir(self._directory) as entries:
                     matched = [(match[1], entry) for entry in entries if (match := _NAME.fullmatch(entry.name))]
-                    found = [(place, _File(entry.name, entry.stat().st_size, entry.stat().st_mtime)) for place, entry in matched]
+                    found = [(place, file) for place, entry in matched if (file := _found(entry)) is not None]
             self._files = OrderedDict(sorted(found, key=lambda pair: pair[1].at_s))
             self._bytes = sum(file.bytes for file in self._files.values())
         return self._files
 
     def _now_s(self) -> float:
         return self._clock.now_us() / 1e6
+
+
+def _found(entry: os.DirEntry[str]) -> _File | None:
+    """None: another process removed it meanwhile. Raises OSError."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    return _File(entry.name, status.st_size, status.st_mtime)
 
 
 def _redactor() -> Redact:
