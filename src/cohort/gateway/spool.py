@@ -97,7 +97,7 @@ class Spool:
         self._segment = _Segment(0, epoch)
         self._begun = False
         self._handed_over = False
-        self._before: _Writer | None = None
+        self._before: list[_Writer] = []
         self.bytes = 0
         self.written = 0
         self.dropped = 0
@@ -109,11 +109,12 @@ class Spool:
             if match := _NAME.fullmatch(path.name):
                 self._segments[int(match[1])] = _Segment(path.stat().st_size, _epoch_of(path))
         self.bytes = sum(segment.size for segment in self._segments.values())
-        newest = max(self._segments, default=0)
-        if newest:
-            self._before = _Writer(newest, os.open(self._path(newest), os.O_RDONLY | os.O_CLOEXEC))
-            self._look_before()
-        self._begin(newest + 1)
+        # Every segment, not only the newest: of two restarts within one drain, the first process still ends its calls.
+        for number in sorted(self._segments):
+            before = _Writer(number, os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC))
+            if self._follow(before):
+                self._before.append(before)
+        self._begin(max(self._segments, default=0) + 1)
 
     @property
     def problem(self) -> str | None:
@@ -224,9 +225,9 @@ class Spool:
         self.sync()
         os.close(self._fd)
         self._fd = -1
-        if self._before is not None:
-            os.close(self._before.fd)
-            self._before = None
+        for before in self._before:
+            os.close(before.fd)
+        self._before = []
 
     def _append(self, line: bytes) -> bool:
         if self._gap is not None and not self._close_gap(self._gap):
@@ -240,7 +241,7 @@ class Spool:
     def _written(self) -> None:
         if self._segment.size >= self._segment_bytes and not self._handed_over:
             self._roll()
-        if self._waiters and self._before is None:  # else there is nothing to read yet of what was written
+        if self._waiters and not self._before:  # else there is nothing to read yet of what was written
             self._wake()
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
@@ -249,6 +250,7 @@ class Spool:
         fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)  # whoever opens the spool meanwhile sees that its writer lives
         if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             self._unsynced.append(self._fd)
         self._fd, self._current, self._begun = fd, number, True
         self._segments[number] = self._segment = _Segment(0, self._epoch)
@@ -304,18 +306,19 @@ class Spool:
     # --- reading ---------------------------------------------------------------------------------------------------------------
 
     def _look_before(self) -> None:
-        """How far the process before this one has written. Once it is gone its segment is whole."""
-        before = self._before
-        if before is None:
-            return
-        lives = before.lives()
+        """How far the processes before this one have written."""
+        self._before = [before for before in self._before if self._follow(before)]
+
+    def _follow(self, before: _Writer) -> bool:
+        """Take the size of its segment anew. False once it is gone: the segment is whole then."""
+        lives = before.lives()  # asked first: what it wrote before it ended is in the size
         if before.number in self._segments:
             segment, size = self._segments[before.number], os.fstat(before.fd).st_size
             self.bytes += size - segment.size
             segment.size = size
         if not lives:
             os.close(before.fd)
-            self._before = None
+        return lives
 
     def _place(self, after: Cursor, damaged: list[str]) -> Cursor:
         """Where reading really begins: segments that are gone are passed over."""
@@ -356,7 +359,7 @@ class Spool:
         A tail without a newline is what a killed process leaves; within one epoch it is damage.
         """
         following = self._following(at.segment)
-        if following is None or (self._before is not None and at.segment == self._before.number):
+        if following is None or any(at.segment == before.number for before in self._before):
             return None
         torn = self._segments[at.segment].size - at.offset
         if torn and self._segments[at.segment].epoch == self._segments[following.segment].epoch:

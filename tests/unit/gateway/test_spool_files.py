@@ -119,6 +119,27 @@ def test_what_an_earlier_process_still_ends_comes_before_what_its_successor_writ
     made.close()
 
 
+def test_what_the_first_of_three_processes_still_ends_is_not_passed_over(tmp_path: Path) -> None:
+    first = spool(tmp_path)
+    first.append(record(1))
+    first.hand_over()
+    second = spool(tmp_path, epoch=2)
+    second.append(record(1, epoch=2))
+    second.hand_over()
+    third = spool(tmp_path, epoch=3)
+    third.append(record(1, epoch=3))
+    batch = take(third, Cursor())
+    assert [(r.epoch, r.seq) for r in batch.records] == [(1, 1)]
+    assert take(third, batch.next) is None
+    second.close()
+    first.append(record(2))
+    first.close()
+    batch = take(third, batch.next)
+    assert [(r.epoch, r.seq) for r in batch.records] == [(1, 2), (2, 1), (3, 1)]
+    assert (batch.behind, batch.damaged) == (0, ())
+    third.close()
+
+
 def test_an_end_torn_off_within_one_process_is_damage(tmp_path: Path) -> None:
     old = spool(tmp_path, spool_segment_bytes=200)
     for seq in range(4):
