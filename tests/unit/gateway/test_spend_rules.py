@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ def refusal(place: Place, **fields: Any) -> str:
 def test_a_call_that_a_budget_does_not_have_is_told_what_would_help(clock: ManualClock, tmp_path: Path) -> None:
     place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 500}))
     words = refusal(place, max_tokens=1000)
-    assert "this call may cost $0.0" in words
+    assert re.search(r"this call may cost \$0\.008\d{3}, which", words)
     assert "the budget of $0.0005 for all calls per day does not have: $0.0000 spent" in words
     assert "a smaller `max_tokens` holds less; a new day begins in " in words
     ongoing = place.begin()

@@ -152,9 +152,14 @@ def given_up(ongoing: Ongoing, body_bytes: int) -> int:
 def exceeded(error: Exceeded, amount: int, now_us: int) -> Refused:
     """What the caller is told."""
     most, spent, held = (value / 1e6 for value in (error.limit.most, error.spent, error.held))
-    left = f"${spent:.4f} spent, ${held:.4f} held by calls under way"
+    left = f"{_usd(spent)} spent, {_usd(held)} held by calls under way"
     smaller = "; a smaller `max_tokens` holds less" if error.spent < error.limit.most else ""
     until = f"; a new day begins in {(DAY_US - now_us % DAY_US) // 1_000_000} s" if error.limit.told.endswith("per day") else ""
-    words = f"this call may cost ${amount / 1e6:.4f}, which the budget of ${most:g} for {error.limit.told} does not have: {left}{smaller}{until}"
+    words = f"this call may cost {_usd(amount / 1e6)}, which the budget of ${most:g} for {error.limit.told} does not have: {left}{smaller}{until}"
     kind = Refused if error.limit.name.startswith("release\0") else Withheld
     return kind(402, words, "budget_exceeded", kind="insufficient_quota")
+
+
+def _usd(dollars: float) -> str:
+    """To a hundredth of a cent; less than a cent to a millionth of a dollar, the least there is."""
+    return f"${dollars:.6f}" if 0 < dollars < 0.01 else f"${dollars:.4f}"
