@@ -86,7 +86,7 @@ def test_no_evidence_never_goes_forward(plan, data, state, now_us, approved):
         plan, stage=stage, stage_run=stage + 1, state=state, approved=approved, paused_since_us=0 if state is State.PAUSED else None
     )
     findings = findings_of(rollout, Evidence(plan, warm), None)
-    assert decide(rollout, findings, False, now_us).step is Step.WAIT
+    assert decide(rollout, findings, None, now_us).step is Step.WAIT
 
 
 @QUICK
@@ -97,7 +97,7 @@ def test_a_stage_behind_one_that_was_left_begins_without_evidence(plan, now_us):
     evidence = Evidence(two)
     take(evidence, [assigned(at, at, 0.5, cost_usd_micro=5, tokens_out=7, first_us=9) for at in range(1, 1500, 3)])
     rollout = rollout_of(two, stage=1, stage_run=2)
-    assert decide(rollout, findings_of(rollout, evidence, None), False, now_us).step in (Step.WAIT, Step.ROLL_BACK)
+    assert decide(rollout, findings_of(rollout, evidence, None), None, now_us).step in (Step.WAIT, Step.ROLL_BACK)
 
 
 verdicts = st.sampled_from(Verdict)
@@ -111,12 +111,12 @@ def towards_promotion(decision: Decision) -> int:
 
 
 @QUICK
-@given(plans(), st.lists(findings, max_size=6), findings, running, moments, st.booleans(), st.none() | st.just("I know"))
-def test_one_more_finding_never_moves_a_decision_forward(plan, known, more, state, now_us, split_broken, waived):
+@given(plans(), st.lists(findings, max_size=6), findings, running, moments, st.none() | st.just("1 of 2"), st.none() | st.just("I know"))
+def test_one_more_finding_never_moves_a_decision_forward(plan, known, more, state, now_us, split_problem, waived):
     rollout = rollout_of(plan, state=state, waived=waived, paused_since_us=0 if state is State.PAUSED else None)
-    before = decide(rollout, known, split_broken, now_us)
-    after = decide(rollout, [*known, more], split_broken, now_us)
-    if split_broken and before.step is not Step.ROLL_BACK and after.step is Step.ROLL_BACK:
+    before = decide(rollout, known, split_problem, now_us)
+    after = decide(rollout, [*known, more], split_problem, now_us)
+    if split_problem is not None and before.step is not Step.ROLL_BACK and after.step is Step.ROLL_BACK:
         assert more.verdict is Verdict.HARMFUL
         assert not more.waivable
     assert towards_promotion(after) <= towards_promotion(before)
@@ -127,7 +127,7 @@ def test_one_more_finding_never_moves_a_decision_forward(plan, known, more, stat
 def test_nobody_waives_harm(plan, known, state, now_us):
     harmful = Finding("x", Verdict.HARMFUL, "harm", blocks=True)
     rollout = rollout_of(plan, state=state, waived="I know", approved=True)
-    assert decide(rollout, [*known, harmful], False, now_us).step is Step.ROLL_BACK
+    assert decide(rollout, [*known, harmful], None, now_us).step is Step.ROLL_BACK
 
 
 # --- order of delivery, duplicates, storage ---

@@ -164,7 +164,7 @@ class Controller:
         live = self._intake.live(connection, rollout)
         now_us = self._clock.now_us()
         findings = findings_of(rollout, live.evidence, self._damaged_of(rollout))
-        decision = decide(rollout, findings, live.evidence.split_broken, now_us)
+        decision = decide(rollout, findings, live.evidence.split_problem, now_us)
         if decision.step is Step.WAIT:
             return rollout
         detail = verdict_detail(live.evidence, live.position)

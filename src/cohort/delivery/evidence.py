@@ -198,6 +198,18 @@ class Evidence:
         return self.contradictions > 0 or self.split_peak >= log_threshold(SPLIT_ALPHA)
 
     @property
+    def split_problem(self) -> str | None:
+        """What shows that the split is broken, with its figures; None: nothing does."""
+        if not self.split_broken:
+            return None
+        known, candidate = self.split.units_stable + self.split.units_candidate, self.split.units_candidate
+        share = self.shares.get(self.run, 0.0)
+        return (
+            f"in this stage, of {share:.1%}, {candidate} of {known} units that could get either arm got the candidate, a chance of at most "
+            f"{math.exp(-self.split_peak):.1g} if sound; {self.contradictions} units got an arm that what they had before rules out"
+        )
+
+    @property
     def certified(self) -> bool:
         return self.certificate is not None and self.certificate.peak_log_e >= log_threshold(self._plan.beta)
 

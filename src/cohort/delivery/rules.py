@@ -50,8 +50,11 @@ class Decision:
     needs: tuple[str, ...] = ()
 
 
-def decide(rollout: Rollout, findings: Sequence[Finding], split_broken: bool, now_us: int) -> Decision:
-    """The next step of a rollout. An invariant outranks a broken split, which outranks every statistical verdict."""
+def decide(rollout: Rollout, findings: Sequence[Finding], split_problem: str | None, now_us: int) -> Decision:
+    """The next step of a rollout. An invariant outranks a broken split, which outranks every statistical verdict.
+
+    `split_problem`: what shows that the split is broken; None: nothing does.
+    """
     if rollout.state.ended:
         return Decision(Step.WAIT)
     findings = [finding for finding in findings if not finding.dry_run]
@@ -59,8 +62,8 @@ def decide(rollout: Rollout, findings: Sequence[Finding], split_broken: bool, no
     broken = next((finding for finding in harmful if not finding.waivable), None)
     if broken is not None:
         return Decision(Step.ROLL_BACK, broken.text, broken.check)
-    if split_broken:
-        return _hold(rollout)
+    if split_problem is not None:
+        return _hold(rollout, split_problem)
     if harmful:
         return Decision(Step.ROLL_BACK, harmful[0].text, harmful[0].check)
     needs = _needs(rollout, findings, now_us)
@@ -74,8 +77,8 @@ def decide(rollout: Rollout, findings: Sequence[Finding], split_broken: bool, no
     return Decision(Step.PROMOTE if rollout.stage == len(rollout.plan.stages) - 1 else Step.ADVANCE)
 
 
-def _hold(rollout: Rollout) -> Decision:
-    reason = "the split is broken: units do not get the arms that their buckets give them (sample-ratio mismatch)"
+def _hold(rollout: Rollout, problem: str) -> Decision:
+    reason = f"the split is broken: units do not get the arms that their buckets give them (sample-ratio mismatch): {problem}"
     return Decision(Step.WAIT if rollout.state is State.PAUSED else Step.HOLD, reason, needs=(reason,))
 
 

@@ -68,7 +68,7 @@ def rollout_view(
     now_us: int,
 ) -> RolloutView:
     findings = findings_of(rollout, evidence, damaged)
-    decision = decide(rollout, findings, evidence.split_broken, now_us)
+    decision = decide(rollout, findings, evidence.split_problem, now_us)
     serving = rollout.candidate if rollout.state is State.PROMOTED else rollout.stable
     return RolloutView(
         id=rollout.id,

@@ -128,7 +128,7 @@ def test_the_alarm_of_a_gate_that_is_no_longer_asked_still_rolls_back():
     take(evidence, [call(at, name(at), Arm.CANDIDATE, share=0.25, result=BAD) for at in range(1, 30)])
     take(evidence, [call(99, "z", run=2)])
     rollout = rollout_of(plan, stage=1, stage_run=2)
-    assert decide(rollout, findings_of(rollout, evidence, None), False, 0).step is Step.ROLL_BACK
+    assert decide(rollout, findings_of(rollout, evidence, None), None, 0).step is Step.ROLL_BACK
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,11 @@ def test_a_unit_on_the_wrong_arm_breaks_the_split():
     units = take(evidence, [call(1, "c", Arm.CANDIDATE, share=0.25)])
     take(evidence, [call(2, "c", Arm.STABLE, run=2, share=0.5)], units)
     assert evidence.contradictions == 1
-    assert evidence.split_broken
+    assert evidence.split_problem is not None
+    assert "1 units got an arm that what they had before rules out" in evidence.split_problem
+    decision = decide(rollout_of(plan), [], evidence.split_problem, 0)
+    assert decision.step is Step.HOLD
+    assert evidence.split_problem in decision.reason
 
 
 def test_negative_feedback_counts_once_for_a_unit_that_called():
@@ -295,13 +299,13 @@ def test_dry_run_gates_are_shown_and_decide_nothing():
     rollout = rollout_of(plan)
     findings = findings_of(rollout, evidence, "a prompt")
     assert {one.check for one in findings} >= {"failures", "limit", "reports", "registry"}
-    assert decide(rollout, findings, False, 10_000_000).step is Step.PROMOTE
+    assert decide(rollout, findings, None, 10_000_000).step is Step.PROMOTE
 
 
 def test_damage_rolls_back_even_where_no_gate_asks_for_it():
     plan = one(FAILURES)
     findings = findings_of(rollout_of(plan), Evidence(plan), "release rel_b: its prompt")
-    decision = decide(rollout_of(plan), findings, True, 0)
+    decision = decide(rollout_of(plan), findings, "1 of 2", 0)
     assert decision.step is Step.ROLL_BACK
     assert "its prompt" in decision.reason
 
