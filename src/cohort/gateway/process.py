@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.base.clock import SystemClock
@@ -79,14 +80,32 @@ async def serve(settings: Settings) -> None:
     try:
         epoch = epoch_after(settings.data_dir / "spool", clock.now_us())
         spool = Spool(settings.data_dir / "spool", settings.gateway_id, epoch, settings.limits, clock, log)
-        await _serve(settings, epoch, unit_key, token, spool, clock, log, place.give_up)
+        parts = _assemble(settings, epoch, unit_key, token, spool, clock, log)
+        await _serve(settings, epoch, parts, spool, log, place.give_up)
     finally:
         place.give_up()
 
 
-async def _serve(
-    settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log, give_up: Callable[[], None]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a process is made of, as far as it is started and stopped."""
+
+    table: Table
+    recorder: Recorder
+    upstreams: Upstreams
+    deadlines: Deadlines
+    caches: Caches
+    guard: Guard
+    allowances: Allowances
+    contents: Contents
+    chat: ChatDoor
+    link: Link
+    kept: KeptResponses
+    server: Server
+
+
+def _assemble(settings: Settings, epoch: int, unit_key: bytes, token: str, spool: Spool, clock: SystemClock, log: Log) -> _Parts:
+    """Every part of a process, wired; nothing listens, nothing is read yet. For the loop."""
     limits = settings.limits
     keys = Keys(os.environ, clock, limits.key_fresh_s, own_places(settings))
     table = Table(
@@ -126,39 +145,46 @@ async def _serve(
     doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
+    return _Parts(table, recorder, upstreams, deadlines, caches, guard, allowances, contents, chat, link, kept, server)
+
+
+async def _serve(settings: Settings, epoch: int, parts: _Parts, spool: Spool, log: Log, give_up: Callable[[], None]) -> None:
+    """Listen until told to stop; then end what is under way, and let a successor take the place meanwhile."""
     spool.open()
-    table.load()
-    allowances.sweep()
-    port = await _listen(server, settings)
+    parts.table.load()
+    parts.allowances.sweep()
+    port = await _listen(parts.server, settings)
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
-    log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=table.version)
+    log.write("started", host=settings.host, port=port, pid=os.getpid(), epoch=epoch, table_version=parts.table.version)
     async with asyncio.TaskGroup() as group:
-        syncing = group.create_task(_sync(_kept(spool, allowances, caches, recorder.access), limits.spool_sync_s, log))
-        keeping = group.create_task(caches.run())
-        sampling = group.create_task(contents.run())
-        sweeping = group.create_task(_sweep(upstreams, caches, guard, allowances, kept, contents))
+        syncing = group.create_task(
+            _sync(_kept(spool, parts.allowances, parts.caches, parts.recorder.access), settings.limits.spool_sync_s, log)
+        )
+        keeping = group.create_task(parts.caches.run())
+        sampling = group.create_task(parts.contents.run())
+        sweeping = group.create_task(_sweep(parts.upstreams, parts.caches, parts.guard, parts.allowances, parts.kept, parts.contents))
         await _stop_signal()
-        log.write("draining", in_flight=chat.in_flight)
-        link.drain()
-        caches.retire()
-        contents.retire()
-        await server.take_no_more()
+        log.write("draining", in_flight=parts.chat.in_flight)
+        parts.link.drain()
+        parts.caches.retire()
+        parts.contents.retire()
+        await parts.server.take_no_more()
         spool.hand_over()
         give_up()  # from here on a successor may take the place, and accept from the socket they share
-        await server.drain()
-        await chat.close()
+        await parts.server.drain()
+        await parts.chat.close()
         keeping.cancel()
         sampling.cancel()
         syncing.cancel()
         sweeping.cancel()
-    upstreams.close()
-    caches.close()
-    deadlines.close()
+    parts.upstreams.close()
+    parts.caches.close()
+    parts.deadlines.close()
     await asyncio.get_running_loop().shutdown_default_executor()
-    allowances.close()
-    _last_lines(recorder.access, log)
+    parts.allowances.close()
+    _last_lines(parts.recorder.access, log)
     spool.close()
     log.write("stopped")
 
