@@ -20,7 +20,7 @@ Decorated = TypeVar("Decorated", bound=Any)
 
 @click.group("request", cls=Verbs, epilog=examples("cohort request list --service support --failed\ncohort request tail --follow"))
 def command() -> None:
-    """What calls through the gateway met: the newest, each with its attempts and times. Never their content."""
+    """What calls through the gateway met: the newest, each with its attempts and times. Their content only by `content`, where a release keeps samples of it."""
 
 
 def filters(function: Decorated) -> Decorated:
