@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cohort.base.clock import ManualClock, SystemClock
 from cohort.gateway.log import Log
 from cohort.gateway.shared.face import open_shared
+from cohort.gateway.spend.accounts import LedgerFull, Limit
 from cohort.gateway.spend.book import HEADER_WORDS, JOURNAL, JOURNAL_COUNT, Book
-from cohort.gateway.spend.ledger import HOLDS_MAX, WORDS, Exceeded, Hold, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import HOLDS_MAX, WORDS, Exceeded, Hold, Ledger
 from cohort.gateway.spend.lockout import WORDS as LOCKOUT_WORDS
 from support_gateway import SRC
 
@@ -199,7 +200,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from cohort.base.clock import SystemClock
-from cohort.gateway.spend.ledger import Exceeded, Ledger, Limit
+from cohort.gateway.spend.accounts import Limit
+from cohort.gateway.spend.ledger import Exceeded, Ledger
 ledger = Ledger(Path(sys.argv[1]), SystemClock())
 limits = [Limit("key", 10**12, "key"), Limit("all", 10**12, "all")]
 settled = 0

@@ -12,9 +12,10 @@ from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused, Withheld
 from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
+from cohort.gateway.spend.accounts import LabelsFull, LedgerFull, Limit
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
-from cohort.gateway.spend.ledger import Exceeded, Hold, LabelsFull, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spend.rules import (
     DAY_US,
