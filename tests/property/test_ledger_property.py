@@ -264,7 +264,7 @@ def _last(child: subprocess.Popen[str]) -> int:
     return int(lines[-1]) if lines else 0
 
 
-def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, clock: ManualClock) -> None:
+def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, clock: ManualClock, tmp_path: Path) -> None:
     assert [ledger.take("rate", 1, 6) for _ in range(6)] == [0.0] * 6
     wait_s = ledger.take("rate", 1, 6)
     assert wait_s == pytest.approx(10, abs=0.01)
@@ -273,6 +273,12 @@ def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, 
     assert ledger.take("rate", 1, 6) > 0
     ledger.give("rate", 3, 6)
     assert [ledger.take("rate", 1, 6) > 0 for _ in range(4)] == [False, False, False, True]
+    ledger.give("rate", 2, 6)
+    ledger.give("rate", 1, 6)
+    ledger.settle_waiting()
+    other = Ledger(tmp_path / "spend", clock)
+    assert [other.take("rate", 1, 6) > 0 for _ in range(4)] == [False, False, False, True]
+    other.close()
     assert ledger.take("rate", 7, 6) == float("inf")
     assert ledger.take("none", 1, 0) == float("inf")
 

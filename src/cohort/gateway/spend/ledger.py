@@ -79,6 +79,7 @@ class Ledger:
         start = _HOLDS_AT + self._region * _REGION_WORDS
         self._free = list(range(start + _REGION_WORDS - _HOLD_WORDS, start - _HOLD_WORDS, -_HOLD_WORDS))
         self._unsettled: list[tuple[Hold, int]] = []
+        self._ungiven: dict[str, int] = {}  # nanoseconds of a rate
         self.unaccounted = 0  # what calls cost that were over after their reservation was, with no room for their accounts
         self.orphaned = 0  # what was given back for workers that died, since this one began
 
@@ -133,8 +134,8 @@ class Ledger:
         self._unsettled.append((hold, actual))
 
     def settle_waiting(self) -> None:
-        """Settle what waits."""
-        if not self._unsettled:
+        """Settle and give back what waits."""
+        if not self._unsettled and not self._ungiven:
             return
         try:
             self._enter()
@@ -164,13 +165,8 @@ class Ledger:
             self._book.unlock()
 
     def give(self, name: str, units: int, per_minute: int) -> None:
-        """Units that were taken and not used. Raises BookBusy."""
-        self._enter()
-        try:
-            at = self._accounts.account(name)
-            self._book.change([(at + VALUE, max(self._words[at + VALUE] - units * MINUTE_NS // per_minute, 0))])
-        finally:
-            self._book.unlock()
+        """Units that were taken and not used, with the next that takes the lock. Somebody must call `settle_waiting` soon."""
+        self._ungiven[name] = self._ungiven.get(name, 0) + units * MINUTE_NS // per_minute
 
     def balance(self, name: str) -> tuple[int, int]:
         """What was spent on an account and what is held on it; nothing for one that nobody touched. Raises BookBusy."""
@@ -215,14 +211,21 @@ class Ledger:
     # --- settling --------------------------------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        """The lock, and what waits to be settled."""
+        """The lock, and what waits to be settled or given back."""
         self._book.lock()
         try:
             while self._unsettled:
                 self._settle_some()
+            while self._ungiven:
+                self._give(*self._ungiven.popitem())
         except BaseException:
             self._book.unlock()  # the other workers of the machine must not wait for what this one could not do
             raise
+
+    def _give(self, name: str, ns: int) -> None:
+        at = self._accounts.find(name)
+        if at is not None:
+            self._book.change([(at + VALUE, max(self._words[at + VALUE] - ns, 0))])
 
     def _settle_some(self) -> None:
         """As many of those that wait as one change has room for."""
