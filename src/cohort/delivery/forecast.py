@@ -30,9 +30,8 @@ def _notes(plan: Plan, cached_share: float) -> tuple[str, ...]:
     if cached_share < CACHED_SHARE_TOLD or all(_label_share(stage) is None or _shadow(stage) for stage in plan.stages):
         return ()
     if plan.caches is CacheUse.SERVE:
-        return (
-            f"caches answer {cached_share:.0%} of the calls now; the candidate begins with empty ones, and comparisons of latency, cost and tokens will take that for harm",
-        )
+        seen = f"caches answer {cached_share:.0%} of the calls now; the candidate begins with empty ones"
+        return (f"{seen}, and comparisons of latency, cost and tokens will take that for harm (`caches: serve`)",)
     if cached_share >= CACHED_SHARE_MAX:
         return ("caches answer nearly all calls now; while units are split between releases models are asked for all (`caches: bypass`)",)
     times = 1 / (1 - cached_share)
