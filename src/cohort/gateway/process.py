@@ -127,6 +127,7 @@ def _assemble(settings: Settings, epoch: int, unit_key: bytes, token: str, spool
     )
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
+    spool.before_write = allowances.settle_waiting
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     caches.consult(Consulting(table, recorder, answering, metrics, entropy, log).ask)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -98,6 +99,8 @@ class Spool:
         self._begun = False
         self._handed_over = False
         self._before: list[_Writer] = []
+        self.before_write: Callable[[], None] | None = None
+        """Done before records are written: what they say was done, such as the settlement of a call, is done when they are on disk."""
         self.bytes = 0
         self.written = 0
         self.dropped = 0
@@ -137,6 +140,8 @@ class Spool:
 
     def flush(self) -> None:
         """Write the records added since, with one write if possible."""
+        if self.before_write is not None:
+            self.before_write()
         if not self._held:
             return
         payloads, self._held, self._held_bytes = self._held, [], 0
