@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Insert, Select, Table, and_, case, delete, fu
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
-from cohort.delivery.evidence import Key, Seen, Unit
+from cohort.delivery.evidence import Key, Seen, Unit, in_evidence
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
@@ -344,7 +344,7 @@ def call_row(call: Call, *, late: bool = False) -> dict[str, Any]:
         "cost_usd_micro": call.cost_usd_micro,
         "score": call.score,
         "negative": call.negative,
-        "cached": call.answered_from_cache,
+        "cached": not in_evidence(call),
     }
 
 

@@ -104,6 +104,7 @@ class Split:
 
     `share` is the candidate's part of the units, 0 to 1; `shadow_share` the part of the units whose calls are copied to the
     candidate. `stage_run` counts entries into stages, so that a repeated stage has evidence of its own. `salt` is hexadecimal.
+    `bypass_caches`: no call is answered from a cache, which would hold more of the older release; what is answered is still kept.
     """
 
     rollout_id: str
@@ -112,6 +113,7 @@ class Split:
     candidate: str
     share: float = 0.0
     shadow_share: float = 0.0
+    bypass_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
