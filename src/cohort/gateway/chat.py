@@ -102,7 +102,7 @@ class ChatDoor:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
             if service.looked_into:
-                check_every_field_once(chat.body, chat.native)
+                chat.verbatim = check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)

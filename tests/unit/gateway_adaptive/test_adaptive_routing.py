@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,19 @@ def test_a_turn_without_text_has_nothing_of_any_feature() -> None:
 def test_signs_count_whatever_the_letters_between_them_take() -> None:
     plain, wide = turns(chat("what?\n{a} = 12" + "e" * 9))[0], turns(chat("what？\n{a} = £€" + "漢" * 9))[0]
     assert plain == wide
+
+
+@given(st.text(st.sampled_from("ab {}[]();=<>`_\\|&019+-*/^%$?\n€£？؟é漢"), max_size=80))
+def test_signs_are_counted_one_by_one(text: str) -> None:
+    def count(signs: str) -> int:
+        return sum(text.count(sign) for sign in signs)
+
+    features = dict(zip(FEATURES, turns(chat(text))[0], strict=True))
+    size = max(len(text), 1)
+    assert features["code"] == min(count("{}[]();=<>`_\\|&") / size * 8.0, 1.0)
+    assert features["figures"] == min(count("0123456789+-*/^%$€£") / size * 6.0, 1.0)
+    assert features["questions"] == min(math.log1p(count("?？؟")) / math.log1p(6), 1.0)
+    assert features["structure"] == min(math.log1p(count("\n")) / math.log1p(40), 1.0)
 
 
 def test_text_in_parts_counts_and_pictures_do_not() -> None:
