@@ -10,6 +10,16 @@ from typing import Any
 import pytest
 
 from cohort.base.clock import ManualClock
+from cohort.gateway.compiled import compile_table
+from cohort.gateway.contract import Result, decode_table
+from cohort.gateway.contract_spend import ClientKey
+from cohort.gateway.dialects.face import Usage
+from cohort.gateway.log import Log
+from cohort.gateway.metrics import Metrics
+from cohort.gateway.records import Recorder
+from cohort.gateway.settings import Limits
+from cohort.gateway.spend.callers import compile_keys
+from cohort.gateway.spool import Spool
 from cohort.gateway.telemetry.access import AccessLog
 from support_gateway import GatewayProcess, release, table, until
 from support_upstream import Upstream
@@ -18,7 +28,7 @@ EVIL = 'x\n{"at_us":1,"status":200}\r\n\x1b[31m'
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def test_every_call_and_refusal_is_a_line_without_content_or_keys(tmp_path: Path) -> None:
@@ -45,6 +55,29 @@ def test_every_call_and_refusal_is_a_line_without_content_or_keys(tmp_path: Path
     finally:
         process.close()
         upstream.close()
+
+
+def test_a_line_says_of_a_call_what_its_fields_are_whatever_its_names_are(tmp_path: Path, clock: ManualClock) -> None:
+    odd = 'a "b" \\ \u00e9\u2028'
+    made = table(1, [release("well", "http://127.0.0.1:1/v1", version="v 1.0")], {odd: "rel_well"})
+    service = compile_table(decode_table(json.dumps(made).encode())).services[odd]
+    log = AccessLog(tmp_path / "access.ndjson", odd, clock)
+    recorder = Recorder("gw", 1, Spool(tmp_path, "gw", 1, Limits(), clock, Log("gw", clock)), Metrics(), clock, 2, lambda _: None)
+    recorder.access = log
+    calls = [recorder.assign(service, "ab" * 16, stream) for stream in (False, True)]
+    calls[0].caller = next(iter(compile_keys([ClientKey(odd, "shop", "ab" * 32)]).values()))
+    calls[0].result, calls[0].status, calls[0].usage, calls[0].attempts = Result.OK, 200, Usage(3, 0), 2
+    calls[1].cache, calls[1].degraded, calls[1].estimated = "l1", True, True
+    for call in calls:
+        recorder.end(call)
+    log.flush()
+    names = {"gateway": odd, "service": odd, "release": "v 1.0", "route": "main", "arm": "stable", "unit": "ab" * 16}
+    first = {"key": odd, "result": "ok", "status": 200, "stream": False, "cache": None, "attempts": 2, "degraded": False, "tokens_in": 3}
+    first |= {"tokens_out": 0, "cost_usd_micro": None, "estimated": False, "first_us": 0, "total_us": 0}
+    second = {"key": None, "result": "lost", "status": 0, "stream": True, "cache": "l1", "attempts": 0, "degraded": True}
+    second |= {"tokens_in": None, "tokens_out": None, "cost_usd_micro": 0, "estimated": True, "first_us": None, "total_us": 0}
+    wanted = [{"at_us": call.at_us, "seq": call.seq, **names, **fields} for call, fields in zip(calls, (first, second), strict=True)]
+    assert lines(tmp_path / "access.ndjson") == wanted
 
 
 def test_the_log_is_off_unless_asked_for(tmp_path: Path) -> None:

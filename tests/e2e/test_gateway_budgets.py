@@ -14,7 +14,10 @@ from typing import Any
 import openai
 import pytest
 
+from cohort.base.clock import SystemClock
 from cohort.gateway.contract import Result
+from cohort.gateway.spend.ledger import Ledger
+from cohort.gateway.spend.rules import account
 from support_gateway import GatewayProcess, release, table, until
 from support_upstream import Upstream
 
@@ -109,6 +112,17 @@ def test_the_budget_of_a_team_and_of_a_run_hold(gateway: GatewayProcess) -> None
         assert set(statuses) == {200, 402}
     assert ask(gateway, "free", headers={"X-Cohort-Run": "run-2"})[0] == 200
     assert ask(gateway, "free", headers={"X-Cohort-Run": "run 2\t"})[:2] == (400, "label_invalid")
+
+
+def test_what_a_client_has_the_answer_of_is_settled_for_every_worker_and_after_a_kill(gateway: GatewayProcess) -> None:
+    other, run = Ledger(gateway.data_dir / "spend", SystemClock()), account("run", "run-7", 0)
+    for number in range(1, 4):
+        assert ask(gateway, "free", headers={"X-Cohort-Run": "run-7"})[0] == 200
+        assert other.balance(run) == (number * COST_USD_MICRO, 0)
+    gateway.kill()
+    other.sweep()
+    assert (other.balance(run), other.orphaned) == ((3 * COST_USD_MICRO, 0), 0)
+    other.close()
 
 
 def test_a_release_that_may_spend_nothing_fails_its_callers(gateway: GatewayProcess) -> None:

@@ -49,6 +49,7 @@ def tables(upstream: Upstream) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     ]
     services: dict[str, Any] = {r["digest"].removeprefix("rel_"): r["digest"] for r in releases}
     services["half"] = {"stable": "rel_kept", "split": split("rel_other", share=0.5)}
+    services["compared"] = {"stable": "rel_kept", "split": split("rel_other", share=0.5, bypass_caches=True)}
     return releases, services
 
 
@@ -174,6 +175,15 @@ def test_what_is_no_answer_to_the_next_one_is_never_kept(gateway: GatewayProcess
     for _ in range(2):
         gateway.chat(service, messages=[{"role": "user", "content": "again"}], **fields)
     assert len(upstream.seen) == before + 2
+
+
+def test_a_rollout_that_compares_releases_asks_both_and_keeps_what_they_say(gateway: GatewayProcess) -> None:
+    said = [ask(gateway, "compared", "compared", {"X-Cohort-Unit": f"compared-{number}"})[:2] for number in range(16)]
+    assert len({text for text, _ in said}) == 16, "a kept answer was served"
+    assert {state for _, state in said} == {"bypass"}
+    hits = {ask(gateway, "compared", "compared", {"Cache-Control": "only-if-cached", "X-Cohort-Unit": f"c-{n}"})[0] for n in range(16)}
+    assert len(hits) == 2, "each release keeps what it said, for when the rollout is over"
+    assert hits < {text for text, _ in said}
 
 
 def test_cache_control_is_honoured(gateway: GatewayProcess) -> None:

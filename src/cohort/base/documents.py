@@ -21,6 +21,7 @@ HIDDEN_INPUT = "hidden_input"
 _SECRETS = re.compile(r"(?i)key|secret|password|token$|authorization|credential")
 _NOT_FIELDS = ("function-", "tagged-union", "constrained-", "[key]")  # parts of pydantic's locations that nobody wrote
 _NOT_SECTIONS = frozenset({"model_type", "model_attributes_type", "dict_type"})
+_AS_WRITTEN = {"None": "null", "True": "true", "False": "false"}
 _MESSAGES = {"too_short": "must not be empty", "string_too_short": "must not be empty"}
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -125,7 +126,7 @@ def _shown(kind: str, path: Path, found: Any) -> str:
     """What was found, where it is short and cannot be a secret."""
     if kind == HIDDEN_INPUT or isinstance(found, (dict, list)) or any(_SECRETS.search(str(part)) for part in path):
         return ""
-    text = repr(found)
+    text = _AS_WRITTEN.get(str(found), repr(found)) if found is None or isinstance(found, bool) else repr(found)
     return f", found {text if len(text) <= FOUND_CHARACTERS_MAX else text[:FOUND_CHARACTERS_MAX] + '...'}"
 
 

@@ -161,7 +161,9 @@ class Clients:
     def remove_budget(self, scope: Scope, name: str, actor: str) -> None:
         """Errors: NOT_FOUND, AUDIT_UNAVAILABLE."""
         if not any((entry.budget.scope, entry.budget.name) == (scope, name) for entry in self.budgets()):
-            raise CohortError("NOT_FOUND", f"there is no budget {scope.value} {name!r}", hint="See `cohort gateway budget list`.")
+            raise CohortError(
+                "NOT_FOUND", f"there is no budget of {f'{scope.value} {name}'.strip()}", hint="See `cohort gateway budget list`."
+            )
         self._record({"event": "budget_removed", "scope": scope.value, "name": name, "actor": actor})
         with self._database.write() as connection:
             connection.execute(delete(t.budgets).where(_same(scope, name)))

@@ -31,6 +31,7 @@ ENTRIES_MAX = 256  # of parameters, tools or flags
 TIMEOUT_S_DEFAULT = 60.0
 TIERS_MAX = 16  # of a price
 TIMEOUT_S_MAX = 3600.0
+CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
 NOT_PARAMETERS = {"model": "the route's `model`", "messages": "the client", "stream": "the client", "stream_options": "the client"}
 
 _SERVICE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -80,6 +81,14 @@ def _base_url(value: str) -> str:
         hint = "Leave out user, password, query and fragment; a key belongs in `api_key`."
         raise _wrong("holds more than scheme, host, port and path", hint, HIDDEN_INPUT)
     return value.rstrip("/")
+
+
+def _model_url(value: str) -> str:
+    """Paths of calls are the gateway's to add."""
+    found = next((path for path in CALL_PATHS if value.endswith(path)), None)
+    if found is not None:
+        raise _wrong(f"holds the path of a call, `{found}`, which the gateway adds", f"Write it like `{value.removesuffix(found)[:200]}`.")
+    return value
 
 
 def _key_reference(value: str) -> str:
@@ -169,7 +178,11 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-class RouteEntry(HttpRouteEntry):
+class ModelServerEntry(_Entry):
+    base_url: Annotated[str, AfterValidator(_base_url), AfterValidator(_model_url)]
+
+
+class RouteEntry(ModelServerEntry):
     provider: str
     api_version: Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z.-]{0,39}$")] | None = None
     headers: Annotated[dict[str, str], Field(max_length=HEADERS_MAX), AfterValidator(_headers)] | None = None
@@ -178,7 +191,7 @@ class RouteEntry(HttpRouteEntry):
     price: PriceEntry | None = None
 
 
-class EmbeddingsEntry(HttpRouteEntry):
+class EmbeddingsEntry(ModelServerEntry):
     model: Annotated[str, Field(min_length=1, max_length=200)]
     api_key: Annotated[str, AfterValidator(_key_reference)] | None = None
 

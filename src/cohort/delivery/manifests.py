@@ -141,9 +141,9 @@ def _parse(document: Document) -> ModelManifest | HttpManifest:
         raise CohortError("DOCUMENT_INVALID", f"{place}: kind: {what}", field="kind", hint=f"Write `kind:` and one of: {known}.")
     if kind == "http":
         return parse_document(HttpManifest, document)
+    _check_providers(document)
     manifest = parse_document(ModelManifest, document)
     for name, route in manifest.routes.items():
-        _check_provider(document, name, route.provider)
         _check_deployment(document, name, route)
     if manifest.routing is not None:
         check_routing(document, manifest.routing, manifest.routes)
@@ -160,6 +160,15 @@ def _check_deployment(document: Document, name: str, route: RouteEntry) -> None:
         hint = "Write `api_version:` and a version of Azure's, such as `2024-10-21`; `model` is the name of the deployment."
         raise CohortError("DOCUMENT_INVALID", f"{document.place(('routes', name))}: {field}: missing", field=field, hint=hint)
     raise CohortError("DOCUMENT_INVALID", f"{place}: {field}: {route.provider} has none", field=field, hint="Remove it.")
+
+
+def _check_providers(document: Document) -> None:
+    """Before all else: what the other fields of a route must be depends on its provider."""
+    routes = document.value.get("routes")
+    for name, route in routes.items() if isinstance(routes, dict) else ():
+        provider = route.get("provider") if isinstance(route, dict) else None
+        if isinstance(provider, str):
+            _check_provider(document, name, provider)
 
 
 def _check_provider(document: Document, route: str, provider: str) -> None:

@@ -38,9 +38,9 @@ GATEWAY = "cohort"
 _STABLE = Arm.STABLE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """One route of a release as it is called: everything that is the same for each request, encoded once.
+    """One route of a release as it is called: everything that is the same for each request, encoded once. Equal only to itself.
 
     `provider`: the protocol that it speaks. `heads`: of requests, by path behind the base URL.
     `others`: the routes to ask after this one, in order. `record`: its part of a record.

@@ -45,7 +45,8 @@ from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spend.ledger import Ledger
-from cohort.gateway.spool import Spool, epoch_after
+from cohort.gateway.spool import Spool
+from cohort.gateway.spool_reading import epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.access import AccessLog
 from cohort.gateway.telemetry.contents import Contents
@@ -127,6 +128,7 @@ def _assemble(settings: Settings, epoch: int, unit_key: bytes, token: str, spool
     )
     guard = Guard(table.keys, clock, settings.expose, shared.lockout)
     allowances = Allowances(table.rules, lambda: Ledger(shared.directory / "spend", clock), clock, log)
+    spool.before_write = allowances.settle_waiting
     answering = Answering(attempts, upstreams, deadlines, recorder, allowances, metrics)
     caches.consult(Consulting(table, recorder, answering, metrics, entropy, log).ask)
     router = AdaptiveRouter(os.environ.get(ADAPTIVE_VARIABLE) != "0", seen=shared.conversations)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cohort.delivery.accounts import Balance
 from support_command import Command
 from support_delivery import ADMIN_KEY, house
 from support_server import serving
@@ -75,3 +77,20 @@ def test_only_nothing_is_a_budget_of_nothing(cohort: Command, usd: str, micro: i
     assert cohort("gateway", "budget", "set", "all", usd).code == 0
     (entry,) = [item for item in cohort("gateway", "budget", "list", "--json").json["items"] if item["budget"]["scope"] == "all"]
     assert entry["budget"]["usd_micro"] == micro
+
+
+def test_budgets_are_listed_with_what_is_spent_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = house()
+    accounts: Any = home.control.accounts
+    with serving(home.control) as address:
+        cohort = Command(tmp_path, {"COHORT_URL": address, "COHORT_KEY": ADMIN_KEY}, capsys)
+        cohort("gateway", "budget", "set", "run", "*", "2")
+        listed = cohort("gateway", "budget", "set", "team", "web", "50")
+        assert [line.split()[:6] for line in listed.out.splitlines()[1:]] == [
+            ["run", "*", "$2", "in", "all", "-"],
+            ["team", "web", "$50", "a", "day", "-"],
+        ]
+        accounts.left = [Balance("team", "web", 50_000_000, 1_250_000, 4_000)]
+        assert cohort("gateway", "budget", "list").out.splitlines()[2].split()[5:7] == ["$1.25", "$0.004"]
+        assert "no budget of team wbe\n" in cohort("gateway", "budget", "remove", "team", "wbe").err
+        assert "no budget of all\n" in cohort("gateway", "budget", "remove", "all").err

@@ -99,6 +99,12 @@ def test_wrong_usage_exits_with_2_and_says_where_help_is(cohort: Command, line: 
     assert "--help" in wrong.err
 
 
+@pytest.mark.parametrize(("line", "meant"), [("relase list", "release"), ("rollout strat", "start"), ("zzz", None)])
+def test_a_misspelt_command_is_told_what_was_meant(cohort: Command, line: str, meant: str | None) -> None:
+    said = cohort(*line.split()).err
+    assert (f"Did you mean '{meant}'?" in said) if meant else ("Did you mean" not in said)
+
+
 @pytest.mark.parametrize("line", ["", *sorted({path[0] for path in ALL if path not in LEAVES})])
 def test_a_group_without_a_verb_shows_its_help_and_is_no_error(cohort: Command, line: str) -> None:
     shown = cohort(*line.split())

@@ -151,6 +151,9 @@ def test_another_prompt_is_another_release_whatever_its_file_is_called():
         ("auto_apply: false", "auto_apply: null", "support.yaml:10: flags.self_improvement.auto_apply: not the value of a flag", "object"),
         ("auto_apply: false", "auto_apply: no", "support.yaml:10: flags.self_improvement.auto_apply: this value is ambiguous", "true or false"),
         ("prompts/support.md", "/etc/passwd", "support.yaml:7: prompt: not the relative path of a file", "from the manifest's folder"),
+        ("{timeout_s: 60, budget_usd_per_day: 50}", "{timeout_s: true}", "support.yaml:12: limits.timeout_s: input should be a valid number, found true", "Correct"),
+        ("9101/v1", "9101/v1/chat/completions", "support.yaml:5: routes.main.base_url: holds the path of a call, `/chat/completions`", "`http://127.0.0.1:9101/v1`."),
+        ("9101/v1", "9101/v1/messages/", "support.yaml:5: routes.main.base_url: holds the path of a call, `/messages`", "`http://127.0.0.1:9101/v1`."),
         ("prompts/support.md", "[a]", "support.yaml:7: prompt: input should be a valid string", "prompt"),
     ],
 )  # fmt: skip
@@ -185,6 +188,11 @@ def test_a_version_written_as_a_number_is_sent_back_for_quotes():
 def test_no_route_is_no_release():
     text = SMALLEST.replace('routes: {only: {provider: openai, base_url: "http://h", model: m}}', "routes: {}")
     assert refused(text).field == "routes"
+
+
+def test_an_unknown_provider_is_named_before_what_its_route_lacks():
+    error = refused(SMALLEST.replace('{provider: openai, base_url: "http://h", model: m}', "{provider: bedrock, model: m}"))
+    assert (error.code, error.field) == ("PROVIDER_UNKNOWN", "routes.only.provider")
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones():

@@ -26,7 +26,7 @@ from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import compile_keys
 from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spend.pricing import bound_usd_micro
-from cohort.gateway.spend.rules import DAY_US, compile_rules, limits_of
+from cohort.gateway.spend.rules import DAY_US, TERMS_REMEMBERED, Terms, compile_rules, limits_of, terms_of
 from support_gateway import release, table
 
 PRICE = {"price": {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}}
@@ -151,6 +151,61 @@ def test_routes_that_are_asked_side_by_side_are_all_reserved_for(clock: ManualCl
         place.allowances.reserve(place.begin(), chat(max_tokens=100), {})
         held.append(int(str(place.allowances.report()[0]["held"])))
     assert held[1] == 2 * held[0]
+
+
+def test_of_routes_the_dearest_is_reserved_for_wherever_it_stands(clock: ManualClock, tmp_path: Path) -> None:
+    held = []
+    dear = {"price": {"input_usd_per_mtok": 4.0, "output_usd_per_mtok": 80.0}}
+    for number, prices in enumerate(([PRICE, dear], [dear, PRICE], [PRICE, PRICE, dear, dear], [PRICE])):
+        body = table(1, [release("well", "http://127.0.0.1:1/v1")])
+        route = body["releases"]["rel_well"]["routes"][0]
+        body["releases"]["rel_well"]["routes"] = [{**route, **price, "name": f"r{at}"} for at, price in enumerate(prices)]
+        made = decode_table(json.dumps({**body, "budgets": [{"scope": "all", "name": "", "usd_micro": 10**9}]}).encode())
+        place = Place(tmp_path / str(number), clock, made)
+        place.allowances.reserve(place.begin(), chat(max_tokens=100), {})
+        held.append(int(str(place.allowances.report()[0]["held"])))
+        place.allowances.close()
+    assert held[0] == held[1] == held[2] > held[3]
+
+
+def test_terms_are_made_once_for_a_caller_a_release_and_a_day_and_never_kept_beyond_a_number(clock: ManualClock, tmp_path: Path) -> None:
+    budgets = [{"scope": "run", "name": "*", "usd_micro": 5}, {"scope": "all", "name": "", "usd_micro": 6}]
+    place = Place(tmp_path, clock, limited(*budgets))
+    rules, ongoing = place.snapshot.rules, place.begin()
+    assert rules is not None
+
+    def terms(run: bytes, days: int = 0, of: Ongoing = ongoing) -> Terms:
+        return terms_of(rules, of, {b"x-cohort-run": run, b"x-cohort-agent": b"any"}, clock.now_us() + days * DAY_US)
+
+    first = terms(b"r1")
+    assert terms(b"r1") is first
+    assert [limit.name.split("\0")[:2] for limit in first.limits] == [["run", "r1"], ["all", ""]]
+    others = [terms(b"r2"), terms(b"r1", days=1), terms(b"r1", of=place.begin(ClientKey("k", "shop", "ab" * 32, agent="a")))]
+    assert all(other is not first for other in others)
+    assert others[1].limits[1].name != first.limits[1].name, "each day's budget is its own"
+    with pytest.raises(Refused):
+        terms(b"-no label-")
+    for number in range(TERMS_REMEMBERED):
+        terms(b"run-%d" % number)
+        assert len(rules.terms) <= TERMS_REMEMBERED
+    assert terms(b"r1") == first
+
+
+def test_calls_wait_to_be_settled_only_until_their_records_are_written(clock: ManualClock, tmp_path: Path) -> None:
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 10**9}))
+    place.allowances.sweep()
+    other = Ledger(tmp_path / "spend", clock)
+    account = f"all\0\0{clock.now_us() // DAY_US}"
+    for _ in range(3):
+        ongoing = place.begin()
+        place.allowances.reserve(ongoing, chat(max_tokens=10), {})
+        ongoing.usage = Usage(10, 10)
+        place.recorder.end(ongoing)
+    assert other.balance(account)[1] > 0
+    place.allowances.settle_waiting()
+    assert other.balance(account) == (300, 0)
+    place.allowances.close()
+    other.close()
 
 
 def test_embeddings_are_bounded_by_what_is_sent() -> None:

@@ -92,6 +92,25 @@ def test_a_record_written_at_once_stays_behind_those_held_back(tmp_path: Path) -
     assert made.written == 3
 
 
+def test_what_a_record_says_was_done_is_done_when_it_is_on_disk(tmp_path: Path) -> None:
+    """A turn's end, a record written at once, and a stop: each way by which records get to the disk."""
+    made = spool(tmp_path)
+    begun: list[int] = []
+    done: list[list[int]] = []
+
+    def before() -> None:
+        done.append([*begun, len(seqs(made))])
+
+    made.before_write = before
+    for seq, write in enumerate((made.flush, lambda: made.append(record(99)), made.hand_over)):
+        begun.append(seq)
+        made.add(record(seq))
+        write()
+        assert done[-1][:-1] == begun, "what is done with this record"
+        assert done[-1][-1] == len(seqs(made)) - (2 if seq == 1 else 1), "before the record is there"
+    made.close()
+
+
 def test_no_more_is_held_back_than_a_limit(tmp_path: Path) -> None:
     made = spool(tmp_path)
     for seq in range(1, 1001):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -121,11 +121,15 @@ class Caches:
             place = (tenant, ongoing.service.name, target.digest, target.route, chat.operation.name + variant, chat.native)
             key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
             asked = question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
+        split = ongoing.service.split
+        compared = split is not None and split.bypass_caches and not control.only_if_cached
+        if compared:
+            control = replace(control, no_cache=True)
         takes_part = key is not None or asked is not None
         lookup = Lookup(ongoing, chat, target, policy, control, key, asked, takes_part, self._monotonic_s())
         if takes_part and not self._retired:
             lookup.tape = ongoing.tape = Tape(self._answer_bytes_max, chat.operation.name)
-        ongoing.cache_line = MISS if takes_part else BYPASS
+        ongoing.cache_line = MISS if takes_part and not compared else BYPASS
         return lookup
 
     def find(self, lookup: Lookup) -> Hit | None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
-
-import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway.contract_spend import EACH, Scope
@@ -29,7 +26,7 @@ from cohort.gateway.spend.rules import (
     charged,
     exceeded,
     given_up,
-    limits_of,
+    terms_of,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 LIFE_MARGIN_S = 60.0
 """A reservation is given back so long after the call's own time limit."""
 OPEN_AGAIN_S = 5.0
-NAMES_REMEMBERED = 1024
 _SHORT_OF_IT = (BookBusy, BookUnavailable, LedgerFull)
 
 
@@ -98,55 +94,48 @@ class Allowances:
         rules = self._rules()
         if rules is None:
             return
-        caller, targets = ongoing.caller, (ongoing.target, *ongoing.target.others)
-        limits = limits_of(rules, ongoing, headers, self._clock.now_us())
+        terms, caller = terms_of(rules, ongoing, headers, self._clock.now_us()), ongoing.caller
         per_minute = caller.key.tokens_per_minute if caller is not None else None
-        if not limits and per_minute is None:
+        if not terms.limits and per_minute is None:
             return
         began_s = self._clock.monotonic_s()
         tokens_in, tokens_out = estimates.prompt_tokens_max(chat), estimates.output_tokens_max(chat, ongoing.target.parameters)
         reserved = Reserved(None, 0, tokens_out, len(chat.body), self)
-        if limits:
-            hedged = ongoing.target.reliability.hedge_after_s is not None
-            amount = bound(targets, chat, tokens_in, tokens_out, hedged=hedged)
-            reserved.hold = self._hold(limits, amount, ongoing.target.timeout_s)
+        if terms.limits:
+            reserved.hold = self._hold(terms.limits, bound(terms, chat, tokens_in, tokens_out), ongoing.target.timeout_s)
         if per_minute is not None and caller is not None:
-            try:
-                self._take(
-                    f"tpm\0{caller.key.id}",
-                    tokens_in + tokens_out,
-                    per_minute,
-                    "tokens_per_minute_exceeded",
-                    f"{per_minute} tokens per minute",
-                )
-            except Refused:
-                self._cancel(reserved)
-                raise
-            reserved.tokens = tokens_in + tokens_out
+            self._hold_tokens(reserved, caller.key.id, tokens_in + tokens_out, per_minute)
         if reserved.hold is not None:
-            names = ",".join([_named(limit.name) for limit in limits])
-            ongoing.told += f',"held_usd_micro":{reserved.hold.amount},"budgets":[{names}]'
+            ongoing.told += f',"held_usd_micro":{reserved.hold.amount}{terms.told}'
         ongoing.reserved = reserved
         ongoing.step("budget", began_s, self._clock.monotonic_s())
 
     def settle(self, reserved: Reserved, ongoing: Ongoing) -> None:
-        """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled."""
-        least = broken_off(ongoing, reserved.events, reserved.tokens_out_max)
-        if least is not None:
-            ongoing.usage, ongoing.cost_usd_micro = least, cost_usd_micro(ongoing.target.price, least)
-            ongoing.estimated = True
-        if ongoing.cost_usd_micro is None and reserved.hold is not None:
-            ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
-            ongoing.estimated = True
-            self.counts.estimated += 1
-        if ongoing.beside and reserved.hold is not None:
-            ongoing.cost_usd_micro = (ongoing.cost_usd_micro or 0) + given_up(ongoing, reserved.body_bytes)
-            ongoing.estimated = True
+        """The call is over. Its cost where nobody said its usage is estimated, so that what is recorded is what was settled.
+
+        The ledger has it with the next call that asks it, and at the latest after `settle_waiting`.
+        """
+        if ongoing.stream:
+            self._charge_streamed(reserved, ongoing)
+        hold, ledger = reserved.hold, self._ledger
+        if hold is not None:
+            if ongoing.cost_usd_micro is None:
+                ongoing.cost_usd_micro = charged(ongoing, reserved.body_bytes, reserved.events, reserved.tokens_out_max)
+                ongoing.estimated = True
+                self.counts.estimated += 1
+            if ongoing.beside:
+                ongoing.cost_usd_micro += given_up(ongoing, reserved.body_bytes)
+                ongoing.estimated = True
+            if ledger is not None:
+                ledger.settle_later(hold, ongoing.cost_usd_micro)
+                self.counts.settled_usd_micro += ongoing.cost_usd_micro
+        if reserved.tokens and ledger is not None:
+            self._correct_tokens(ledger, reserved, ongoing)
+
+    def settle_waiting(self) -> None:
+        """Have the ledger know of every call that is over. Its record is not on disk before, and no client has its answer."""
         if self._ledger is not None:
-            if reserved.hold is not None:
-                self._ledger.settle(reserved.hold, ongoing.cost_usd_micro or 0)
-                self.counts.settled_usd_micro += ongoing.cost_usd_micro or 0
-            self._correct_tokens(self._ledger, reserved, ongoing)
+            self._ledger.settle_waiting()
 
     def report(self) -> list[dict[str, object]]:
         """Every budget that has a name, and every key's: limit, what was spent (of a day: today) and what is held, in millionths of a dollar.
@@ -193,8 +182,9 @@ class Allowances:
         return self._ledger.orphaned if self._ledger is not None else 0
 
     def close(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
 
     # --- parts -----------------------------------------------------------------------------------------------------------------
 
@@ -224,9 +214,23 @@ class Allowances:
             words = f"the key may have {told}; try again in {after_s} s"
             raise Withheld(429, words, code, kind="rate_limit_error", headers=b"retry-after: %d\r\n" % after_s)
 
+    def _hold_tokens(self, reserved: Reserved, key_id: str, tokens: int, per_minute: int) -> None:
+        try:
+            self._take(f"tpm\0{key_id}", tokens, per_minute, "tokens_per_minute_exceeded", f"{per_minute} tokens per minute")
+        except Refused:
+            self._cancel(reserved)
+            raise
+        reserved.tokens = tokens
+
+    def _charge_streamed(self, reserved: Reserved, ongoing: Ongoing) -> None:
+        least = broken_off(ongoing, reserved.events, reserved.tokens_out_max)
+        if least is not None:
+            ongoing.usage, ongoing.cost_usd_micro = least, cost_usd_micro(ongoing.target.price, least)
+            ongoing.estimated = True
+
     def _correct_tokens(self, ledger: Ledger, reserved: Reserved, ongoing: Ongoing) -> None:
         caller = ongoing.caller
-        if not reserved.tokens or caller is None or caller.key.tokens_per_minute is None:
+        if caller is None or caller.key.tokens_per_minute is None:
             return
         tokens_in, tokens_out = ongoing.usage.tokens_in, ongoing.usage.tokens_out
         used = reserved.tokens if tokens_in is None and ongoing.result not in UNBILLED else (tokens_in or 0) + (tokens_out or 0)
@@ -259,9 +263,3 @@ class Allowances:
 
     def _day(self) -> int:
         return self._clock.now_us() // DAY_US
-
-
-@lru_cache(NAMES_REMEMBERED)
-def _named(account: str) -> str:
-    """How an account stands in the record of a call: whose budget, without the day."""
-    return orjson.dumps(":".join(account.split("\0")[:2]).rstrip(":")).decode()

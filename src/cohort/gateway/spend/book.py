@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,8 @@ JOURNAL_PAIRS_MAX = 96
 FREE_WORDS_AT = JOURNAL + 2 * JOURNAL_PAIRS_MAX
 """Where in the header the owner's own words may begin."""
 _JOURNALS = tuple(struct.Struct(f"={2 * count}q") for count in range(JOURNAL_PAIRS_MAX + 1))
+_JOURNAL_BYTE = JOURNAL * WORD_BYTES
+_TAKE = fcntl.LOCK_EX | fcntl.LOCK_NB
 LOCK_WAIT_S = 0.25
 """Another worker holds the lock for some microseconds; one that was stopped in the middle must not stop the others for good."""
 OPEN_WAIT_S = 1.0
@@ -70,7 +72,7 @@ class Book:
     def lock(self) -> None:
         """Alone with the words from here on. Finishes what a process killed in the middle of a change had begun. Raises BookBusy."""
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock_fd, _TAKE)
         except BlockingIOError:
             self._wait(LOCK_WAIT_S)
         if self.words[JOURNAL_COUNT]:
@@ -79,13 +81,13 @@ class Book:
     def unlock(self) -> None:
         fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
-    def change(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def change(self, pairs: Collection[tuple[int, int]]) -> None:
         """Set words, (index, value), all or nothing. The lock is held. Raises ValueError for too many, or a number that no word can hold."""
         words, count = self.words, len(pairs)
         if count > JOURNAL_PAIRS_MAX:
             raise ValueError(f"{count} words in one change, at most {JOURNAL_PAIRS_MAX}")
         try:
-            _JOURNALS[count].pack_into(self._map, JOURNAL * WORD_BYTES, *chain.from_iterable(pairs))
+            _JOURNALS[count].pack_into(self._map, _JOURNAL_BYTE, *chain.from_iterable(pairs))
         except struct.error as error:
             raise ValueError("a number in a change does not fit into a word") from error
         # Commit point. One store of one aligned word: from here on the change holds, whoever dies.
@@ -116,7 +118,7 @@ class Book:
         while True:
             os.sched_yield()
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._lock_fd, _TAKE)
                 return
             except BlockingIOError:
                 if time.monotonic() > end_s:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.base.clock import Clock
-from cohort.gateway.spend.book import FREE_WORDS_AT, HEADER_WORDS, Book, BookBusy
+from cohort.gateway.spend.book import FREE_WORDS_AT, HEADER_WORDS, JOURNAL_PAIRS_MAX, Book, BookBusy
 
 ACCOUNTS_MAX = 32_768
 LABELS_MAX = ACCOUNTS_MAX // 2
@@ -23,6 +23,8 @@ LABELS_MAX = ACCOUNTS_MAX // 2
 LABELS_OF_ONE_MAX = 4096
 """Those of one caller's choosing."""
 ACCOUNTS_PER_CALL_MAX = 8
+SETTLED_PAIRS_MAX = JOURNAL_PAIRS_MAX - 1 - 2 * ACCOUNTS_PER_CALL_MAX
+"""Words of a change that settles several calls, while there is room for another call."""
 REGIONS_MAX = 80
 """Workers at the same time: as many as may be configured, and some that end what they have begun beside their successors."""
 HOLDS_MAX = 2048
@@ -116,11 +118,11 @@ class Ledger:
         Raises:
             Exceeded: names the first that it does not fit. LedgerFull, BookBusy: nothing was held.
         """
-        if not self._free:
-            raise LedgerFull(f"{HOLDS_MAX} calls of this worker hold a reservation already")
         amount = max(amount, 1)  # what is held marks the account as one in use
         self._enter()
         try:
+            if not self._free:
+                raise LedgerFull(f"{HOLDS_MAX} calls of this worker hold a reservation already")
             words, now_us = self._words, self._clock.now_us()
             places = self._places(limits)
             pairs = []
@@ -154,6 +156,16 @@ class Ledger:
     def settle(self, hold: Hold, actual: int) -> None:
         """Give back what was held and note what it came to. Never lost: when the lock is not to be had it is done by the next that gets it."""
         self._unsettled.append((hold, actual))
+        self.settle_waiting()
+
+    def settle_later(self, hold: Hold, actual: int) -> None:
+        """As `settle`, with the next that takes the lock, many under one lock. Somebody must call `settle_waiting` soon."""
+        self._unsettled.append((hold, actual))
+
+    def settle_waiting(self) -> None:
+        """Settle what waits."""
+        if not self._unsettled:
+            return
         try:
             self._enter()
         except BookBusy:
@@ -224,6 +236,7 @@ class Ledger:
 
     def close(self) -> None:
         """At a stop, with nothing held any more; what is still held is given back by whoever sweeps."""
+        self.settle_waiting()
         if not self.holds():
             self._mark_region(self._region, 0)
         os.close(self._region_fd)
@@ -232,31 +245,48 @@ class Ledger:
     # --- accounts --------------------------------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        """The lock, and what could not be settled before."""
+        """The lock, and what waits to be settled."""
         self._book.lock()
         try:
             while self._unsettled:
-                self._settle(*self._unsettled.pop())
+                self._settle_some()
         except BaseException:
             self._book.unlock()  # the other workers of the machine must not wait for what this one could not do
             raise
 
-    def _settle(self, hold: Hold, actual: int) -> None:
-        words = self._words
-        if words[hold.slot + _SERIAL] == hold.serial:
-            pairs, now_us = [(hold.slot + _SERIAL, 0)], self._clock.now_us()
+    def _settle_some(self) -> None:
+        """As many of those that wait as one change has room for."""
+        words, unsettled, now_us = self._words, self._unsettled, self._clock.now_us()
+        change: dict[int, int] = {}
+        settled: list[int] = []
+        late: list[tuple[Hold, int]] = []
+        while unsettled and len(change) <= SETTLED_PAIRS_MAX:
+            hold, actual = unsettled.pop()
+            slot = hold.slot
+            if words[slot + _SERIAL] != hold.serial or slot + _SERIAL in change:
+                late.append((hold, actual))
+                continue
+            settled.append(slot)
+            change[slot + _SERIAL] = 0
             for at in hold.accounts:
-                pairs += [(at + _VALUE, words[at + _VALUE] + actual), (at + _HELD, words[at + _HELD] - hold.amount)]
+                value, held = at + _VALUE, at + _HELD
+                change[value] = change.get(value, words[value]) + actual
+                change[held] = change.get(held, words[held]) - hold.amount
                 words[at + _TOUCHED] = now_us
-            self._book.change(pairs)
-            self._free.append(hold.slot)
-            return
+        self._book.change(change.items())
+        self._free += settled
+        for hold, actual in late:
+            self._settle_late(hold, actual)
+
+    def _settle_late(self, hold: Hold, actual: int) -> None:
+        """Its reservation expired, and was given back; what it cost still counts."""
+        words = self._words
         try:
-            late = self._places(hold.limits)  # it expired, and was given back; what it cost still counts
+            places = self._places(hold.limits)
         except LedgerFull:
             self.unaccounted += actual
             return
-        self._book.change([(at + _VALUE, words[at + _VALUE] + actual) for at in late])
+        self._book.change([(at + _VALUE, words[at + _VALUE] + actual) for at in places])
 
     def _places(self, limits: Sequence[Limit]) -> tuple[int, ...]:
         """The accounts, opened where there are none. Raises LedgerFull."""
@@ -271,8 +301,13 @@ class Ledger:
 
     def _find(self, name: str) -> int | None:
         known, words = self._known.get(name), self._words
-        if known is not None and words[known[0] + _ID0] == known[1] and words[known[0] + _ID1] == known[2]:
-            return known[0]
+        if known is not None:
+            at, id0, id1 = known
+            if words[at + _ID0] == id0 and words[at + _ID1] == id1:
+                return at
+        return self._find_anew(name)
+
+    def _find_anew(self, name: str) -> int | None:
         wanted = _id_of(name)
         at = self._look_up(wanted)
         if at is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import orjson
 
 from cohort.gateway.contract import Result, RoutingTable
 from cohort.gateway.contract_price import Price
@@ -18,11 +20,34 @@ from cohort.gateway.spend.pricing import bound_usd_micro, prices_keeping
 if TYPE_CHECKING:
     from cohort.gateway.compiled import Target
     from cohort.gateway.records import Ongoing
+    from cohort.gateway.spend.callers import Caller
 
 DAY_US = 86_400_000_000
 UNBILLED = frozenset({Result.UNREACHABLE, Result.UPSTREAM_ERROR})
 """How a call can end that no upstream charges for."""
+TERMS_REMEMBERED = 1024
+"""Of a table: callers, releases and labels of a day. Then all are forgotten, and made again as calls need them."""
+_RUN, _AGENT = b"x-cohort-run", b"x-cohort-agent"
 _LABEL = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:@-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is the same for each call of one caller to one release on one day.
+
+    `limits`: the budgets that it counts in; `told`: how its record names them. `priced`: of the routes that may be asked each whose price no
+    other has, all of them where `hedged`: they are asked side by side. `keeping`: what a prompt says of being kept may make a difference.
+    """
+
+    limits: tuple[Limit, ...]
+    told: str
+    priced: tuple[tuple[Target, Price], ...]
+    hedged: bool
+    keeping: bool
+
+
+Place = tuple["Caller | None", "Target", str, bytes | None, bytes | None, int]
+"""Caller, release, service, agent, run and day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +57,9 @@ class Rules:
     budgets: Mapping[Scope, Mapping[str, int]]
     releases: Mapping[str, int]
     keys: Mapping[str, int]
+    agents: bool = False  # some of the budgets are of agents
+    runs: bool = False
+    terms: dict[Place, Terms] = field(default_factory=dict, compare=False)
 
 
 def compile_rules(table: RoutingTable) -> Rules | None:
@@ -42,7 +70,40 @@ def compile_rules(table: RoutingTable) -> Rules | None:
     releases = {d: r.budget_usd_micro_per_day for d, r in table.releases.items() if r.budget_usd_micro_per_day is not None}
     keys = {k.id: k.budget_usd_micro_per_day for k in table.keys if k.budget_usd_micro_per_day is not None}
     paced = any((k.requests_per_minute, k.tokens_per_minute) != (None, None) for k in table.keys)
-    return Rules(budgets, releases, keys) if budgets or releases or keys or paced else None
+    rules = Rules(budgets, releases, keys, Scope.AGENT in budgets, Scope.RUN in budgets)
+    return rules if budgets or releases or keys or paced else None
+
+
+def terms_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], now_us: int) -> Terms:
+    """Made once and remembered. Raises Refused: 400 a label that is none; 402 the price of a route is not known."""
+    agent, run = headers.get(_AGENT) if rules.agents else None, headers.get(_RUN) if rules.runs else None
+    place = (ongoing.caller, ongoing.target, ongoing.service.name, agent, run, now_us // DAY_US)
+    terms = rules.terms.get(place)
+    if terms is None:
+        if len(rules.terms) >= TERMS_REMEMBERED:
+            rules.terms.clear()
+        terms = rules.terms[place] = _terms(ongoing.target, limits_of(rules, ongoing, headers, now_us))
+    return terms
+
+
+def _terms(target: Target, limits: Sequence[Limit]) -> Terms:
+    names = [":".join(limit.name.split("\0")[:2]).rstrip(":") for limit in limits]
+    hedged = target.reliability.hedge_after_s is not None
+    priced = _priced((target, *target.others)) if limits else ()
+    if not hedged:
+        priced = tuple(pair for number, pair in enumerate(priced) if all(pair[1] != other for _, other in priced[:number]))
+    keeping = any(prices_keeping(price) for _, price in priced)
+    return Terms(tuple(limits), f',"budgets":{orjson.dumps(names).decode()}', priced, hedged, keeping)
+
+
+def _priced(targets: Sequence[Target]) -> tuple[tuple[Target, Price], ...]:
+    """Raises Refused 402: the price of one is not known."""
+    found = []
+    for target in targets:
+        if target.price is None:
+            raise _price_unknown(target, "")
+        found.append((target, target.price))
+    return tuple(found)
 
 
 def limits_of(rules: Rules, ongoing: Ongoing, headers: Mapping[bytes, bytes], now_us: int) -> list[Limit]:
@@ -81,9 +142,9 @@ def _whose(scope: Scope, ongoing: Ongoing, headers: Mapping[bytes, bytes]) -> st
         case Scope.TEAM:
             return (key.team or None) if key is not None else None
         case Scope.AGENT:
-            return (key.agent if key is not None else "") or label(headers, b"x-cohort-agent")
+            return (key.agent if key is not None else "") or label(headers, _AGENT)
         case Scope.RUN:
-            return label(headers, b"x-cohort-run")
+            return label(headers, _RUN)
 
 
 def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
@@ -97,20 +158,20 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     return value.decode()
 
 
-def bound(targets: Sequence[Target], chat: Chat, tokens_in: int, tokens_out: int, *, hedged: bool = False) -> int:
-    """The dearest of the routes that may be asked, all of them where they are asked side by side. Raises Refused 402: the price of one is not known."""
-    bounds, parameters = [], targets[0].parameters  # those of the release, whatever the route
-    tier = estimates.tier_asked(chat, parameters)
-    kept_long = any(prices_keeping(target.price) for target in targets) and estimates.may_be_kept_long(chat, parameters)
-    for target in targets:
-        if target.price is None:
-            raise _price_unknown(target, "")
-        prompt_tokens = len(target.rewriting.prompt or "") // estimates.BYTES_PER_TOKEN_MIN
-        most = bound_usd_micro(target.price, tokens_in + prompt_tokens, tokens_out, tier=tier, kept_long=kept_long)
+def bound(terms: Terms, chat: Chat, tokens_in: int, tokens_out: int) -> int:
+    """The dearest of the routes that may be asked, all of them where they are asked side by side. Raises Refused 402: the price of a tier is not known."""
+    release = terms.priced[0][0]  # prompt and parameters are those of the release, whatever the route
+    tier = estimates.tier_asked(chat, release.parameters)
+    kept_long = terms.keeping and estimates.may_be_kept_long(chat, release.parameters)
+    if release.rewriting.prompt is not None:
+        tokens_in += len(release.rewriting.prompt) // estimates.BYTES_PER_TOKEN_MIN
+    bounds = []
+    for target, price in terms.priced:
+        most = bound_usd_micro(price, tokens_in, tokens_out, tier=tier, kept_long=kept_long)
         if most is None:
             raise _price_unknown(target, tier)
         bounds.append(most)
-    return sum(bounds) if hedged else max(bounds)
+    return sum(bounds) if terms.hedged else max(bounds)
 
 
 def _price_unknown(target: Target, tier: str) -> Refused:

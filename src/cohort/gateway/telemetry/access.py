@@ -8,8 +8,9 @@ when the disk is full they are lost and counted.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 LINES_WAITING_MAX = 50_000
 FILE_BYTES_MAX = 64 << 20
 FILES_KEPT = 4
+NAMES_REMEMBERED = 4096
+_NULL, _BOOLEANS = "null", ("false", "true")
 
 
 class AccessLog:
@@ -30,44 +33,33 @@ class AccessLog:
         self, path: Path, gateway: str, clock: Clock, file_bytes_max: int = FILE_BYTES_MAX, lines_waiting_max: int = LINES_WAITING_MAX
     ) -> None:
         self._path = path
-        self._gateway = gateway
+        self._gateway, self._gateway_told = gateway, _told(gateway)
         self._clock = clock
         self._file_bytes_max = file_bytes_max
         self._lines_waiting_max = lines_waiting_max
-        self._waiting: list[bytes] = []
+        self._waiting: list[str] = []
         self.lost = 0
 
     def call(self, ongoing: Ongoing) -> None:
         """A call that ended."""
-        target, usage = ongoing.target, ongoing.usage
-        body: dict[str, Any] = {
-            "at_us": ongoing.at_us,
-            "gateway": self._gateway,
-            "seq": ongoing.seq,
-            "key": ongoing.caller.key.id if ongoing.caller is not None else None,
-            "service": ongoing.service.name,
-            "release": target.version,
-            "route": target.route,
-            "arm": ongoing.arm.value,
-            "unit": ongoing.unit,
-            "result": ongoing.result.value,
-            "status": ongoing.status,
-            "stream": ongoing.stream,
-            "cache": ongoing.cache or None,
-            "attempts": ongoing.attempts,
-            "degraded": ongoing.degraded,
-            "tokens_in": usage.tokens_in,
-            "tokens_out": usage.tokens_out,
-            "cost_usd_micro": ongoing.cost_usd_micro,
-            "estimated": ongoing.estimated,
-            "first_us": ongoing.first_us,
-            "total_us": ongoing.total_us,
-        }
-        self._add(body)
+        target, caller = ongoing.target, ongoing.caller
+        tokens_in, tokens_out, _ = ongoing.usage
+        self._add(
+            f'{{"at_us":{ongoing.at_us},"gateway":{self._gateway_told},"seq":{ongoing.seq}'
+            f',"key":{_NULL if caller is None else _told(caller.key.id)},"service":{_told(ongoing.service.name)}'
+            f',"release":{_told(target.version)},"route":{_told(target.route)},"arm":"{ongoing.arm}","unit":"{ongoing.unit}"'
+            f',"result":"{ongoing.result}","status":{ongoing.status},"stream":{_BOOLEANS[ongoing.stream]}'
+            f',"cache":{_told(ongoing.cache or None)},"attempts":{ongoing.attempts},"degraded":{_BOOLEANS[ongoing.degraded]}'
+            f',"tokens_in":{_NULL if tokens_in is None else tokens_in},"tokens_out":{_NULL if tokens_out is None else tokens_out}'
+            f',"cost_usd_micro":{_NULL if ongoing.cost_usd_micro is None else ongoing.cost_usd_micro}'
+            f',"estimated":{_BOOLEANS[ongoing.estimated]}'
+            f',"first_us":{_NULL if ongoing.first_us is None else ongoing.first_us},"total_us":{ongoing.total_us}}}\n'
+        )
 
     def refused(self, status: int, code: str, operation: str) -> None:
         """A model call that was refused before it was given a release."""
-        self._add({"at_us": self._clock.now_us(), "gateway": self._gateway, "operation": operation, "status": status, "refused": code})
+        body = {"at_us": self._clock.now_us(), "gateway": self._gateway, "operation": operation, "status": status, "refused": code}
+        self._add(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE).decode())
 
     def flush(self) -> None:
         """Write what waits. Raises OSError when it cannot; the lines are lost then, and counted."""
@@ -75,16 +67,16 @@ class AccessLog:
         if not lines:
             return
         try:
-            self._write(b"".join(lines))
+            self._write("".join(lines).encode())
         except OSError:
             self.lost += len(lines)
             raise
 
-    def _add(self, body: dict[str, Any]) -> None:
+    def _add(self, line: str) -> None:
         if len(self._waiting) >= self._lines_waiting_max:
             self.lost += 1
             return
-        self._waiting.append(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE))
+        self._waiting.append(line)
 
     def _write(self, data: bytes) -> None:
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -106,3 +98,9 @@ class AccessLog:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _told(name: str | None) -> str:
+    """A name as JSON. There are few: those of a routing table, and of what caches there are."""
+    return orjson.dumps(name).decode()

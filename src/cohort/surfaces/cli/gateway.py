@@ -122,17 +122,18 @@ def set_(session: Session, scope: str, name_and_usd: tuple[str, ...]) -> int:
     page = api.post("/gateway/budgets", {"scope": scope, "name": "".join(name), "usd": amount})
     if scope == "service" and not session.json:
         _note_unknown(session, api, [each for each in name if each != "*"])
-    return _show_budgets(session, page)
+    return _show_budgets(session, api, page)
 
 
 @budget.command("list", epilog=examples("cohort gateway budget list"))
 @api_options
 @with_session
 def list_budgets(session: Session) -> int:
-    """Those in force."""
+    """Those in force, with what is spent (of a day: today) and held by calls under way, as the gateway has it."""
     from cohort.surfaces.cli.api import Api
 
-    return _show_budgets(session, Api(session).get("/gateway/budgets"))
+    api = Api(session)
+    return _show_budgets(session, api, api.get("/gateway/budgets"))
 
 
 @budget.command("remove", epilog=examples("cohort gateway budget remove team payments"))
@@ -144,7 +145,8 @@ def remove(session: Session, scope: str, name: str) -> int:
     """Take a budget away."""
     from cohort.surfaces.cli.api import Api
 
-    return _show_budgets(session, Api(session).post("/gateway/budgets/remove", {"scope": scope, "name": name}))
+    api = Api(session)
+    return _show_budgets(session, api, api.post("/gateway/budgets/remove", {"scope": scope, "name": name}))
 
 
 def _note_unknown(session: Session, api: Api, services: Iterable[str]) -> None:
@@ -201,15 +203,20 @@ def _limits(terms: dict[str, Any]) -> str:
     return ", ".join(said) or "none"
 
 
-def _show_budgets(session: Session, page: dict[str, list[dict[str, Any]]]) -> int:
+def _show_budgets(session: Session, api: Api, page: dict[str, list[dict[str, Any]]]) -> int:
     from cohort.surfaces.cli.render import table
 
     if session.json:
         session.data(page)
         return Exit.DONE
-    rows = [
-        (entry["budget"]["scope"], entry["budget"]["name"] or "-", f"${entry['budget']['usd_micro'] / 1e6:g}", entry["changed_by"])
-        for entry in page["items"]
-    ]
-    table(session, ("scope", "name", "at most", "set by"), rows)
+    balances = {(each["scope"], each["name"]): each for each in api.get("/gateway/balances")["items"] or ()}
+    rows = [_budget_row(entry, balances.get((entry["budget"]["scope"], entry["budget"]["name"]))) for entry in page["items"]]
+    table(session, ("scope", "name", "at most", "spent", "held", "set by"), rows)
     return Exit.DONE
+
+
+def _budget_row(entry: dict[str, Any], balance: dict[str, Any] | None) -> tuple[str, ...]:
+    budget = entry["budget"]
+    most = f"${budget['usd_micro'] / 1e6:g} {'in all' if budget['scope'] == 'run' else 'a day'}"
+    spent, held = (f"${balance[place] / 1e6:g}" if balance else "-" for place in ("spent", "held"))
+    return budget["scope"], budget["name"] or "-", most, spent, held, entry["changed_by"]
