@@ -207,8 +207,9 @@ class Intake:
             yield live.receive(call)
         for batch in batches:
             if batch.behind == 0:  # else what ended them may be in what is still to be read
-                for lost in list(live.lose(batch.gateway, batch.epoch)):
-                    yield live.receive(lost)
+                for gateway in (batch.gateway, *batch.formerly):
+                    for lost in list(live.lose(gateway, batch.epoch)):
+                        yield live.receive(lost)
         if all(batch.behind == 0 for batch in batches):
             for ended in list(live.overdue(now_us)):
                 yield live.receive(ended)

@@ -274,8 +274,12 @@ class RolloutStore:
         connection.execute(insert(t.tags).values(service=service, tag="stable", digest=digest, changed_us=now_us))
 
     def cursor(self, connection: Connection, gateway: str) -> Cursor:
+        return self.known_cursor(connection, gateway) or Cursor()
+
+    def known_cursor(self, connection: Connection, gateway: str) -> Cursor | None:
+        """None: nothing of this gateway was taken yet."""
         row = connection.execute(select(t.streams).where(t.streams.c.gateway == gateway)).first()
-        return Cursor(row.segment, row.offset) if row else Cursor()
+        return Cursor(row.segment, row.offset) if row else None
 
     def set_cursor(self, connection: Connection, gateway: str, epoch: int, cursor: Cursor, now_us: int) -> None:
         row = {"gateway": gateway, "epoch": epoch, "segment": cursor.segment, "offset": cursor.offset, "taken_us": now_us}

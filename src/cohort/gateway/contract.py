@@ -220,7 +220,8 @@ class Call:
 class Batch:
     """Records of one gateway, in the order they were written. `next` is where to go on; `behind` how many bytes remain.
 
-    `damaged` names what could not be read and was set aside, for people; a batch goes on behind it.
+    `damaged` names what could not be read and was set aside, for people; a batch goes on behind it. `formerly`: other names under which this
+    spool was written, the last one first; their processes are no more.
     """
 
     gateway: str
@@ -229,6 +230,7 @@ class Batch:
     next: Cursor
     behind: int = 0
     damaged: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +367,7 @@ def decode_batch(data: bytes) -> Batch:
             next=Cursor(**body["next"]),
             behind=body.get("behind", 0),
             damaged=tuple(body.get("damaged", ())),
+            formerly=tuple(body.get("formerly", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a batch of outcomes: {error!r}") from error
