@@ -289,3 +289,16 @@ def test_a_request_of_no_conversation_is_counted_and_not_remembered() -> None:
     assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
     choose(made, "kept", HARD)
     assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
+
+
+def test_a_candidate_begins_where_the_stable_release_has_come_to() -> None:
+    """Else its first conversations would get another share of the strong model, and a comparison would take that for the release's doing."""
+    policy, router = replace(POLICY, drift_max=1.0), AdaptiveRouter()
+    for number in range(20):
+        router.choose("support", "old", policy, f"u{number}", chat(EASY), frozenset())
+    learned = router.state("support", "old", policy, frozenset()).boundary
+    assert learned < policy.boundary
+    for digest, of, begins in (("new", policy, learned), ("other", replace(policy, weights={"bias": 1.0}), policy.boundary)):
+        choice = router.choose("support", digest, of, "u", chat(EASY), frozenset(), like="old")
+        assert choice is not None
+        assert choice.boundary == begins
