@@ -280,3 +280,14 @@ def test_a_route_that_is_down_is_told_with_its_service() -> None:
             breaker.failed(0, 7, slow=False)
     assert [problem.partition(",")[0] for problem in known.problems()] == ["service s", "service s"]
     assert {trouble.service for trouble in known.troubles()} == {"s"}
+
+
+@pytest.mark.parametrize(("weights", "shared"), [({}, True), ({"bias": 1.0}, False)])
+def test_a_candidate_that_routes_like_the_stable_release_wants_the_same_share(weights: dict[str, float], shared: bool) -> None:
+    made = [release("a", "http://x"), release("b", "http://x")]
+    for one, its in zip(made, ({}, weights), strict=True):
+        one["routes"].append({**one["routes"][0], "name": "weak"})
+        one["routing"] = {"strong": "main", "weak": "weak", "strong_share_range": [0.5, 0.7], "weights": its}
+    services = {"s": {"stable": "rel_a", "strong_share": 0.62, "split": split("rel_b", share=0.5)}}
+    shares = compile_table(decode_table(encode(table(1, made, services)))).strong_shares
+    assert shares == {("s", "rel_a"): 0.62} | ({("s", "rel_b"): 0.62} if shared else {})

@@ -28,7 +28,7 @@ TRIES = 20
     cls=Verbs,
     epilog=examples(
         """
-cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "Can I get my money back?"
 cohort embeddings serve --model models/e5
 """
     ),
@@ -93,7 +93,7 @@ def serve(session: Session, /, **options: Any) -> int:
     "try",
     epilog=examples(
         """
-cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "Can I get my money back?"
 cohort embeddings try --model models/e5 --prefix "query: " "Can I get a refund?" --json
 """
     ),
