@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from cohort.delivery.controller import Controller
 from cohort.delivery.damage import DamageWatch
 from cohort.delivery.evidence import Evidence
 from cohort.delivery.face import Act, Start
+from cohort.delivery.left_spools import LeftSpools
 from cohort.delivery.manifests import release_routes
 from cohort.delivery.model import Rollout, RolloutView
 from cohort.delivery.reconciler import Reconciler
@@ -286,6 +288,7 @@ class House:
         self.gateway = MemoryGateway(clock, self.fuse)
         self._numbers = 0
         self.changes = 0
+        self.left_folders: list[Path] = []  # where workers that are no more had their spools
         self.crash()
 
     def crash(self) -> None:
@@ -294,7 +297,8 @@ class House:
         self.store = RolloutStore(database)
         self.damaged = DamageWatch(self.registry, self.clock)
         self.reconciler = Reconciler(self.store, self.gateway, self._route, self.clock)
-        self.controller = Controller(self.store, self.gateway, self.reconciler, self.clock, self.damaged, self._changed)
+        left = LeftSpools(self.left_folders)
+        self.controller = Controller(self.store, self.gateway, self.reconciler, self.clock, self.damaged, self._changed, left=left)
         self.rollouts = SqlRollouts(self.store, self.registry, self.controller, self.reconciler, self.clock, self._entropy, self.damaged)
 
     def release(self, *versions: str, service: str = "support") -> list[str]:

@@ -49,6 +49,7 @@ def tables(upstream: Upstream) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     ]
     services: dict[str, Any] = {r["digest"].removeprefix("rel_"): r["digest"] for r in releases}
     services["half"] = {"stable": "rel_kept", "split": split("rel_other", share=0.5)}
+    services["compared"] = {"stable": "rel_kept", "split": split("rel_other", share=0.5, bypass_caches=True)}
     return releases, services
 
 
@@ -92,6 +93,19 @@ def test_spacing_and_the_order_of_fields_do_not_matter(gateway: GatewayProcess) 
     assert post('{"model":"kept","temperature":0,"messages":[{"role":"user","content":"order"}]}') == "miss"
     assert post('{ "messages":[{"content":"order", "role":"user"}], "temperature":0.0, "model":"kept", "user":"x"}') == "exact"
     assert post('{"model":"kept","temperature":0,"messages":[{"role":"user","content":"order "}]}') == "miss"
+
+
+def test_what_is_asked_is_what_the_key_was_made_of_to_the_last_digit(gateway: GatewayProcess, upstream: Upstream) -> None:
+    def post(body: bytes) -> str:
+        return gateway.request("POST", "/v1/chat/completions", body, Content_Type="application/json")[1]["x-cohort-cache"]
+
+    plain = b'{"model":"kept","temperature":0,"messages":[{"role":"user","content":"digits"}],"top_p":%s}'
+    asked = plain.replace(b'"kept"', b'"numbered"')
+    assert post(plain % b"0.7") == "miss"
+    assert upstream.seen[-1].body == asked % b"0.7"
+    assert post(plain % b"0.30000000000000000001") == "miss"
+    assert upstream.seen[-1].body == asked % b"0.3", "an upstream might tell it from 0.3"
+    assert post(plain % b"0.3") == "exact"
 
 
 def test_a_kept_answer_streams_when_a_stream_is_asked_for(client: openai.OpenAI, gateway: GatewayProcess) -> None:
@@ -161,6 +175,15 @@ def test_what_is_no_answer_to_the_next_one_is_never_kept(gateway: GatewayProcess
     for _ in range(2):
         gateway.chat(service, messages=[{"role": "user", "content": "again"}], **fields)
     assert len(upstream.seen) == before + 2
+
+
+def test_a_rollout_that_compares_releases_asks_both_and_keeps_what_they_say(gateway: GatewayProcess) -> None:
+    said = [ask(gateway, "compared", "compared", {"X-Cohort-Unit": f"compared-{number}"})[:2] for number in range(16)]
+    assert len({text for text, _ in said}) == 16, "a kept answer was served"
+    assert {state for _, state in said} == {"bypass"}
+    hits = {ask(gateway, "compared", "compared", {"Cache-Control": "only-if-cached", "X-Cohort-Unit": f"c-{n}"})[0] for n in range(16)}
+    assert len(hits) == 2, "each release keeps what it said, for when the rollout is over"
+    assert hits < {text for text, _ in said}
 
 
 def test_cache_control_is_honoured(gateway: GatewayProcess) -> None:

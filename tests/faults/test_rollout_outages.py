@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select, update
 
 from cohort.base.errors import CohortError
-from cohort.delivery.controller import RECORDS_MAX
 from cohort.delivery.face import Act
 from cohort.delivery.intake import OPEN_S_MAX
 from cohort.delivery.model import State
+from cohort.delivery.taps import RECORDS_MAX
 from cohort.gateway.contract import Arm, Result
 from cohort.storage import schema as t
 from support_engine import OPERATOR, House, plan_text, unit_name

@@ -16,6 +16,7 @@ from typing import Any
 from cohort.base.clock import Clock, SystemClock
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest
+from cohort.base.settings import WORKERS_MAX, DataDir
 from cohort.compose.health import Health
 from cohort.compose.kernel import Kernel, build_kernel
 from cohort.delivery.accounts import Accounts, Recent
@@ -28,6 +29,7 @@ from cohort.delivery.dataplane_http import HttpDataPlane
 from cohort.delivery.dataplane_many import ManyPlanes, first_answer, trouble_words
 from cohort.delivery.face import Registry
 from cohort.delivery.flags import SqlFlags
+from cohort.delivery.left_spools import LeftSpools
 from cohort.delivery.manifests import release_routes
 from cohort.delivery.otlp import Exporter, export_from
 from cohort.delivery.otlp_spans import Upstream, UpstreamOf, upstream_in
@@ -130,11 +132,10 @@ class Control:
         unknown, late = self.controller.passed_over
         taken = f"{self.controller.records_taken} taken, {self.controller.behind_bytes} bytes wait"
         taken += f"; in no evidence: {unknown} of unknown rollouts, {late} too late" if unknown or late else ""
-        if self.controller.damage is None:
-            return Health("outcomes", True, taken)
-        return Health(
-            "outcomes", True, f"{taken}; {self.controller.damages} places of the spool could not be read: {self.controller.damage}"
-        )
+        if self.controller.damage is not None:
+            taken += f"; {self.controller.damages} places of the spool could not be read: {self.controller.damage}"
+        left = self.controller.left.troubles
+        return Health("outcomes", not left, "; ".join((taken, *left)))
 
 
 def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Control:
@@ -156,7 +157,8 @@ def build_control(config: Mapping[str, Any], environ: Mapping[str, str]) -> Cont
     damaged = DamageWatch(registry, clock)
     routes = _Routes(registry, clock)
     reconciler = Reconciler(store, serving, routes, clock, spending)
-    controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:])
+    left = LeftSpools(_left_folders(config, len(planes)))
+    controller = Controller(store, planes[0], reconciler, clock, damaged, lambda: rollouts.changed(), planes[1:], left)
     rollouts = SqlRollouts(store, registry, controller, reconciler, clock, secrets.token_bytes, damaged)
     clients = Clients(database, clock, record=lambda body: kernel.record_key(body), changed=controller.tell_soon)
     contents = Contents(planes, lambda body: kernel.note(body))
@@ -187,6 +189,12 @@ def _planes(config: Mapping[str, Any]) -> list[HttpDataPlane]:
     """The gateway's workers: by its address where there is one, each by its socket where there are several."""
     url, token = str(config["gateway_url"]), _read(config["link_token_file"])
     return [HttpDataPlane(url, token, str(path)) for path in config.get("gateway_sockets", ())] or [HttpDataPlane(url, token)]
+
+
+def _left_folders(config: Mapping[str, Any], workers: int) -> list[Path]:
+    """Where workers beyond those there are would have their spools."""
+    data = DataDir(Path(str(config["data_dir"])))
+    return [data.worker_folder(number) / "spool" for number in range(workers + 1, WORKERS_MAX + 1)]
 
 
 class _Routes:

@@ -16,6 +16,7 @@ from cohort.base.errors import CohortError, Retry
 from cohort.delivery import lifecycle
 from cohort.delivery.accounts import Recent
 from cohort.delivery.intake import Intake
+from cohort.delivery.left_spools import LeftSpools
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State
 from cohort.delivery.ports import DataPlane
@@ -23,9 +24,9 @@ from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import verdict_detail
 from cohort.delivery.rules import Step, decide, findings_of
 from cohort.delivery.store_sql import RolloutStore
+from cohort.delivery.taps import Tap
 from cohort.gateway.contract import Batch, Cursor, GatewayState
 
-RECORDS_MAX = 4000
 PULL_WAIT_MS = 100
 TICK_EVERY_S = 0.1
 """A round costs some milliseconds however little came in; unless records wait, rounds begin no closer than this."""
@@ -33,45 +34,16 @@ PAUSE_AFTER_FAILURE_S = 0.25
 RECONCILE_EVERY_S = 0.5
 OBSERVE_EVERY_S = 2.0
 SETTLE_LIMIT_S = 900.0
-SETTLE_US = 100_000
-"""How much later than its assignment a record may be in a worker's spool: what a turn of its event loop may take."""
 """After this long without the last calls of an ended rollout its figures are final anyway."""
 
 log = logging.getLogger("cohort.delivery")
 
 
-class Tap:
-    """One worker's spool, as far as it was taken.
-
-    `cursor`: everything before it is stored; None: the database knows. `complete_us`: every record of an earlier assignment has been pulled.
-    """
-
-    def __init__(self, plane: DataPlane) -> None:
-        self.plane = plane
-        self.gateway: str | None = None
-        self.epoch = 0
-        self.cursor: Cursor | None = None
-        self.complete_us = 0
-        self._acknowledged: Cursor | None = None
-
-    def pull(self, wait_ms: int, now_us: int) -> Batch:
-        batch = self.plane.pull(self.cursor or Cursor(), records_max=RECORDS_MAX, wait_ms=wait_ms)
-        if batch.behind == 0:
-            self.complete_us = max(self.complete_us, now_us - SETTLE_US)
-        elif batch.records:
-            self.complete_us = max(self.complete_us, batch.records[-1].at_us)
-        return batch
-
-    def acknowledge(self) -> None:
-        if self.cursor is not None and self._acknowledged != self.cursor:
-            self.plane.acknowledge(self.cursor)
-            self._acknowledged = self.cursor
-
-
 class Controller:
     """One gateway's outcomes, all rollouts. `damaged` names a damaged object of a release (digest given), or None.
 
-    `on_change` is told after every tick that changed something shown. `others`: further workers of the gateway.
+    `on_change` is told after every tick that changed something shown. `others`: further workers of the gateway; `left`: what workers
+    that are no more left.
     """
 
     def __init__(
@@ -83,9 +55,13 @@ class Controller:
         damaged: Callable[[str], str | None],
         on_change: Callable[[], None],
         others: Sequence[DataPlane] = (),
+        left: LeftSpools | None = None,
     ) -> None:
         self._store = store
-        self._taps = [Tap(each) for each in (plane, *others)]
+        self._planes = (plane, *others)
+        self._taps = [Tap(each) for each in self._planes]
+        self.left = left or LeftSpools(())
+        self._heard = self._taps  # whose records evidence waits for
         self._reconciler = reconciler
         self._clock = clock
         self._damaged = damaged
@@ -218,27 +194,55 @@ class Controller:
             self._reconciler.lead()
         pulled: list[tuple[Tap, Batch]] = []
         failure: CohortError | None = None
-        for tap in self._taps:
+        for tap, plane in zip(self._taps, self._planes, strict=True):
             try:
+                if tap.gateway is None:
+                    tap.gateway = plane.state().gateway
                 pulled.append((tap, self._pull_one(tap, wait_ms if tap is self._taps[-1] else 0)))
             except CohortError as error:
                 failure = error
         if failure is not None and not pulled:
             raise failure
-        self.behind_bytes = sum(batch.behind for _, batch in pulled)
+        for tap, batch in pulled:
+            if batch.epoch != tap.epoch:
+                tap.epoch = batch.epoch
+                self._reconciler.recheck()  # another process of the gateway: it may have an older table
+        left = self._pull_left()
+        self._heard = [*self._taps, *(tap for tap, _ in left)]
+        self.behind_bytes = sum(batch.behind for _, batch in [*left, *pulled])
+        return [*left, *pulled]
+
+    def _pull_left(self) -> list[tuple[Tap, Batch]]:
+        """What workers that are no more left. A spool that cannot be read holds nothing up: it is said."""
+        pulled: list[tuple[Tap, Batch]] = []
+        for spool, tap in self.left.taps(tap.gateway for tap in self._taps if tap.gateway is not None):
+            try:
+                pulled.append((tap, self._pull_one(tap, 0)))
+            except CohortError:
+                if spool.trouble is None:
+                    raise
         return pulled
 
     def _pull_one(self, tap: Tap, wait_ms: int) -> Batch:
-        if tap.gateway is None:
-            tap.gateway = tap.plane.state().gateway
         if tap.cursor is None:
-            with self._store.database.read() as connection:
-                tap.cursor = self._store.cursor(connection, tap.gateway)
-        batch = tap.pull(wait_ms, self._clock.now_us())
-        if batch.epoch != tap.epoch:
-            tap.epoch = batch.epoch
-            self._reconciler.recheck()  # another process of the gateway: it may have an older table
-        return batch
+            tap.cursor = self._position(tap)
+        return tap.pull(wait_ms, self._clock.now_us())
+
+    def _position(self, tap: Tap) -> Cursor:
+        """How far a spool was taken, also under a name that it had before."""
+        gateway = str(tap.gateway)
+        with self._store.database.read() as connection:
+            known = self._store.known_cursor(connection, gateway)
+        if known is not None:
+            return known
+        names = tap.former_names()
+        with self._store.database.read() as connection:
+            inherited = [cursor for name in names if (cursor := self._store.known_cursor(connection, name)) is not None]
+        if not inherited:
+            return Cursor()
+        with self._store.database.write() as connection:
+            self._store.set_cursor(connection, gateway, 0, inherited[0], self._clock.now_us())
+        return inherited[0]
 
     def _commit(self, pulled: Sequence[tuple[Tap, Batch]]) -> bool:
         asked_from = [tap.cursor for tap, _ in pulled]
@@ -252,6 +256,7 @@ class Controller:
         for tap, batch in pulled:
             tap.cursor = batch.next
             self._say_damaged(batch)
+        self.left.heard()
         self._say_passed_over()
         records = [call for _, batch in pulled for call in batch.records]
         if records:
@@ -282,7 +287,7 @@ class Controller:
                 "another control process has taken outcomes of this gateway",
                 hint="Run one control process per gateway.",
             )
-        complete_us = min(tap.complete_us for tap in self._taps) if len(self._taps) > 1 else None
+        complete_us = min(tap.complete_us for tap in self._heard) if len(self._heard) > 1 else None
         self._intake.take(connection, batches, self._clock.now_us(), complete_us)
         for batch, cursor in zip(batches, stored, strict=True):
             if batch.next != cursor:

@@ -33,6 +33,15 @@ def key_of(call: Call) -> Key:
     return (call.at_us, call.gateway, call.epoch, call.seq)
 
 
+def in_evidence(call: Call) -> bool:
+    """What a cache answered says what an earlier answer was like, and is in no evidence of one release.
+
+    Where units are split between two it is what they met: the older release has the fuller cache, so leaving it out would leave out more
+    units of stable than of the candidate, and a sound split would look broken.
+    """
+    return not call.answered_from_cache or 0 < call.share < 1
+
+
 class Seen(IntFlag):
     """What a unit has been counted for in its present stage run."""
 

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from cohort.delivery.model import Certificate, Forecast, Plan, Stage, StageForecast
+from cohort.delivery.model import CacheUse, Certificate, Forecast, Plan, Stage, StageForecast
 from cohort.stats import expected_units_to_certificate, expected_units_to_detect, smallest_ratio_detected
 
 RATIOS = (1.5, 2.0, 5.0, 10.0)
 DEFAULT_UNITS_PER_S = 1.0
 DEFAULT_FAILURE_RATE = 0.01
 RATE_MIN = 1e-4
+CACHED_SHARE_TOLD, CACHED_SHARE_MAX = 0.01, 0.99
 YEAR_S = 366 * 86_400
 PATIENCE = 3.0
 """A certificate expected to take more than this many floors is warned about."""
 
 
-def forecast(service: str, plan: Plan, speed: float, units_per_s: float, failure_rate: float, assumed: bool) -> Forecast:
-    """`units_per_s` over both arms; `failure_rate` of stable units, 0 to 1."""
+def forecast(
+    service: str, plan: Plan, speed: float, units_per_s: float, failure_rate: float, assumed: bool, cached_share: float = 0.0
+) -> Forecast:
+    """`units_per_s` over both arms; `failure_rate` of stable units, `cached_share` of stable's calls that a cache answers, 0 to 1."""
     rate = max(failure_rate, RATE_MIN)
     stages = tuple(_stage(stage, plan, speed, units_per_s, rate) for stage in plan.stages)
     warnings = [f"{stage.name}: {warning}" for stage in stages for warning in stage.warnings]
-    return Forecast(service, plan.name, units_per_s, failure_rate, assumed, stages, tuple(warnings))
+    notes = _notes(plan, cached_share)
+    return Forecast(service, plan.name, units_per_s, failure_rate, assumed, stages, tuple(warnings), cached_share, notes)
+
+
+def _notes(plan: Plan, cached_share: float) -> tuple[str, ...]:
+    if cached_share < CACHED_SHARE_TOLD or all(_label_share(stage) is None or _shadow(stage) for stage in plan.stages):
+        return ()
+    if plan.caches is CacheUse.SERVE:
+        seen = f"caches answer {cached_share:.0%} of the calls now; the candidate begins with empty ones"
+        return (f"{seen}, and comparisons of latency, cost and tokens will take that for harm (`caches: serve`)",)
+    if cached_share >= CACHED_SHARE_MAX:
+        return ("caches answer nearly all calls now; while units are split between releases models are asked for all (`caches: bypass`)",)
+    times = 1 / (1 - cached_share)
+    return (
+        f"caches answer {cached_share:.0%} of the calls now; while units are split between releases models are asked for all of them "
+        f"(`caches: bypass`), about {times:.1f} times as many calls upstream",
+    )
 
 
 def _stage(stage: Stage, plan: Plan, speed: float, units_per_s: float, rate: float) -> StageForecast:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cohort.delivery.accounts import add_up
-from cohort.delivery.evidence import Evidence, Key, key_of
+from cohort.delivery.evidence import Evidence, Key, in_evidence, key_of
 from cohort.delivery.model import Rollout
 from cohort.delivery.routing_store import RoutingStore
 from cohort.delivery.store_sql import RolloutStore, call_row
@@ -69,8 +69,7 @@ class Live:
     def receive(self, call: Call) -> dict[str, Any] | None:
         """One record; the row to store, or None when there is nothing to store yet.
 
-        What a cache answered is stored and in no evidence: a release that has served for long has more in its cache than its candidate, and
-        would seem the quicker and the safer one for that alone.
+        What is in no evidence (`in_evidence`) is stored all the same.
         """
         place: OpenKey = (call.gateway, call.epoch, call.seq, call.arm)
         late = self.position is not None and key_of(call) <= self.position
@@ -83,7 +82,7 @@ class Live:
             return None
         if late:
             return call_row(call, late=True)
-        if call.answered_from_cache:
+        if not in_evidence(call):
             return call_row(call)
         self.waiting[(key_of(call), call.kind, call.arm.value)] = call
         return call_row(call)
@@ -208,8 +207,9 @@ class Intake:
             yield live.receive(call)
         for batch in batches:
             if batch.behind == 0:  # else what ended them may be in what is still to be read
-                for lost in list(live.lose(batch.gateway, batch.epoch)):
-                    yield live.receive(lost)
+                for gateway in (batch.gateway, *batch.formerly):
+                    for lost in list(live.lose(gateway, batch.epoch)):
+                        yield live.receive(lost)
         if all(batch.behind == 0 for batch in batches):
             for ended in list(live.overdue(now_us)):
                 yield live.receive(ended)

@@ -100,6 +100,15 @@ class Stage:
     pause: bool = False
 
 
+class CacheUse(StrEnum):
+    """Whether caches answer calls while units are split between two releases, of which the older has the fuller cache."""
+
+    BYPASS = "bypass"
+    """The model is asked, and its answer kept: what is compared is what the releases say."""
+    SERVE = "serve"
+    """Caches answer as ever: what is compared is what units meet, the candidate's cold cache included."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A ladder. `alpha`: the chance, over the whole rollout, of ever rolling back a release that is no worse. `beta`: the chance of a wrong certificate."""
@@ -109,6 +118,7 @@ class Plan:
     alpha: float = 0.01
     beta: float = 0.05
     description: str = ""
+    caches: CacheUse = CacheUse.BYPASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +366,8 @@ class Forecast:
     assumed: bool  # no traffic was seen: the two figures above are the caller's or a default
     stages: tuple[StageForecast, ...]
     warnings: tuple[str, ...]
+    cached_share: float = 0.0  # of stable's calls, answered by a cache now, 0 to 1
+    notes: tuple[str, ...] = ()  # what to know besides; `--strict` does not refuse for them
 
 
 @dataclass(frozen=True, slots=True)

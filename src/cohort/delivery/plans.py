@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cohort.base.documents import dotted, load_document, parse_document
 from cohort.base.errors import CohortError
-from cohort.delivery.model import Certificate, Gate, GateKind, Metric, Plan, Stage
+from cohort.delivery.model import CacheUse, Certificate, Gate, GateKind, Metric, Plan, Stage
 from cohort.delivery.plan_checks import Problem, can_be_asked, gate_problems, meets_candidate, plan_problems, stage_problems
 
 STAGES_MAX = 20
@@ -118,7 +118,8 @@ def plan_from_json(body: dict[str, Any]) -> Plan:
         gates = tuple(Gate(**{**gate, "kind": GateKind(gate["kind"]), "metric": Metric(gate["metric"])}) for gate in stage["gates"])
         certificate = Certificate(**stage["certificate"]) if stage["certificate"] else None
         stages.append(Stage(**{**stage, "gates": gates, "certificate": certificate}))
-    return Plan(**{**body, "stages": tuple(stages)})
+    caches = CacheUse(body.get("caches", CacheUse.BYPASS))
+    return Plan(**{**body, "stages": tuple(stages), "caches": caches})
 
 
 # --- the document form ---------------------------------------------------------------------------------------------------------
@@ -194,11 +195,13 @@ class _PlanForm(_Form):
     description: Annotated[str, Field(max_length=500)] = ""
     alpha: Annotated[float, BeforeValidator(_rate), Field(gt=0, le=0.2)] = 0.01
     beta: Annotated[float, BeforeValidator(_rate), Field(gt=0, le=0.2)] = 0.05
+    caches: Literal["bypass", "serve"] = "bypass"
     gates: Annotated[list[_GateForm], Field(max_length=GATES_MAX)] | None = None
     stages: Annotated[list[_StageForm], Field(min_length=1, max_length=STAGES_MAX)]
 
     def plan(self) -> Plan:
-        return Plan(self.name, tuple(self._stage(stage) for stage in self.stages), self.alpha, self.beta, self.description)
+        stages = tuple(self._stage(stage) for stage in self.stages)
+        return Plan(self.name, stages, self.alpha, self.beta, self.description, CacheUse(self.caches))
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong beyond single fields, in the order of the document."""

@@ -32,7 +32,7 @@ from cohort.delivery.model import (
 from cohort.delivery.plans import PRESETS, find_plan
 from cohort.delivery.reconciler import Reconciler
 from cohort.delivery.replay import replay
-from cohort.delivery.services import DAY_US, SHOWN_US, WARM_US, service_view, unit_failure_rate, warm_baseline
+from cohort.delivery.services import DAY_US, SHOWN_US, WARM_US, cached_share, service_view, unit_failure_rate, warm_baseline
 from cohort.delivery.services import units_per_s as seen_units_per_s
 from cohort.delivery.store_sql import RolloutStore, changed
 from cohort.delivery.views import ref, rollout_view, row_view
@@ -106,9 +106,8 @@ class SqlRollouts:
         rate = failure_rate if failure_rate is not None else unit_failure_rate(traffic, stable)
         units_seen = units_per_s if units_per_s is not None else seen_units_per_s(traffic, now_us)
         assumed = rate is None or units_seen is None
-        return forecast(
-            service, ladder, speed, units_seen or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE, assumed
-        )
+        seen = (units_seen or DEFAULT_UNITS_PER_S, rate if rate is not None else DEFAULT_FAILURE_RATE)
+        return forecast(service, ladder, speed, *seen, assumed, cached_share(traffic, stable))
 
     def list(
         self, service: str | None = None, active: bool | None = None, limit: int = 50, before_us: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cohort.delivery.model import Rollout
+from cohort.delivery.model import CacheUse, Rollout
 from cohort.gateway.contract import ReleaseRoute, RoutingTable, ServiceRoute, Split
 from cohort.gateway.contract_spend import Budget, ClientKey
 
@@ -62,4 +62,6 @@ def without(table: RoutingTable, service: str, stable: str | None, version: int,
 
 def _split(rollout: Rollout) -> Split:
     stage = rollout.present
-    return Split(rollout.id, rollout.salt, rollout.stage_run, rollout.candidate, stage.traffic_pct / 100, stage.shadow_pct / 100)
+    bypass = rollout.plan.caches is CacheUse.BYPASS and 0 < stage.traffic_pct < 100
+    shares = (stage.traffic_pct / 100, stage.shadow_pct / 100)
+    return Split(rollout.id, rollout.salt, rollout.stage_run, rollout.candidate, *shares, bypass)

@@ -23,9 +23,9 @@ Row = Mapping[str, Any]
 
 
 def warm_baseline(traffic: Sequence[Row], stable: str) -> Baseline:
-    """The calls that the stable release answered before a rollout. It steers bets and frozen limits."""
+    """The calls that the stable release's models answered before a rollout. It steers bets and frozen limits."""
     rows = [row for row in traffic if row["release"] == stable]
-    return Baseline(sum(row["calls"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
+    return Baseline(sum(row["calls"] - row["cached"] for row in rows), sum(row["failed"] for row in rows), _merged(rows))
 
 
 def units_per_s(traffic: Sequence[Row], now_us: int) -> float | None:
@@ -40,6 +40,13 @@ def unit_failure_rate(traffic: Sequence[Row], stable: str) -> float | None:
     """Failed units / units of the stable release, cautiously rounded up by one failure; None with too few."""
     rows = [row for row in traffic if row["release"] == stable]
     return Baseline(sum(row["units"] for row in rows), sum(row["units_failed"] for row in rows)).failure_rate
+
+
+def cached_share(traffic: Sequence[Row], stable: str) -> float:
+    """The part of the stable release's calls that a cache answered, 0 to 1."""
+    rows = [row for row in traffic if row["release"] == stable]
+    calls = sum(row["calls"] for row in rows)
+    return sum(row["cached"] for row in rows) / calls if calls else 0.0
 
 
 def service_view(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Insert, Select, Table, and_, case, delete, fu
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
-from cohort.delivery.evidence import Key, Seen, Unit
+from cohort.delivery.evidence import Key, Seen, Unit, in_evidence
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
@@ -274,8 +274,12 @@ class RolloutStore:
         connection.execute(insert(t.tags).values(service=service, tag="stable", digest=digest, changed_us=now_us))
 
     def cursor(self, connection: Connection, gateway: str) -> Cursor:
+        return self.known_cursor(connection, gateway) or Cursor()
+
+    def known_cursor(self, connection: Connection, gateway: str) -> Cursor | None:
+        """None: nothing of this gateway was taken yet."""
         row = connection.execute(select(t.streams).where(t.streams.c.gateway == gateway)).first()
-        return Cursor(row.segment, row.offset) if row else Cursor()
+        return Cursor(row.segment, row.offset) if row else None
 
     def set_cursor(self, connection: Connection, gateway: str, epoch: int, cursor: Cursor, now_us: int) -> None:
         row = {"gateway": gateway, "epoch": epoch, "segment": cursor.segment, "offset": cursor.offset, "taken_us": now_us}
@@ -340,7 +344,7 @@ def call_row(call: Call, *, late: bool = False) -> dict[str, Any]:
         "cost_usd_micro": call.cost_usd_micro,
         "score": call.score,
         "negative": call.negative,
-        "cached": call.answered_from_cache,
+        "cached": not in_evidence(call),
     }
 
 

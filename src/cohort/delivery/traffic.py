@@ -13,18 +13,20 @@ MINUTE_US = 60_000_000
 UNITS_REMEMBERED_MAX = 100_000
 """Units whose first call is remembered as counted; one that comes back after so many others counts as new."""
 
-_COUNTS = ("calls", "failed", "units", "units_failed", "tokens_in", "tokens_out", "cost_usd_micro")
+_COUNTS = ("calls", "failed", "cached", "units", "units_failed", "tokens_in", "tokens_out", "cost_usd_micro")
 MinuteKey = tuple[str, str, int]
 """(service, release, minute_us)"""
 
 
 @dataclass(slots=True)
 class Minute:
-    """Traffic of one release in one minute. `units`: those first seen in it; `units_failed`: those that failed for the first time in it.
-    `latency` in microseconds, of calls that did not fail and that no cache answered."""
+    """Traffic of one release in one minute. `cached`: calls that a cache answered. `units`: those first seen in it; `units_failed`: those that
+    failed for the first time in it. `latency` in microseconds, of calls that did not fail and that no cache answered.
+    """
 
     calls: int = 0
     failed: int = 0
+    cached: int = 0
     units: int = 0
     units_failed: int = 0
     tokens_in: int = 0
@@ -37,6 +39,7 @@ class Minute:
         new, newly_failed = recent.see(call.service, call.unit, bad)
         self.calls += 1
         self.failed += bad
+        self.cached += call.answered_from_cache
         self.units += new
         self.units_failed += newly_failed
         self.tokens_in += call.tokens_in or 0

@@ -104,6 +104,7 @@ class Split:
 
     `share` is the candidate's part of the units, 0 to 1; `shadow_share` the part of the units whose calls are copied to the
     candidate. `stage_run` counts entries into stages, so that a repeated stage has evidence of its own. `salt` is hexadecimal.
+    `bypass_caches`: no call is answered from a cache, which would hold more of the older release; what is answered is still kept.
     """
 
     rollout_id: str
@@ -112,6 +113,7 @@ class Split:
     candidate: str
     share: float = 0.0
     shadow_share: float = 0.0
+    bypass_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,8 @@ class Call:
 class Batch:
     """Records of one gateway, in the order they were written. `next` is where to go on; `behind` how many bytes remain.
 
-    `damaged` names what could not be read and was set aside, for people; a batch goes on behind it.
+    `damaged` names what could not be read and was set aside, for people; a batch goes on behind it. `formerly`: other names under which this
+    spool was written, the last one first; their processes are no more.
     """
 
     gateway: str
@@ -227,6 +230,7 @@ class Batch:
     next: Cursor
     behind: int = 0
     damaged: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +367,7 @@ def decode_batch(data: bytes) -> Batch:
             next=Cursor(**body["next"]),
             behind=body.get("behind", 0),
             damaged=tuple(body.get("damaged", ())),
+            formerly=tuple(body.get("formerly", ())),
         )
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not a batch of outcomes: {error!r}") from error

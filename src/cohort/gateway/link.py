@@ -60,11 +60,11 @@ class Link:
         except ValueError as error:
             _problem(reply, CohortError("FIELD_INVALID", f"outcomes: {error}", hint="Give whole numbers from 0 on."))
             return
-        batch = self._spool.read(after, records_max)
-        if batch is None and wait_ms and not self.draining:
+        waits = wait_ms > 0 and not self.draining
+        batch = self._spool.read(after, records_max) if waits else None
+        if waits and batch is None:
             await self._spool.changed(wait_ms / 1000)
-            batch = self._spool.read(after, records_max)
-        reply.send(200, batch if batch is not None else self._spool.empty_batch(after))
+        reply.send(200, batch if batch is not None else self._spool.batch(after, records_max))
 
     def acknowledge(self, request: Request, reply: Reply) -> None:
         """POST /-/outcomes/ack with a cursor: what is before it may be deleted."""

@@ -45,7 +45,8 @@ from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spend.ledger import Ledger
-from cohort.gateway.spool import Spool, epoch_after
+from cohort.gateway.spool import Spool
+from cohort.gateway.spool_reading import epoch_after
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.access import AccessLog
 from cohort.gateway.telemetry.contents import Contents

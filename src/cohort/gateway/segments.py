@@ -48,16 +48,17 @@ def header(gateway: str, epoch: int, segment: int) -> bytes:
     return orjson.dumps({"header": {"gateway": gateway, "epoch": epoch, "segment": segment}})
 
 
-def header_epoch(first_line: bytes) -> int | None:
-    """The epoch that wrote a segment; None when its header is damaged."""
+def header_of(first_line: bytes) -> tuple[str, int] | None:
+    """The gateway and the epoch that wrote a segment; None when its header is damaged."""
     payload = unframe(first_line)
     if payload is None:
         return None
     try:
-        epoch = orjson.loads(payload)["header"]["epoch"]
+        header = orjson.loads(payload)["header"]
+        gateway, epoch = header["gateway"], header["epoch"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    return epoch if isinstance(epoch, int) else None
+    return (gateway, epoch) if isinstance(gateway, str) and isinstance(epoch, int) else None
 
 
 def newest_us(tail: bytes) -> int:

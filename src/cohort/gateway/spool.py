@@ -8,25 +8,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
-
-import orjson
 
 from cohort.base.clock import Clock
 from cohort.gateway import segments
 from cohort.gateway.contract import Cursor
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
+from cohort.gateway.spool_reading import Found, Segment, SpoolReading
 
-_NAME = re.compile(r"(\d{10})\.log")
-HEADER_BYTES_MAX = 4096
 HELD_BYTES_MAX = 1 << 16
-TAIL_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -39,43 +33,6 @@ class _Gap:
     reason: str
 
 
-@dataclass(slots=True)
-class _Segment:
-    size: int
-    epoch: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    """An earlier process that still writes what ends of its calls, into segment `number` and no other. It holds a lock on it as long as it lives."""
-
-    number: int
-    fd: int
-
-    def lives(self) -> bool:
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
-def epoch_after(directory: Path, now_us: int) -> int:
-    """The epoch of a process that starts now: later than everything in the spool, even when the clock was set back.
-
-    Evidence is taken in the order of assignment, so a record must never seem older than one that was written before it.
-    """
-    names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name)) if directory.exists() else []
-    for name in reversed(names):
-        path = directory / name
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-            newest = segments.newest_us(file.read())
-        if newest:
-            return max(now_us, newest + 1)
-    return now_us
-
-
 class Spool:
     """One writer (this process), one reader (control). Not for threads, except `sync`."""
 
@@ -83,11 +40,10 @@ class Spool:
         self._directory = directory
         self._gateway = gateway
         self._epoch = epoch
-        self._limits = limits
         self._segment_bytes, self._bytes_max = limits.spool_segment_bytes, limits.spool_bytes_max
         self._clock = clock
         self._log = log
-        self._segments: dict[int, _Segment] = {}
+        self._reading = SpoolReading(directory, limits, log)
         self._unsynced: list[int] = []
         self._gap: _Gap | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -95,10 +51,9 @@ class Spool:
         self._current = 0
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._segment = _Segment(0, epoch)
+        self._segment = Segment(0, epoch, gateway)
         self._begun = False
         self._handed_over = False
-        self._before: list[_Writer] = []
         self.before_write: Callable[[], None] | None = None
         """Done before records are written: what they say was done, such as the settlement of a call, is done when they are on disk."""
         self.bytes = 0
@@ -108,16 +63,8 @@ class Spool:
     def open(self) -> None:
         """Take stock of what an earlier process left and begin a segment of this epoch."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in sorted(self._directory.iterdir()):
-            if match := _NAME.fullmatch(path.name):
-                self._segments[int(match[1])] = _Segment(path.stat().st_size, _epoch_of(path))
-        self.bytes = sum(segment.size for segment in self._segments.values())
-        # Every segment, not only the newest: of two restarts within one drain, the first process still ends its calls.
-        for number in sorted(self._segments):
-            before = _Writer(number, os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC))
-            if self._follow(before):
-                self._before.append(before)
-        self._begin(max(self._segments, default=0) + 1)
+        self.bytes = self._reading.take_stock()
+        self._begin(max(self._reading.segments, default=0) + 1)
 
     @property
     def problem(self) -> str | None:
@@ -164,39 +111,22 @@ class Spool:
         Raises:
             ValueError: `upto` is ahead of what was written.
         """
-        if upto.segment > self._current or (upto.segment == self._current and upto.offset > self._segments[self._current].size):
-            raise ValueError(
-                f"acknowledged up to {upto.segment}:{upto.offset}, written up to {self._current}:{self._segments[self._current].size}"
-            )
-        for number in [n for n in self._segments if n < upto.segment]:
-            self._path(number).unlink(missing_ok=True)
-            self.bytes -= self._segments.pop(number).size
+        size = self._segment.size
+        if upto.segment > self._current or (upto.segment == self._current and upto.offset > size):
+            raise ValueError(f"acknowledged up to {upto.segment}:{upto.offset}, written up to {self._current}:{size}")
+        self.bytes -= self._reading.forget(upto)
 
     def read(self, after: Cursor, records_max: int) -> bytes | None:
-        """A contract.Batch as JSON with the records behind `after`; None when there is nothing new. Repeatable.
+        """The same as `batch`, but None when there is nothing new."""
+        found = self._look(after, records_max)
+        return self._reading.batch(self._gateway, self._epoch, found) if found.tells else None
+
+    def batch(self, after: Cursor, records_max: int) -> bytes:
+        """A contract.Batch as JSON with the records behind `after`, if any. Repeatable.
 
         At most `outcomes_bytes_max` are looked at, so a batch may hold fewer records than there are.
         """
-        self._look_before()
-        damaged: list[str] = []
-        payloads: list[bytes] = []
-        cursor: Cursor | None = self._place(after, damaged)
-        left = self._limits.outcomes_bytes_max
-        while cursor is not None:
-            at = cursor
-            found = self._read_segment(at, records_max - len(payloads), damaged)
-            payloads.extend(found.payloads)
-            left -= found.end - at.offset
-            seen_all = at.offset + self._limits.outcomes_bytes_max >= self._segments[at.segment].size
-            at = Cursor(at.segment, found.end)
-            if left <= 0 or len(payloads) >= records_max:
-                break
-            cursor = self._next_segment(at, damaged) if seen_all else at
-        return self._batch(payloads, damaged, at) if payloads or damaged else None
-
-    def empty_batch(self, after: Cursor) -> bytes:
-        """The batch that says there is nothing new."""
-        return self._batch([], [], self._place(after, []))
+        return self._reading.batch(self._gateway, self._epoch, self._look(after, records_max))
 
     async def changed(self, wait_s: float) -> None:
         """Returns when a record was written or the wait is over."""
@@ -230,9 +160,12 @@ class Spool:
         self.sync()
         os.close(self._fd)
         self._fd = -1
-        for before in self._before:
-            os.close(before.fd)
-        self._before = []
+        self._reading.close()
+
+    def _look(self, after: Cursor, records_max: int) -> Found:
+        if self._reading.earlier:
+            self.bytes += self._reading.look()
+        return self._reading.read(after, records_max)
 
     def _append(self, line: bytes) -> bool:
         if self._gap is not None and not self._close_gap(self._gap):
@@ -246,19 +179,19 @@ class Spool:
     def _written(self) -> None:
         if self._segment.size >= self._segment_bytes and not self._handed_over:
             self._roll()
-        if self._waiters and not self._before:  # else there is nothing to read yet of what was written
+        if self._waiters and not self._reading.earlier:  # else there is nothing to read yet of what was written
             self._wake()
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
 
     def _begin(self, number: int) -> None:
-        fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fd = os.open(self._reading.path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)  # whoever opens the spool meanwhile sees that its writer lives
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             self._unsynced.append(self._fd)
         self._fd, self._current, self._begun = fd, number, True
-        self._segments[number] = self._segment = _Segment(0, self._epoch)
+        self._reading.segments[number] = self._segment = Segment(0, self._epoch, self._gateway)
         failure = self._write(segments.frame(segments.header(self._gateway, self._epoch, number)))
         if failure is not None:
             self._log.seldom("spool_not_written", reason=failure)
@@ -308,102 +241,6 @@ class Spool:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # --- reading ---------------------------------------------------------------------------------------------------------------
-
-    def _look_before(self) -> None:
-        """How far the processes before this one have written."""
-        self._before = [before for before in self._before if self._follow(before)]
-
-    def _follow(self, before: _Writer) -> bool:
-        """Take the size of its segment anew. False once it is gone: the segment is whole then."""
-        lives = before.lives()  # asked first: what it wrote before it ended is in the size
-        if before.number in self._segments:
-            segment, size = self._segments[before.number], os.fstat(before.fd).st_size
-            self.bytes += size - segment.size
-            segment.size = size
-        if not lives:
-            os.close(before.fd)
-        return lives
-
-    def _place(self, after: Cursor, damaged: list[str]) -> Cursor:
-        """Where reading really begins: segments that are gone are passed over."""
-        if after.segment in self._segments:
-            size = self._segments[after.segment].size
-            if after.offset > size:
-                damaged.append(f"segment {after.segment:010d} ends at {size}, taken up to {after.offset}")
-                return self._following(after.segment) or Cursor(after.segment, size)
-            return after
-        if after.segment > self._current:
-            damaged.append(
-                f"taken up to segment {after.segment:010d}, but the newest here is {self._current:010d}: reading from the oldest"
-            )
-            return Cursor(min(self._segments), 0)
-        return self._following(after.segment) or Cursor(self._current, 0)
-
-    def _following(self, number: int) -> Cursor | None:
-        later = [n for n in self._segments if n > number]
-        return Cursor(min(later), 0) if later else None
-
-    def _read_segment(self, cursor: Cursor, records_max: int, damaged: list[str]) -> segments.Scan:
-        bytes_max = self._limits.outcomes_bytes_max
-        with self._path(cursor.segment).open("rb") as file:
-            file.seek(cursor.offset)
-            data = file.read(bytes_max)
-        found = segments.scan(data, cursor.offset, records_max)
-        if found.end == cursor.offset and len(data) == bytes_max:
-            whole = segments.Damage(cursor.offset, bytes_max)
-            found = segments.Scan((), (), (whole,), cursor.offset + bytes_max)
-        damaged.extend(found.gaps)
-        for piece in found.damage:
-            self._report(cursor.segment, piece, damaged)
-        return found
-
-    def _next_segment(self, at: Cursor, damaged: list[str]) -> Cursor | None:
-        """The segment behind `at`, which was read to its end; None when it is the one being written.
-
-        A tail without a newline is what a killed process leaves; within one epoch it is damage.
-        """
-        following = self._following(at.segment)
-        if following is None or any(at.segment == before.number for before in self._before):
-            return None
-        torn = self._segments[at.segment].size - at.offset
-        if torn and self._segments[at.segment].epoch == self._segments[following.segment].epoch:
-            self._report(at.segment, segments.Damage(at.offset, torn), damaged)
-        return following
-
-    def _report(self, number: int, piece: segments.Damage, damaged: list[str]) -> None:
-        damaged.append(f"segment {number:010d} at {piece.offset}: {piece.length} bytes damaged, set aside")
-        self._set_aside(number)
-
-    def _set_aside(self, number: int) -> None:
-        """Keep a damaged segment for people, once, a bounded number of them."""
-        copy = self._directory / f"{number:010d}.log.damaged"
-        if copy.exists():
-            return
-        self._log.write("spool_damaged", segment=number, copy=copy.name)
-        if len(list(self._directory.glob("*.damaged"))) < self._limits.spool_damaged_max:
-            try:
-                shutil.copyfile(self._path(number), copy)
-            except OSError as error:
-                self._log.write("spool_copy_failed", segment=number, reason=os.strerror(error.errno or 0))
-
-    def _batch(self, payloads: list[bytes], damaged: list[str], cursor: Cursor) -> bytes:
-        behind = sum(s.size for n, s in self._segments.items() if n > cursor.segment)
-        behind += max(self._segments[cursor.segment].size - cursor.offset, 0)
-        rest = orjson.dumps(
-            {
-                "gateway": self._gateway,
-                "epoch": self._epoch,
-                "next": {"segment": cursor.segment, "offset": cursor.offset},
-                "behind": behind,
-                "damaged": damaged,
-            }
-        )
-        return b'{"records":[' + b",".join(payloads) + b"]," + rest[1:]
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{number:010d}.log"
-
 
 def sync_directory(directory: Path) -> None:
     """Force the names in a directory to the disk."""
@@ -412,8 +249,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _epoch_of(path: Path) -> int | None:
-    with path.open("rb") as file:
-        return segments.header_epoch(file.readline(HEADER_BYTES_MAX).removesuffix(b"\n"))

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from cohort.base.errors import CohortError
 from cohort.storage.schema import metadata
 
-REVISIONS = ("0001_house", "0002_kernel", "0003_flags", "0004_gateway", "0005_routing", "0006_cached", "0007_traces")
+REVISIONS = ("0001_house", "0002_kernel", "0003_flags", "0004_gateway", "0005_routing", "0006_cached", "0007_traces", "0008_cached_calls")
 """Oldest first. A test holds them to the files under `migrations/versions/`."""
 HEAD = REVISIONS[-1]
 

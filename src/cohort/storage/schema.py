@@ -238,6 +238,7 @@ traffic = Table(
     Column("minute_us", BigInteger, nullable=False),
     Column("calls", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
+    Column("cached", Integer, nullable=False, server_default="0"),  # answered by a cache
     Column("units", Integer, nullable=False),  # first seen in this minute
     Column("units_failed", Integer, nullable=False),  # failed for the first time in this minute
     Column("tokens_in", BigInteger, nullable=False),

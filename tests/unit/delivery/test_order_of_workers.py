@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cohort.delivery.controller import SETTLE_US, Tap
 from cohort.delivery.intake import Live
+from cohort.delivery.taps import SETTLE_US, Tap
 from cohort.gateway.contract import Arm, Batch, Call, Cursor
 
 

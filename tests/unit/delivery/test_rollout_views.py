@@ -30,6 +30,7 @@ def minute(at: int, calls: int, failed: int = 0, release: str = "rel_a", cost: i
     body = {
         "calls": calls,
         "failed": failed,
+        "cached": 0,
         "units": calls,
         "units_failed": failed,
         "tokens_in": 0,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from cohort.delivery.services import MINUTE_US, units_per_s, warm_baseline
+from cohort.delivery.services import MINUTE_US, cached_share, units_per_s, warm_baseline
 from cohort.stats import Sketch
 
 
-def row(release: str, minute: int, calls: int, failed: int, latency_us: float) -> dict[str, Any]:
+def row(release: str, minute: int, calls: int, failed: int, latency_us: float, cached: int = 0) -> dict[str, Any]:
     sketch = Sketch()
     for _ in range(calls - failed):
         sketch.add(latency_us)
@@ -19,6 +19,7 @@ def row(release: str, minute: int, calls: int, failed: int, latency_us: float) -
         "minute_us": minute * MINUTE_US,
         "calls": calls,
         "failed": failed,
+        "cached": cached,
         "units": calls,
         "latency": sketch.to_state(),
     }
@@ -30,6 +31,13 @@ def test_the_baseline_of_a_rollout_is_the_stable_release_alone():
     assert (baseline.calls, baseline.failed) == (300, 3)
     assert baseline.p95_us == pytest.approx(50_000, rel=0.02)
     assert warm_baseline(traffic, "rel_new").failure_rate is None
+
+
+def test_a_baseline_is_of_what_models_answered():
+    """Calls of caches do not fail: counted in, they would make stable look safer than the models that a rollout asks."""
+    traffic = [row("rel_stable", 1, 1000, 10, 50_000, cached=600), row("rel_other", 1, 100, 0, 50_000, cached=100)]
+    assert (warm_baseline(traffic, "rel_stable").calls, cached_share(traffic, "rel_stable")) == (400, 0.6)
+    assert cached_share([], "rel_stable") == 0.0
 
 
 def test_a_forecast_counts_from_when_traffic_began_and_nothing_is_no_rate():

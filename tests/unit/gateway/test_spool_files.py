@@ -16,7 +16,8 @@ from cohort.gateway import segments
 from cohort.gateway.contract import Batch, Call, Cursor, decode_batch, encode_call
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
-from cohort.gateway.spool import Spool, epoch_after
+from cohort.gateway.spool import Spool
+from cohort.gateway.spool_reading import epoch_after
 
 
 def record(seq: int, epoch: int = 1) -> bytes:
@@ -193,3 +194,17 @@ def test_a_new_epoch_is_later_than_every_record_even_with_the_clock_set_back(tmp
         made.append(record(seq))
     assert epoch_after(tmp_path, 100) == 801
     assert epoch_after(tmp_path / "none", 100) == 100
+
+
+def test_nothing_is_behind_where_nothing_was_written_yet_not_even_a_header(tmp_path: Path) -> None:
+    """Control waits for what is behind: for that of an idle process it would wait until its first call."""
+    made = spool(tmp_path)
+    first = decode_batch(made.batch(Cursor(), 10))
+    assert (first.records, first.behind) == ((), 0)
+    made.append(record(0))
+    assert [r.seq for r in decode_batch(made.batch(first.next, 10)).records] == [0]
+    made.close()
+    again = spool(tmp_path, epoch=2)
+    at = decode_batch(again.batch(decode_batch(again.batch(first.next, 10)).next, 10))
+    assert (at.behind, at.next.segment) == (0, 2)
+    again.close()

@@ -144,3 +144,5 @@ def show_forecast(session: Session, forecast: dict[str, Any]) -> None:
     session.say("2x: a candidate that fails twice as often. Seen: found with a probability of 80 % or more before the floor has passed.")
     for warning in forecast["warnings"]:
         session.text(f"warning: {warning}")
+    for note in forecast["notes"]:
+        session.text(f"note: {note}")

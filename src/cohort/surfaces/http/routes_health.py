@@ -15,8 +15,8 @@ from cohort.surfaces.http.encoding import json_response
 from cohort.surfaces.http.ports import ControlFace, Part
 
 router = APIRouter()
-READY_WITHOUT = frozenset({"audit log"})
-"""Parts whose trouble stops agents, and not people: control stays ready, so that somebody can look. The part itself still says that it is not well."""
+READY_WITHOUT = frozenset({"audit log", "outcomes"})
+"""Parts whose trouble stops agents, or nothing, and not people: control stays ready, so that somebody can look. The part itself still says that it is not well."""
 
 
 @dataclass(frozen=True, slots=True)
