@@ -34,7 +34,7 @@ from cohort.gateway.table import Table
 from cohort.gateway.telemetry.contents_door import ContentsDoor
 from cohort.gateway.upstreams import Upstreams
 
-_ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
+_ELSEWHERE = re.compile(rb"https?://(?!(?:localhost\.?|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
 """The origin of a web page that did not come from this machine."""
 ANTHROPIC_VERSION = b"anthropic-version"
 """The header by which a caller of a path that both dialects have shows that it speaks Anthropic's."""
