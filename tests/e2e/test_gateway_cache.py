@@ -95,6 +95,19 @@ def test_spacing_and_the_order_of_fields_do_not_matter(gateway: GatewayProcess) 
     assert post('{"model":"kept","temperature":0,"messages":[{"role":"user","content":"order "}]}') == "miss"
 
 
+def test_what_is_asked_is_what_the_key_was_made_of_to_the_last_digit(gateway: GatewayProcess, upstream: Upstream) -> None:
+    def post(body: bytes) -> str:
+        return gateway.request("POST", "/v1/chat/completions", body, Content_Type="application/json")[1]["x-cohort-cache"]
+
+    plain = b'{"model":"kept","temperature":0,"messages":[{"role":"user","content":"digits"}],"top_p":%s}'
+    asked = plain.replace(b'"kept"', b'"numbered"')
+    assert post(plain % b"0.7") == "miss"
+    assert upstream.seen[-1].body == asked % b"0.7"
+    assert post(plain % b"0.30000000000000000001") == "miss"
+    assert upstream.seen[-1].body == asked % b"0.3", "an upstream might tell it from 0.3"
+    assert post(plain % b"0.3") == "exact"
+
+
 def test_a_kept_answer_streams_when_a_stream_is_asked_for(client: openai.OpenAI, gateway: GatewayProcess) -> None:
     said, _, _ = ask(gateway, "kept", "streamed")
     messages: Any = [{"role": "user", "content": "streamed"}]

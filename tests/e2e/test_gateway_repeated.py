@@ -101,6 +101,7 @@ def test_a_model_in_the_midst_of_a_request_is_no_second_one(gateway: GatewayProc
         (b'{"model":"redacts","messages":[{"role":"user","content":[{"type":"text","text":"jane@example.com","text":"Hi"}]}]}', "text"),
         (b'{"model":"redacts","x":{"y":{"z":"4111 1111 1111 1111","z":1}}, ' + MESSAGE + b"}", "z"),
         (b'{"model": "cached", "temperature": 1, "temperature": 0, ' + MESSAGE + b"}", "temperature"),
+        (b'{"model":"cached","temperature":0,"messages":[{"role":"user","content":"Hi","content":"Ho"}]}', "content"),
     ],
 )  # fmt: skip
 def test_where_the_gateway_decides_by_a_field_it_stands_once(gateway: GatewayProcess, upstream: Upstream, body: bytes, name: str) -> None:

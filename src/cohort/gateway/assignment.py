@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ UNIT_CHARS_MAX = 1024
 SHADOW = b"shadow"
 HMAC_BLOCK_BYTES = 64
 _UNUSED_BITS, _BUCKETS = 64 - BUCKET_BITS, 1 << BUCKET_BITS
+_TWO_NUMBERS = struct.Struct(">QQ")
 _STABLE, _CANDIDATE = Arm.STABLE, Arm.CANDIDATE  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
 _UNIT_FIELDS = frozenset({"metadata", "conversation", "user", "safety_identifier", "prompt_cache_key"})
 
@@ -34,8 +36,7 @@ class Salt:
 
     def two_buckets(self, unit: str) -> tuple[float, float]:
         """`bucket`, and another number that has nothing to do with it, for the price of one."""
-        digest = self._digest(unit)
-        first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+        first, second = _TWO_NUMBERS.unpack_from(self._digest(unit))
         return (first >> _UNUSED_BITS) / _BUCKETS, (second >> _UNUSED_BITS) / _BUCKETS
 
     def _digest(self, unit: str) -> bytes:

@@ -102,7 +102,7 @@ class ChatDoor:
                 caller.check(service.name)
                 self._allowances.pass_request(caller)
             if service.looked_into:
-                check_every_field_once(chat.body, chat.native)
+                chat.verbatim = check_every_field_once(chat.body, chat.native)
             if chat.turn is not None:
                 claim(chat, owner_of(caller))
             unit = self._unit(request, chat)
@@ -184,8 +184,9 @@ class ChatDoor:
             self._aimed = snapshot
             self._router.aim(snapshot.strong_shares)
         began_s = self._monotonic_s()
+        service, digest = ongoing.service, ongoing.target.digest
         choice = self._router.choose(
-            ongoing.service.name, ongoing.target.digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone
+            service.name, digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone, service.stable.digest
         )
         if choice is not None:
             ongoing.route(choice)

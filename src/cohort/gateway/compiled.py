@@ -124,11 +124,21 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     keys = (compile_keys(table.keys), table.keys_required or bool(table.keys))
     killed = frozenset(flag for flag in GATEWAY_FLAGS if is_killed(flag, table.killed))
     used = tuple(target.breaker for first in targets.values() for target in (first, *first.others))
-    shares = {
-        (name, r.stable): _number(r.strong_share, f"services.{name}.strong_share") for name, r in table.services.items() if r.strong_share
-    }
+    shares = _strong_shares(table)
     stable = {name: s.stable.digest for name, s in services.items()}
     return Snapshot(table, services, splits, stable, shares, keys, killed, used, rules)
+
+
+def _strong_shares(table: RoutingTable) -> dict[tuple[str, str], float]:
+    """What outcomes of the stable release say, for its candidate as well where that routes alike: what is compared is the releases."""
+    shares = {}
+    for name, route in table.services.items():
+        if not route.strong_share:
+            continue
+        shares[(name, route.stable)] = share = _number(route.strong_share, f"services.{name}.strong_share")
+        if route.split is not None and table.releases[route.split.candidate].routing == table.releases[route.stable].routing:
+            shares[(name, route.split.candidate)] = share
+    return shares
 
 
 def _check_names(table: RoutingTable) -> None:

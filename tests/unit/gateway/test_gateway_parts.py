@@ -265,3 +265,14 @@ def test_the_log_is_json_lines_and_repeats_a_lasting_condition_once_a_minute() -
     clock.advance(61)
     log.seldom("full", reason="x")
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["full", "full"]
+
+
+@pytest.mark.parametrize(("weights", "shared"), [({}, True), ({"bias": 1.0}, False)])
+def test_a_candidate_that_routes_like_the_stable_release_wants_the_same_share(weights: dict[str, float], shared: bool) -> None:
+    made = [release("a", "http://x"), release("b", "http://x")]
+    for one, its in zip(made, ({}, weights), strict=True):
+        one["routes"].append({**one["routes"][0], "name": "weak"})
+        one["routing"] = {"strong": "main", "weak": "weak", "strong_share_range": [0.5, 0.7], "weights": its}
+    services = {"s": {"stable": "rel_a", "strong_share": 0.62, "split": split("rel_b", share=0.5)}}
+    shares = compile_table(decode_table(encode(table(1, made, services)))).strong_shares
+    assert shares == {("s", "rel_a"): 0.62} | ({("s", "rel_b"): 0.62} if shared else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,19 @@ def test_a_turn_without_text_has_nothing_of_any_feature() -> None:
 def test_signs_count_whatever_the_letters_between_them_take() -> None:
     plain, wide = turns(chat("what?\n{a} = 12" + "e" * 9))[0], turns(chat("what？\n{a} = £€" + "漢" * 9))[0]
     assert plain == wide
+
+
+@given(st.text(st.sampled_from("ab {}[]();=<>`_\\|&019+-*/^%$?\n€£？؟é漢"), max_size=80))
+def test_signs_are_counted_one_by_one(text: str) -> None:
+    def count(signs: str) -> int:
+        return sum(text.count(sign) for sign in signs)
+
+    features = dict(zip(FEATURES, turns(chat(text))[0], strict=True))
+    size = max(len(text), 1)
+    assert features["code"] == min(count("{}[]();=<>`_\\|&") / size * 8.0, 1.0)
+    assert features["figures"] == min(count("0123456789+-*/^%$€£") / size * 6.0, 1.0)
+    assert features["questions"] == min(math.log1p(count("?？؟")) / math.log1p(6), 1.0)
+    assert features["structure"] == min(math.log1p(count("\n")) / math.log1p(40), 1.0)
 
 
 def test_text_in_parts_counts_and_pictures_do_not() -> None:
@@ -275,3 +289,16 @@ def test_a_request_of_no_conversation_is_counted_and_not_remembered() -> None:
     assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
     choose(made, "kept", HARD)
     assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
+
+
+def test_a_candidate_begins_where_the_stable_release_has_come_to() -> None:
+    """Else its first conversations would get another share of the strong model, and a comparison would take that for the release's doing."""
+    policy, router = replace(POLICY, drift_max=1.0), AdaptiveRouter()
+    for number in range(20):
+        router.choose("support", "old", policy, f"u{number}", chat(EASY), frozenset())
+    learned = router.state("support", "old", policy, frozenset()).boundary
+    assert learned < policy.boundary
+    for digest, of, begins in (("new", policy, learned), ("other", replace(policy, weights={"bias": 1.0}), policy.boundary)):
+        choice = router.choose("support", digest, of, "u", chat(EASY), frozenset(), like="old")
+        assert choice is not None
+        assert choice.boundary == begins

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from math import exp, log1p
+from operator import itemgetter, mul
 from typing import Any
 
 from cohort.gateway.contract_routing import FEATURE_LEVELS, FEATURES, WEIGHTS
@@ -23,6 +24,7 @@ _LENGTH, _CONTEXT, _SIX, _SIXTEEN, _FORTY = (math.log1p(full) for full in (LENGT
 _CODE = b"{}[]();=<>`_\\|&"
 _DIGITS = b"0123456789+-*/^%$"
 _PLAIN = bytes(set(range(256)) - set(_CODE + _DIGITS + b"?\n"))
+_KINDS = bytes.maketrans(_CODE + _DIGITS, b"c" * len(_CODE) + b"d" * len(_DIGITS))
 _HEXADECIMAL = "0123456789abcdef"
 
 Features = tuple[float, ...]
@@ -43,16 +45,17 @@ class Scorer:
     def difficulty(self, features: Features) -> float:
         """From 0 to 1: how likely the weak model is not enough, as far as the weights know."""
         total = self._bias
-        for weight, value in zip(self._weights, features, strict=True):
-            total += weight * value
-        return 1.0 / (1.0 + math.exp(-min(max(total, -30.0), 30.0)))
+        for part in map(mul, self._weights, features):
+            total += part
+        held = total if -30.0 < total < 30.0 else math.copysign(30.0, total)
+        return 1.0 / (1.0 + exp(-held))
 
     def hardest(self, fields: Mapping[str, Any]) -> tuple[float, Features]:
         """The difficulty of a chat request and the features of its hardest turn."""
-        scored = [(self.difficulty(features), features) for features in turns(fields)]
-        if not scored:
-            return self.difficulty(_NOTHING), _NOTHING
-        return scored[0] if len(scored) == 1 else max(scored, key=_difficulty)
+        found = turns(fields) or [_NOTHING]
+        if len(found) == 1:
+            return self.difficulty(found[0]), found[0]
+        return max([(self.difficulty(features), features) for features in found], key=_difficulty)
 
 
 def turns(fields: Mapping[str, Any]) -> list[Features]:
@@ -60,14 +63,16 @@ def turns(fields: Mapping[str, Any]) -> list[Features]:
     messages = fields.get("messages")
     if not isinstance(messages, list):
         return []
-    texts = [text for message in messages if (text := _user_text(message)) is not None]
-    whole = (_grade(sum(map(len, texts)), _CONTEXT), _tools(fields), _format(fields))
-    return [_turn(text, *whole) for text in texts[-TURNS_READ_MAX:]]
+    texts = _user_texts(messages)
+    context = _grade(sum(map(len, texts)), _CONTEXT)
+    tools = _tools(fields["tools"]) if "tools" in fields else 0.0
+    form = _format(fields["response_format"]) if "response_format" in fields else 0.0
+    return [_turn(text, context, tools, form) for text in texts[-TURNS_READ_MAX:]]
 
 
 def encode(features: Features) -> str:
     """One hexadecimal digit for each feature."""
-    return "".join([_HEXADECIMAL[round(value * FEATURE_LEVELS)] for value in features])
+    return "".join([_HEXADECIMAL[round(value * FEATURE_LEVELS)] if value else "0" for value in features])
 
 
 def decode(text: str) -> Features:
@@ -79,39 +84,45 @@ def decode(text: str) -> Features:
 
 def _turn(text: str, context: float, tools: float, form: float) -> Features:
     read = text[:TURN_CHARS_READ_MAX]
-    size, data = max(len(read), 1), read.encode("utf-8", "surrogatepass")
-    signs = data.translate(None, _PLAIN)  # one pass over what is long; the rest is about little
-    code, figures = len(signs) - len(signs.translate(None, _CODE)), len(signs) - len(signs.translate(None, _DIGITS))
-    asked = signs.count(b"?")
+    size, data = len(read) or 1, read.encode("utf-8", "surrogatepass")
+    signs = data.translate(_KINDS, _PLAIN)  # one pass over what is long; the rest is about little
+    code, figures, asked, lines = signs.count(b"c"), signs.count(b"d"), signs.count(b"?"), signs.count(b"\n")
     if len(data) != len(read):
         figures += read.count("€") + read.count("£")
         asked += read.count("？") + read.count("؟")
-    questions, structure, length = _grade(asked, _SIX), _grade(signs.count(b"\n"), _FORTY), _grade(len(text), _LENGTH)
-    return (length, context, min(code / size * 8.0, 1.0), min(figures / size * 6.0, 1.0), questions, structure, tools, form)
+    questions, structure = _grade(asked, _SIX) if asked else 0.0, _grade(lines, _FORTY) if lines else 0.0
+    return (_grade(len(text), _LENGTH), context, _part(code / size * 8.0), _part(figures / size * 6.0), questions, structure, tools, form)
 
 
-def _grade(count: float, full: float) -> float:
+def _part(value: float) -> float:
+    return value if value < 1.0 else 1.0
+
+
+def _grade(count: int, full: float) -> float:
     """0 for nothing, 1 from where its logarithm is `full`: the first hundred characters say more than the last."""
-    return min(math.log1p(count) / full, 1.0) if count else 0.0
+    value = log1p(count) / full
+    return value if value < 1.0 else 1.0
 
 
-def _tools(fields: Mapping[str, Any]) -> float:
-    tools = fields.get("tools")
+def _tools(tools: Any) -> float:
     return _grade(len(tools), _SIXTEEN) if isinstance(tools, list) else 0.0
 
 
-def _format(fields: Mapping[str, Any]) -> float:
-    form = fields.get("response_format")
+def _format(form: Any) -> float:
     return 1.0 if isinstance(form, dict) and form.get("type") not in (None, "text") else 0.0
 
 
-def _user_text(message: Any) -> str | None:
-    if not isinstance(message, dict) or message.get("role") != "user":
-        return None
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    return "\n".join(_parts(content)) if isinstance(content, list) else None
+def _user_texts(messages: Sequence[Any]) -> list[str]:
+    """What the user's messages say, one after the other."""
+    texts = []
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                texts.append(content)
+            elif isinstance(content, list):
+                texts.append("\n".join(_parts(content)))
+    return texts
 
 
 def _parts(content: Sequence[Any]) -> list[str]:

@@ -77,13 +77,17 @@ class AdaptiveRouter:
         fields: Mapping[str, Any],
         killed: frozenset[str],
         lone: bool = False,
+        like: str = "",
     ) -> Choice | None:
-        """Which route of the release answers this request first; None: as its routes are written. `lone`: no other request is of its unit."""
+        """Which route of the release answers this request first; None: as its routes are written. `lone`: no other request is of its unit.
+
+        `like`: the release whose boundary a new one begins with, where both choose by the same policy.
+        """
         if KILL in killed or not self.enabled:
             return None
         if policy.override is not None:
             return Choice(policy.override == policy.strong, ADAPTIVE)
-        known = self._release(service, digest, policy)
+        known = self._release(service, digest, policy, like)
         difficulty, features = known.scorer.hardest(fields)
         bucketed, tie = _BUCKETS.two_buckets(unit)
         placed = difficulty + TIE_WIDTH * (tie - 0.5)
@@ -129,11 +133,14 @@ class AdaptiveRouter:
             return "override"
         return "adaptive" if policy.adapt and FREEZE not in killed else "frozen"
 
-    def _release(self, service: str, digest: str, policy: RoutingPolicy) -> _Release:
+    def _release(self, service: str, digest: str, policy: RoutingPolicy, like: str) -> _Release:
         place = (service, digest)
         known = self._releases.get(place)
         if known is None or (known.policy is not policy and known.policy != policy):
             known = self._releases[place] = _begin(policy, self._targets.get(place))
+            model = self._releases.get((service, like))
+            if model is not None and model.policy == policy:
+                known.boundary.value = model.boundary.value
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
         return known

@@ -9,8 +9,6 @@ from typing import Any
 
 import orjson
 
-from cohort.gateway.contract_cache import CachePolicy
-
 KEY_BYTES = 32
 KEY_VERSION = 1
 TRANSPORT_FIELDS = frozenset(
@@ -18,7 +16,7 @@ TRANSPORT_FIELDS = frozenset(
 )
 """What says how the answer is carried or who asks, not what is asked. Every other field is part of the key, known or not."""
 DIRECTIVES_CHARS_MAX = 200
-
+_BEGUN = blake2b(digest_size=KEY_BYTES, person=b"cohort exact")
 
 VARIES = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
 """Headers that go upstream and change what is answered."""
@@ -64,11 +62,7 @@ def cache_control(header: bytes | None) -> CacheControl:
 def is_deterministic(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
     """The model is asked for its likeliest answer: temperature 0, set by the client or else by the release."""
     temperature = fields["temperature"] if "temperature" in fields else parameters.get("temperature")
-    return isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature == 0
-
-
-def may_keep(policy: CachePolicy, fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
-    return policy.sampled or is_deterministic(fields, parameters)
+    return temperature == 0 and type(temperature) in (int, float)  # not a bool, which is an int
 
 
 def wants_usage(fields: Mapping[str, Any]) -> bool:
@@ -95,4 +89,6 @@ def exact_key(tenant: str, service: str, release: str, route: str, operation: st
         text = orjson.dumps([KEY_VERSION, tenant, service, release, route, operation, canonical(fields)], option=orjson.OPT_SORT_KEYS)
     except TypeError:
         return None
-    return blake2b(text, digest_size=KEY_BYTES, person=b"cohort exact").digest()
+    hashed = _BEGUN.copy()
+    hashed.update(text)
+    return hashed.digest()

@@ -10,6 +10,7 @@ from cohort.gateway.spend.book import BookBusy
 REMEMBERED_S = 7200.0
 """Longer than any call may take."""
 UNITS_MAX = 4096
+NEVER_S = float("-inf")
 
 
 class Erased:
@@ -22,7 +23,7 @@ class Erased:
         self._clock = clock
         self._shared = shared
         self._at_s: dict[str, float] = {}
-        self._everybody_s = float("-inf")
+        self._everybody_s = NEVER_S
 
     def add(self, unit: str) -> None:
         """Raises CohortError CACHE_NOT_ERASED: the other workers could not be told."""
@@ -42,5 +43,5 @@ class Erased:
 
     def since(self, unit: str, began_s: float) -> bool:
         """A call of `unit` that began at `began_s` was in flight when the unit was erased."""
-        own = began_s <= self._everybody_s or began_s <= self._at_s.get(unit, float("-inf"))
+        own = began_s <= self._everybody_s or began_s <= self._at_s.get(unit, NEVER_S)
         return own or (self._shared is not None and self._shared.since(unit, began_s))

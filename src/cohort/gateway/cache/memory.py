@@ -92,7 +92,8 @@ class Memory:
         size = len(answer.body) + ENTRY_BYTES + extra_bytes
         if age_s >= ttl_s or size > self._bytes_max or self._entries_max < 1:
             return False
-        self._make_room(size)
+        if self.used_bytes + size > self._bytes_max or len(self._entries) >= self._entries_max:
+            self._make_room(size)
         made_s = self._clock.monotonic_s() - age_s
         kept = Kept(key, answer, unit, made_s, made_s + ttl_s, size)
         self._entries[key] = kept

@@ -58,13 +58,16 @@ class CachedCalls:
             deliver(lookup, hit, self._recorder, reply)
         elif lookup.control.only_if_cached:
             refuse(lookup, self._recorder, reply)
-        else:
+        elif lookup.takes_part:
             return self._ask_and_keep(lookup, request, reply)
+        else:
+            return self._ask(lookup.ongoing, lookup.chat, request, reply)
         return None
 
     async def _ask_and_keep(self, lookup: Lookup, request: Request, reply: Reply) -> None:
-        """What is asked is what the key was made of: a body with a field written twice could mean something else to the upstream."""
-        if lookup.takes_part:
-            lookup.chat.body = orjson.dumps(lookup.chat.native)
-        await self._ask(lookup.ongoing, lookup.chat, request, reply)
+        """What is asked is what the key was made of, to the last digit: what another reads as another number is not asked as it came."""
+        chat = lookup.chat
+        if not chat.verbatim:
+            chat.body = orjson.dumps(chat.native)
+        await self._ask(lookup.ongoing, chat, request, reply)
         self._caches.keep(lookup)

@@ -22,6 +22,9 @@ class Form(Enum):
     NONE = "none"
 
 
+_COMPLETION = Form.COMPLETION  # a member of an enum takes 60 ns to look up in its class, 3 ns in the module
+
+
 class Tape:
     """One answer to a caller of `operation`. `over`: it was larger than `bytes_max`, or cannot be kept, and nothing of it is held."""
 
@@ -32,20 +35,20 @@ class Tape:
         self._operation = operation
         self._pieces: list[bytes] = []
         self._size = 0
-        self.form = Form.COMPLETION
+        self.form = _COMPLETION
         self.over = False
         self.streamed = False
 
     def begin(self, provider: str) -> bool:
         """An attempt at `provider` begins; whether what the upstream says is held, or else what is passed on."""
-        self.clear()
+        self._pieces, self._size, self.over, self.streamed = [], 0, False, False
         if provider == ANTHROPIC and self._operation != CHAT_NAME:
             self.form = Form.MESSAGE
         elif provider == KEEPS_RESPONSES and self._operation == RESPONSES_NAME:
             self.form, self.over = Form.NONE, True  # it is named by its upstream, which goes on from it for whom it was
         else:
-            self.form = Form.COMPLETION
-        return provider != ANTHROPIC or self.form is Form.MESSAGE
+            self.form = _COMPLETION
+        return provider != ANTHROPIC or self.form is not _COMPLETION
 
     def piece(self, data: bytes) -> None:
         """Of a stream."""
@@ -56,18 +59,15 @@ class Tape:
         """An answer that is not streamed, as the upstream said it and as the client gets it."""
         self._hold(said if self.begin(provider) else passed_on)
 
-    def clear(self) -> None:
-        """Another attempt begins."""
-        self._pieces, self._size, self.over, self.streamed = [], 0, False, False
-
     def abandon(self) -> None:
         """Two upstreams answer at once, and it is not known yet which is the client's: nothing is held from now on."""
-        self.clear()
+        self._pieces, self._size, self.streamed = [], 0, False
         self._bytes_max, self.over = -1, True
 
     @property
     def data(self) -> bytes:
-        return b"".join(self._pieces)
+        """All that is held; of one piece the very same."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def _hold(self, data: bytes) -> None:
         self._size += len(data)

@@ -210,3 +210,5 @@ class Chat:
     shadow: bool = False
     owner: str = ""
     lone: bool = False  # nothing names its conversation: no other call is of its unit
+    verbatim: bool = False  # the body is byte for byte what `native` is written as
+    answered: tuple[bytes, Any] = (b"", None)  # a whole answer and what it was read as, where it had to be read

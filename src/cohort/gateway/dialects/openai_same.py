@@ -48,11 +48,12 @@ class Through:
     def request(self, chat: Chat, rewriting: Rewriting) -> bytes:
         return rewriting.apply(chat) if self._whole_release else rewriting.apply_model(chat, chat.native)
 
-    def answer(self, _chat: Chat, body: bytes) -> tuple[bytes, Usage]:
+    def answer(self, chat: Chat, body: bytes) -> tuple[bytes, Usage]:
         try:
-            usage = openai.usage_in(orjson.loads(body))
+            fields = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise Untranslatable("the answer is not JSON") from error
+        chat.answered, usage = (body, fields), openai.usage_in(fields)
         if usage is UNKNOWN and (wrong := told_instead(body)):
             raise Untranslatable(wrong)
         return body, usage

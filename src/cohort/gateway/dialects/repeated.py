@@ -35,16 +35,21 @@ class _Pairs:
             self.outer = next(name for at, name in enumerate(names) if name in names[:at])
 
 
-def check_every_field_once(body: bytes, fields: dict[str, Any]) -> None:
-    """Raises Refused 400 that names a field which stands twice, at any depth. `fields` are what the body was read as."""
+def check_every_field_once(body: bytes, fields: dict[str, Any]) -> bool:
+    """Whether the body is byte for byte what `fields` are written as, which it was read as; most clients write no spaces.
+
+    Raises:
+        Refused 400: a field stands twice, at any depth; it is named.
+    """
     try:
-        if orjson.dumps(fields) == body:  # nothing was left out; most clients write no spaces
-            return
+        if orjson.dumps(fields) == body:  # nothing was left out
+            return True
     except TypeError as error:
         raise Refused(400, _TOO_DEEP, "invalid_json") from error
     found = _scanned(body)
     if found.outer is not None or found.inner is not None:
         raise _repeated(found.outer or found.inner or "")
+    return False
 
 
 def repeated_name(body: bytes) -> str | None:
