@@ -29,8 +29,9 @@ from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.log import Log
 from cohort.gateway.process import own_places
 from cohort.gateway.settings import Limits, Settings
+from cohort.gateway.spend.accounts import Limit
 from cohort.gateway.spend.estimates import prompt_tokens_max
-from cohort.gateway.spend.ledger import Ledger, Limit
+from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spend.lockout import FAILURES_MAX, Lockout
 from cohort.gateway.telemetry.contents import Contents, Sample
 from support_gateway import release, table
@@ -102,7 +103,7 @@ class Host:
     """What a connection needs of its server to begin."""
 
     def __init__(self) -> None:
-        self.handler = self.turn = None
+        self.handler = self.turn = self.table_authorization = None
         self.draining = False
         self.limits = Limits()
         self.lines = io.StringIO()

@@ -14,7 +14,8 @@ from cohort.gateway.contract_price import Price
 from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused, Usage, Withheld
 from cohort.gateway.spend import estimates
-from cohort.gateway.spend.ledger import Exceeded, Limit
+from cohort.gateway.spend.accounts import Limit
+from cohort.gateway.spend.ledger import Exceeded
 from cohort.gateway.spend.pricing import bound_usd_micro, prices_keeping
 
 if TYPE_CHECKING:
