@@ -34,7 +34,7 @@ from cohort.gateway.table import Table
 from cohort.gateway.telemetry.contents_door import ContentsDoor
 from cohort.gateway.upstreams import Upstreams
 
-_ELSEWHERE = re.compile(rb"https?://(?!(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
+_ELSEWHERE = re.compile(rb"https?://(?!(?:localhost\.?|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
 """The origin of a web page that did not come from this machine."""
 ANTHROPIC_VERSION = b"anthropic-version"
 """The header by which a caller of a path that both dialects have shows that it speaks Anthropic's."""
@@ -223,15 +223,31 @@ class Doors:
 
     # --- operators -------------------------------------------------------------------------------------------------------------
 
-    def _health(self, _request: Request, reply: Reply) -> None:
-        reply.send(200, orjson.dumps({"status": "ok", "problems": self._problems()}))
+    def _health(self, request: Request, reply: Reply) -> None:
+        more = {"problems": self._problems()} if self._confides_in(request, reply) else {}
+        reply.send(200, orjson.dumps({"status": "ok", **more}))
 
-    def _ready(self, _request: Request, reply: Reply) -> None:
+    def _ready(self, request: Request, reply: Reply) -> None:
         draining = self.server is not None and self.server.draining
         ready = self._table.snapshot is not None and not draining
-        reason = "draining" if draining else None if ready else "no routing table yet"
-        body = {"ready": ready, "reason": reason, "table_version": self._table.version, "problems": self._problems()}
+        body: dict[str, object] = {"ready": ready}
+        if self._confides_in(request, reply):
+            reason = "draining" if draining else None if ready else "no routing table yet"
+            body |= {"reason": reason, "table_version": self._table.version, "problems": self._problems()}
         reply.send(200 if ready else 503, orjson.dumps(body))
+
+    def _confides_in(self, request: Request, reply: Reply) -> bool:
+        """What is wrong here names upstreams and servers: where others reach the gateway, it is for holders of a key and control alone."""
+        try:
+            self._check_figures(request, reply)
+        except Refused:
+            return False
+        return True
+
+    def _check_figures(self, request: Request, reply: Reply) -> None:
+        """Raises Refused where a key is needed to look into the process, and did not come."""
+        if not (self._local or self._link.admits(request)):
+            self._guard.admit(request.headers, reply.peer)
 
     def _problems(self) -> list[str]:
         return (
@@ -244,8 +260,7 @@ class Doors:
     def _metrics_page(self, request: Request, reply: Reply) -> None:
         """GET /metrics. It names services and what they use: where others reach the gateway, for holders of a key and control alone."""
         try:
-            if not (self._local or self._link.admits(request)):
-                self._guard.admit(request.headers, reply.peer)
+            self._check_figures(request, reply)
         except Refused as refused:
             self._refuse(reply, refused)
             return
