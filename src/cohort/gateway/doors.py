@@ -28,6 +28,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.responses_door import ResponsesDoor, owner_of
+from cohort.gateway.siblings import Siblings
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
@@ -67,7 +68,9 @@ class Doors:
         hosts: Hosts,
         contents: ContentsDoor,
         local: bool = True,
+        siblings: Siblings | None = None,
     ) -> None:
+        self._siblings = siblings
         self._hosts = hosts
         self._known_hosts = hosts.known
         self._guard = spend.guard
@@ -97,6 +100,7 @@ class Doors:
             b"/-/spending": (b"GET", spend.get_spending),
             b"/-/outcomes": (b"GET", link.get_outcomes),
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
+            b"/-/metrics": (b"GET", self._own_metrics),
             b"/-/cache": (b"GET", cache.state),
             b"/-/cache/erase": (b"POST", cache.erase),
             b"/-/responses/erase": (b"POST", responses.erase),
@@ -251,16 +255,25 @@ class Doors:
             + self._cache.problems
         )
 
-    def _metrics_page(self, request: Request, reply: Reply) -> None:
+    def _metrics_page(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
         """GET /metrics. It names services and what they use: where others reach the gateway, for holders of a key and control alone."""
         try:
             self._check_figures(request, reply)
         except Refused as refused:
             self._refuse(reply, refused)
-            return
+            return None
+        if self._siblings:
+            return self._everybodys_metrics(self._siblings, reply)
         if self._metrics.worker:
             reply.be_last()  # a scraper that keeps its connection would meet this worker for ever
+        self._own_metrics(request, reply)
+        return None
+
+    def _own_metrics(self, _request: Request, reply: Reply) -> None:
         reply.send(200, self._figures(), content_type=prometheus.CONTENT_TYPE)
+
+    async def _everybodys_metrics(self, siblings: Siblings, reply: Reply) -> None:
+        reply.send(200, await siblings.with_own(self._figures()), content_type=prometheus.CONTENT_TYPE)
 
     def _figures(self) -> bytes:
         server = self.server

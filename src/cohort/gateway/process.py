@@ -41,6 +41,7 @@ from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.shared.face import open_shared
+from cohort.gateway.siblings import Siblings
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
@@ -144,7 +145,7 @@ def _assemble(settings: Settings, epoch: int, unit_key: bytes, token: str, spool
         (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts, ContentsDoor(contents, unit_key)),
         not settings.expose,
     )
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
+    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local, Siblings(settings.siblings, link.authorization))
     doors.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
     return _Parts(table, recorder, upstreams, deadlines, caches, guard, allowances, contents, chat, link, kept, server)
