@@ -128,6 +128,23 @@ def test_the_focus_stays_where_it_was_when_a_fragment_is_replaced(browser: Any) 
         assert there.page.evaluate("scrollY") == 300
 
 
+def test_a_list_of_calls_stands_still_while_its_reader_wants_that(browser: Any) -> None:
+    call = Call("call", "gw-1", 7, 1, views.NOW_US, "support", "rel_x", "ab" * 16, total_us=900, first_us=200, route="before")
+    with visit(browser) as there:
+        take = there.home.control.accounts.recent.take
+        take([call])
+        there.open("/requests")
+        there.wait_for_text("#link", "Live")
+        there.page.click("#pause")
+        take([replace(call, seq=2, route="meanwhile")])
+        there.put(views.rollout())
+        there.wait_for_text("#pause", "newer ones wait")
+        assert "meanwhile" not in there.text("#calls")
+        there.page.click("#pause")
+        there.wait_for_text("#calls", "meanwhile")
+        assert there.text("#pause") == "Pause"
+
+
 def test_two_operators_are_told_of_each_other(browser: Any) -> None:
     with visit(browser) as there:
         there.open(f"/rollouts/{RUNNING}/promote")

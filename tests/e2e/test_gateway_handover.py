@@ -84,8 +84,12 @@ def test_how_workers_choose_between_models_is_said_of_all_together() -> None:
 
 
 def test_circuits_are_told_of_all_workers_together() -> None:
-    troubles = [RouteTrouble("rel_a", "v1", "main", circuit, 5, 1) for circuit in ("open", "probing", "closed")]
-    assert trouble_words(troubles) == ["release v1, route main: circuit not closed at 2 of the workers, 10 calls failed in a row"]
+    troubles = [RouteTrouble("rel_a", "v1", "main", circuit, 5, 1, "support") for circuit in ("open", "probing", "closed")]
+    other = RouteTrouble("rel_b", "v1", "main", "open", 7, 1, "billing")
+    assert trouble_words([*troubles, other]) == [
+        "service billing, release v1, route main: circuit not closed at 1 of the workers, 7 calls failed in a row",
+        "service support, release v1, route main: circuit not closed at 2 of the workers, 10 calls failed in a row",
+    ]
 
 
 def test_what_all_workers_know_is_asked_of_one_that_answers() -> None:

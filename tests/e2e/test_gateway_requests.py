@@ -106,6 +106,22 @@ def test_an_unknown_service_is_answered_with_the_known_ones(gateway: GatewayProc
     assert "rich" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/chat/completions", "it is at /v1/chat/completions: correct the `/v1`"),
+        ("/v1/v1/messages", "it is at /v1/messages: correct the `/v1`"),
+        ("/v1/images/generations", "there are: /health, "),
+        ("/-/state/x", "there are: /health, "),
+    ],
+)
+def test_a_wrong_path_is_answered_with_the_right_one(gateway: GatewayProcess, path: str, said: str) -> None:
+    status, _, body = gateway.request("POST", path, b"{}", Content_Type="application/json")
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (404, "not_found")
+    assert f"nothing here at {path}; {said}" in error["message"]
+
+
 def test_the_answer_names_release_route_unit_and_cost(gateway: GatewayProcess) -> None:
     status, headers, body = gateway.chat("rich", headers={"X_Cohort_Unit": "conv-1"})
     assert (status, json.loads(body)) == (200, ANSWER)

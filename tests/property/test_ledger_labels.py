@@ -11,26 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.base.clock import ManualClock
-from cohort.gateway.spend import ledger as room
-from cohort.gateway.spend.ledger import LabelsFull, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.accounts import LabelsFull, LedgerFull, Limit, Room
+from cohort.gateway.spend.ledger import Ledger
 
 HOUR_S, DAY_S = 3601.0, 86_401.0
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A book of 16 accounts, 8 of them of callers' choosing, 4 of one caller's."""
-    _few(monkeypatch)
-
-
-def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ACCOUNTS_MAX", 16), ("LABELS_MAX", 8), ("LABELS_OF_ONE_MAX", 4)):
-        monkeypatch.setattr(room, name, value)
+FEW = Room(accounts_max=16, labels_max=8, labels_of_one_max=4)
 
 
 @pytest.fixture
-def ledger(few: None, tmp_path: Path, clock: ManualClock) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "spend", clock)
+def ledger(tmp_path: Path, clock: ManualClock) -> Iterator[Ledger]:
+    made = Ledger(tmp_path / "spend", clock, FEW)
     yield made
     made.close()
 
@@ -100,9 +92,8 @@ STEPS = st.lists(
 @given(STEPS)
 def test_whatever_callers_name_no_account_is_lost_before_its_time_and_both_workers_agree(steps: list[tuple[str, int, int, float]]) -> None:
     clock = ManualClock()
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        _few(patch)
-        workers = [Ledger(Path(folder), clock) for _ in range(2)]
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [Ledger(Path(folder), clock, FEW) for _ in range(2)]
         spent: dict[tuple[str, int], int] = {}
         touched: dict[tuple[str, int], float] = {}
         for opener, number, worker, wait_s in steps:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cohort.base.clock import ManualClock, SystemClock
 from cohort.gateway.log import Log
 from cohort.gateway.shared.face import open_shared
+from cohort.gateway.spend.accounts import LedgerFull, Limit
 from cohort.gateway.spend.book import HEADER_WORDS, JOURNAL, JOURNAL_COUNT, Book
-from cohort.gateway.spend.ledger import HOLDS_MAX, WORDS, Exceeded, Hold, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import HOLDS_MAX, WORDS, Exceeded, Hold, Ledger
 from cohort.gateway.spend.lockout import WORDS as LOCKOUT_WORDS
 from support_gateway import SRC
 
@@ -199,7 +200,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from cohort.base.clock import SystemClock
-from cohort.gateway.spend.ledger import Exceeded, Ledger, Limit
+from cohort.gateway.spend.accounts import Limit
+from cohort.gateway.spend.ledger import Exceeded, Ledger
 ledger = Ledger(Path(sys.argv[1]), SystemClock())
 limits = [Limit("key", 10**12, "key"), Limit("all", 10**12, "all")]
 settled = 0
@@ -262,7 +264,7 @@ def _last(child: subprocess.Popen[str]) -> int:
     return int(lines[-1]) if lines else 0
 
 
-def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, clock: ManualClock) -> None:
+def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, clock: ManualClock, tmp_path: Path) -> None:
     assert [ledger.take("rate", 1, 6) for _ in range(6)] == [0.0] * 6
     wait_s = ledger.take("rate", 1, 6)
     assert wait_s == pytest.approx(10, abs=0.01)
@@ -271,6 +273,12 @@ def test_rates_let_a_minute_through_at_once_and_then_one_by_one(ledger: Ledger, 
     assert ledger.take("rate", 1, 6) > 0
     ledger.give("rate", 3, 6)
     assert [ledger.take("rate", 1, 6) > 0 for _ in range(4)] == [False, False, False, True]
+    ledger.give("rate", 2, 6)
+    ledger.give("rate", 1, 6)
+    ledger.settle_waiting()
+    other = Ledger(tmp_path / "spend", clock)
+    assert [other.take("rate", 1, 6) > 0 for _ in range(4)] == [False, False, False, True]
+    other.close()
     assert ledger.take("rate", 7, 6) == float("inf")
     assert ledger.take("none", 1, 0) == float("inf")
 

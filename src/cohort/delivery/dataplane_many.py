@@ -108,10 +108,11 @@ def first_answer(planes: Sequence[Callable[[], T]]) -> Callable[[], T]:
 def trouble_words(troubles: Sequence[RouteTrouble]) -> list[str]:
     """Circuits that are not closed, of all workers together, in words: which route, at how many workers, and how many calls failed in a row there."""
     open_ones = [trouble for trouble in troubles if trouble.state != "closed"]
-    by_route: dict[tuple[str, str], list[RouteTrouble]] = {}
+    by_route: dict[tuple[str, str, str], list[RouteTrouble]] = {}
     for trouble in open_ones:
-        by_route.setdefault((trouble.version, trouble.route), []).append(trouble)
+        by_route.setdefault((trouble.service, trouble.version, trouble.route), []).append(trouble)
     return [
-        f"release {version}, route {route}: circuit not closed at {len(found)} of the workers, {sum(t.failures for t in found)} calls failed in a row"
-        for (version, route), found in sorted(by_route.items())
+        f"service {service}, release {version}, route {route}: circuit not closed at {len(found)} of the workers, "
+        f"{sum(t.failures for t in found)} calls failed in a row"
+        for (service, version, route), found in sorted(by_route.items())
     ]

@@ -95,7 +95,8 @@ def suggest(policy: RoutingPolicy, share: float, samples: Sequence[Sample]) -> S
     weak, strong = _side(near, False), _side(near, True)
     low, high = policy.strong_share_range
     if min(weak.count, strong.count) < SIDE_SAMPLES_MIN:
-        few = f"{weak.count} weak and {strong.count} strong conversations near the boundary; {SIDE_SAMPLES_MIN} of each are needed"
+        few = f"{weak.count} weak and {strong.count} strong conversations near the boundary"
+        few += f"; {SIDE_SAMPLES_MIN} of each are needed before outcomes move the wanted share"
         return Suggestion(share, False, few, weak, strong)
     below, above = difference(weak, strong)
     said = f"just below the boundary {_percent(weak)} fail, just above {_percent(strong)}; the difference is {below:+.1%} to {above:+.1%}"

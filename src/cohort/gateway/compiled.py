@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,7 +116,8 @@ def compile_table(table: RoutingTable, breakers: Breakers | None = None, gateway
     """
     _check_names(table)
     known = breakers or Breakers()
-    targets = {digest: _first_target(release, known, gateway) for digest, release in table.releases.items()}
+    owners = _owners(table.services.values())
+    targets = {digest: _first_target(release, known, gateway, owners.get(digest, "")) for digest, release in table.releases.items()}
     rules = compile_rules(table)
     made = {name: _service(name, route, targets, table.releases) for name, route in table.services.items()}
     services = made if rules is None else {name: replace(service, limited=True, looked_into=True) for name, service in made.items()}
@@ -150,6 +151,11 @@ def _check_names(table: RoutingTable) -> None:
             raise ValueError(f"releases.{digest}: its digest is {release.digest!r}")
 
 
+def _owners(routes: Iterable[ServiceRoute]) -> dict[str, str]:
+    """The service of each release in use: what of its routes is told to people names it."""
+    return {digest: route.name for route in routes for digest in (route.stable, route.split.candidate if route.split else route.stable)}
+
+
 def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], releases: Mapping[str, ReleaseRoute]) -> Service:
     for digest in (route.stable, route.split.candidate if route.split else route.stable):
         if digest not in targets:
@@ -172,14 +178,14 @@ def _looks_into(target: Target) -> bool:
     return target.guard is not None or target.cache is not None
 
 
-def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str) -> Target:
+def _first_target(release: ReleaseRoute, breakers: Breakers, gateway: str, service: str) -> Target:
     if not release.routes:
         raise ValueError(f"releases.{release.digest}: no route")
     names = [route.name for route in release.routes]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if twice is not None:
         raise ValueError(f"releases.{release.digest}: two routes are called {twice!r}")
-    routes = {route.name: _target(release, route, breakers, gateway) for route in release.routes}
+    routes = {route.name: _target(release, route, breakers, gateway, service) for route in release.routes}
     first, *others = routes.values()
     guard = guard_of(release.personal.upstream, release.personal.kinds) if release.personal else None
     first = replace(first, guard=guard, content=release.content)
@@ -199,7 +205,7 @@ def _led_by(name: str, policy: RoutingPolicy, routes: Mapping[str, Target]) -> T
     return replace(routes[name], others=(routes[other], *rest))
 
 
-def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str) -> Target:
+def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: str, service: str) -> Target:
     place = f"releases.{release.digest}.routes.{route.name}"
     provider = provider_of(route, place)
     origin, path = parse_base_url(route.base_url, f"{place}.base_url")
@@ -223,7 +229,7 @@ def _target(release: ReleaseRoute, route: Route, breakers: Breakers, gateway: st
         cache=release.cache,
         record=f',"route":{orjson.dumps(route.name).decode()}',
         reliability=reliability,
-        breaker=breakers.of(release.digest, release.version, route.name, reliability),
+        breaker=breakers.of(release.digest, release.version, route.name, reliability, service),
     )
 
 

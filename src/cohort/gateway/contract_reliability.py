@@ -62,3 +62,4 @@ class RouteTrouble:
     state: str
     failures: int
     since_us: int
+    service: str = ""

@@ -157,10 +157,16 @@ class Doors:
                 owner = owner_of(self._guard.admit(request.headers, reply.peer))
                 self._responses.kept(path.removeprefix(b"/v1/responses/"), owner, request, reply)
                 return
-            known = ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
-            raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; there are: {known}", "not_found")
+            raise Refused(404, f"nothing here at {path[:200].decode('utf-8', 'replace')}; {self._instead_of(path)}", "not_found")
         except Refused as refused:
             self._refuse(reply, refused, refused.headers, target=path)
+
+    def _instead_of(self, path: bytes) -> str:
+        """The path that was meant by one of a client whose base URL has a `/v1` too many or too few, or else all there are."""
+        for meant in (path.removeprefix(b"/v1"), b"/v1" + path):
+            if meant != path and meant in self._doors:
+                return f"it is at {meant.decode()}: correct the `/v1` of the base URL, which OpenAI's clients need and Anthropic's add"
+        return "there are: " + ", ".join(sorted(p.decode() for p in self._doors if not p.startswith(b"/-/")))
 
     def _model(self, request: Request, name: str) -> dict[str, object]:
         issued_s = (self._table.snapshot.table.issued_us if self._table.snapshot else 0) // 1_000_000

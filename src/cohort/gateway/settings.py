@@ -202,13 +202,20 @@ def _document(path: Path) -> dict[str, Any]:
     return body
 
 
+def _near(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # costs memory, which a gateway that starts has no use for
+
+    near = get_close_matches(name, known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"Use one of: {', '.join(known)}."
+
+
 def _limits(body: Any) -> Limits:
     if not isinstance(body, dict):
         raise _invalid("limits", "must be an object", "Write `limits: {name: number}`.")
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Limits)}
     for name, value in body.items():
         if name not in defaults:
-            raise _invalid(f"limits.{name}", "unknown limit", f"Use one of: {', '.join(sorted(defaults))}.")
+            raise _invalid(f"limits.{name}", "unknown limit", _near(str(name), sorted(defaults)))
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LIMIT_MAX:
             raise _invalid(
                 f"limits.{name}", f"must be a number above 0 and at most {LIMIT_MAX:g}, found {value!r}", f"Correct `limits.{name}`."

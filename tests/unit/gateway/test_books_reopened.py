@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cohort.base.clock import ManualClock
+from cohort.gateway.spend.accounts import Limit
 from cohort.gateway.spend.book import HEADER_WORDS, JOURNAL_COUNT, Book, BookBusy, BookUnavailable
-from cohort.gateway.spend.ledger import Hold, Ledger, Limit
+from cohort.gateway.spend.ledger import Hold, Ledger
 
 LIFE_S = 60.0
 LIMITS = [Limit("account", 1000, "budget")]

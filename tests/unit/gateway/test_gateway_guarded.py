@@ -29,8 +29,9 @@ from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.log import Log
 from cohort.gateway.process import own_places
 from cohort.gateway.settings import Limits, Settings
+from cohort.gateway.spend.accounts import Limit
 from cohort.gateway.spend.estimates import prompt_tokens_max
-from cohort.gateway.spend.ledger import Ledger, Limit
+from cohort.gateway.spend.ledger import Ledger
 from cohort.gateway.spend.lockout import FAILURES_MAX, Lockout
 from cohort.gateway.telemetry.contents import Contents, Sample
 from support_gateway import release, table

@@ -18,11 +18,13 @@ from cohort.gateway import openai
 from cohort.gateway.compiled import compile_table
 from cohort.gateway.contract import Arm, Call, Cursor, Result, decode_batch, decode_table, encode
 from cohort.gateway.contract_price import Price
+from cohort.gateway.contract_reliability import DEFAULT
 from cohort.gateway.dialects.face import Usage
 from cohort.gateway.keys import KeyMissing, Keys
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
+from cohort.gateway.reliability.breakers import Breakers
 from cohort.gateway.settings import Limits, load_settings, read_unit_key
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spool import Spool
@@ -78,6 +80,13 @@ def test_a_wrong_setting_is_named_with_its_fix(tmp_path: Path, change: dict[str,
         load_settings(write_config(tmp_path, **change))
     assert (caught.value.code, caught.value.field) == (code, field)
     assert caught.value.hint
+
+
+def test_a_misspelt_limit_is_told_the_right_one(tmp_path: Path) -> None:
+    for name, hint in (("body_bytes_mx", "Did you mean `body_bytes_max`?"), ("zzz", "Use one of: answer_bytes_max, body_bytes_max, ")):
+        with pytest.raises(CohortError) as caught:
+            load_settings(write_config(tmp_path, limits={name: 1}))
+        assert (caught.value.hint or "").startswith(hint)
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
@@ -265,6 +274,19 @@ def test_the_log_is_json_lines_and_repeats_a_lasting_condition_once_a_minute() -
     clock.advance(61)
     log.seldom("full", reason="x")
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["full", "full"]
+
+
+def test_a_route_that_is_down_is_told_with_its_service() -> None:
+    services = {"s": {"stable": "rel_a", "split": split("rel_b", share=1.0)}}
+    known = Breakers()
+    known.keep(
+        compile_table(decode_table(encode(table(1, [release("a", "http://x"), release("b", "http://x")], services))), known).breakers
+    )
+    for breaker in (known.of(name, "", "main", DEFAULT) for name in ("rel_a", "rel_b")):
+        for _ in range(DEFAULT.breaker_failures):
+            breaker.failed(0, 7, slow=False)
+    assert [problem.partition(",")[0] for problem in known.problems()] == ["service s", "service s"]
+    assert {trouble.service for trouble in known.troubles()} == {"s"}
 
 
 @pytest.mark.parametrize(("weights", "shared"), [({}, True), ({"bias": 1.0}, False)])

@@ -15,8 +15,9 @@ from cohort.gateway.contract_price import Price
 from cohort.gateway.contract_spend import ClientKey
 from cohort.gateway.dialects.face import Detail, Refused, Usage
 from cohort.gateway.spend import estimates
+from cohort.gateway.spend.accounts import Limit
 from cohort.gateway.spend.allowances import LIFE_MARGIN_S
-from cohort.gateway.spend.ledger import Ledger, Limit
+from cohort.gateway.spend.ledger import Ledger
 from support_gateway import release, table
 
 ALL = {"scope": "all", "name": "", "usd_micro": 10**9}

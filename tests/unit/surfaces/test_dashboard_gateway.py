@@ -57,7 +57,12 @@ def test_requests_show_calls_and_filter_them(client: TestClient) -> None:
 
 def test_one_request_is_shown_step_by_step(client: TestClient) -> None:
     page = client.get("/requests/gw-1/7/2", headers=BY).text
-    for words in ("main, 3 asked, not the first: degraded", "timeout, status 504", "$0.000005, estimated", "until the first byte, "):
+    for words in (
+        "main, 3 attempts; not the release&#39;s first route: degraded",
+        "timeout, status 504",
+        "$0.000005, estimated",
+        "until the first byte, ",
+    ):
         assert words in page
     assert client.get("/requests/gw-1/7/9", headers=BY).status_code == 404
     found = client.get("/api/v1/gateway/requests/gw-1/7/1", headers=BY).json()
@@ -100,7 +105,7 @@ def test_a_request_is_drawn_as_what_happened_when(client: TestClient, home: Hous
     ):
         assert words in page.replace("\u202f", " ").replace("\u00a0", " "), words
     assert "not asked: its circuit is open" in page
-    assert "$0.000900 held on team:web; $0.000005 settled" in page
+    assert "$0.000900 held on team web; $0.000005 settled" in page
     assert "0af7651916cd43dd8448eb211c80319c" in page
     assert page.count('<svg class="bars"') == 7
     timeline = client.get("/api/v1/gateway/requests/gw-1/7/4", headers=BY).json()["timelines"][0]
@@ -160,6 +165,32 @@ def test_spending_shows_costs_keys_and_budgets(client: TestClient, home: House) 
     assert sum(cost["cost_usd_micro"] for cost in costs) == 18_005
     assert client.get("/api/v1/gateway/balances", headers=BY).json() == {"items": None}
     assert client.get("/spending?span=hour", headers=BY).status_code == 200
+
+
+def test_spending_that_is_not_known_is_not_said_to_be_nothing(client: TestClient, home: House) -> None:
+    assert "$0.0180 in the last day." in client.get("/spending", headers=BY).text
+    free, unknown = dataclasses.replace(PRICED, seq=3, service="free", cost_usd_micro=0), dataclasses.replace(CALL, seq=4, service="dark")
+    database = home.control.clients._database
+    with database.write() as connection:
+        add_up(database, connection, [free, unknown])
+    page = client.get("/spending", headers=BY).text
+    assert "$0.0180 in the last day, without 1 call whose cost is not known." in page
+    assert '<td>dark</td><td class="num">not known</td>' in page
+    assert '<td>free</td><td class="num">$0.00</td>' in page
+    new = house()
+    database = new.control.clients._database
+    with database.write() as connection:
+        add_up(database, connection, [unknown])
+    page = TestClient(create_app(new.control), base_url="http://localhost").get("/spending", headers=BY).text
+    assert "What 1 call of the last day cost is not known: the price of the routes is not." in page
+    assert "$0.00" not in page
+
+
+def test_budgets_of_a_call_are_named_as_people_named_them(client: TestClient, home: House) -> None:
+    made = home.control.clients.create("shop", Terms(), "anna").client
+    held = dataclasses.replace(PRICED, seq=6, key=made.id, held_usd_micro=900, budgets=(f"key:{made.id}", "team:web", "all"))
+    home.control.accounts.recent.take([held])
+    assert "$0.000900 held on key shop, team web, all;" in client.get("/requests/gw-1/7/6", headers=BY).text
 
 
 def test_budgets_of_releases_are_shown_by_service_and_version(client: TestClient, home: House) -> None:

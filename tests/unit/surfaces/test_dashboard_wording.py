@@ -33,6 +33,8 @@ from cohort.surfaces.dashboard import charts, rendering, scales, wording
         (wording.money, 31.4183, "$31.42"),
         (wording.money, 0.5291, "$0.5291"),
         (wording.money, 0.0, "$0.00"),
+        (wording.money, 0.5, "$0.50"),
+        (wording.money, 0.01, "$0.01"),
         (wording.money, 0.000049, "$0.000049"),
         (wording.count, 18204, "18,204"),
         (wording.number, 7214.4, "7,214"),

@@ -26,9 +26,12 @@ Changed = Callable[["Breaker", Circuit], None]
 class Breaker:
     """One route's circuit. `failures` counts in a row; 0 is what a working route has, and all that a good call looks at."""
 
-    __slots__ = ("_changed", "_due_s", "_limits", "failures", "release", "route", "since_us", "slow", "state", "version")
+    __slots__ = ("_changed", "_due_s", "_limits", "failures", "release", "route", "service", "since_us", "slow", "state", "version")
 
-    def __init__(self, release: str, version: str, route: str, limits: Reliability = DEFAULT, changed: Changed | None = None) -> None:
+    def __init__(
+        self, release: str, version: str, route: str, limits: Reliability = DEFAULT, changed: Changed | None = None, service: str = ""
+    ) -> None:
+        self.service = service
         self.release = release
         self.version = version
         self.route = route
@@ -73,7 +76,7 @@ class Breaker:
         return max(self._due_s - now_s, 0.0)
 
     def trouble(self) -> RouteTrouble:
-        return RouteTrouble(self.release, self.version, self.route, self.state.name.lower(), self.failures, self.since_us)
+        return RouteTrouble(self.release, self.version, self.route, self.state.name.lower(), self.failures, self.since_us, self.service)
 
     def _go(self, state: Circuit) -> None:
         before, self.state = self.state, state
@@ -88,10 +91,10 @@ class Breakers:
         self._changed = changed
         self._known: dict[tuple[str, str], Breaker] = {}
 
-    def of(self, release: str, version: str, route: str, limits: Reliability) -> Breaker:
+    def of(self, release: str, version: str, route: str, limits: Reliability, service: str = "") -> Breaker:
         """The one there is, or a new one. A release never changes, so neither do its limits."""
         breaker = self._known.get((release, route))
-        return breaker if breaker is not None else Breaker(release, version, route, limits, self._changed)
+        return breaker if breaker is not None else Breaker(release, version, route, limits, self._changed, service)
 
     def keep(self, used: Iterable[Breaker]) -> None:
         """Those of the table now in force; all others are forgotten."""
@@ -107,7 +110,7 @@ class Breakers:
     def problems(self) -> list[str]:
         """Circuits that are not closed, in words."""
         return [
-            f"release {b.version}, route {b.route}: {b.failures} calls failed in a row; its circuit is {b.state.name.lower()}"
+            f"service {b.service}, release {b.version}, route {b.route}: {b.failures} calls failed in a row; its circuit is {b.state.name.lower()}"
             for b in self.open()
         ]
 
@@ -115,6 +118,6 @@ class Breakers:
 def log_circuit(log: Log, breaker: Breaker, before: Circuit) -> None:
     """The first failure that opens a circuit and the answer that closes it; probes in between are not worth a line each."""
     if before is _CLOSED:
-        log.write("route_down", release=breaker.version, route=breaker.route, failures=breaker.failures)
+        log.write("route_down", service=breaker.service, release=breaker.version, route=breaker.route, failures=breaker.failures)
     elif breaker.state is _CLOSED:
-        log.write("route_recovered", release=breaker.version, route=breaker.route, down_since_us=breaker.since_us)
+        log.write("route_recovered", service=breaker.service, release=breaker.version, route=breaker.route, down_since_us=breaker.since_us)

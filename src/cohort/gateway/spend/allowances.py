@@ -12,9 +12,10 @@ from cohort.gateway.contract_spend import EACH, Scope
 from cohort.gateway.dialects.face import Chat, Refused, Withheld
 from cohort.gateway.log import Log
 from cohort.gateway.spend import estimates
+from cohort.gateway.spend.accounts import LabelsFull, LedgerFull, Limit
 from cohort.gateway.spend.book import BookBusy, BookUnavailable
 from cohort.gateway.spend.callers import Caller
-from cohort.gateway.spend.ledger import Exceeded, Hold, LabelsFull, Ledger, LedgerFull, Limit
+from cohort.gateway.spend.ledger import Exceeded, Hold, Ledger
 from cohort.gateway.spend.pricing import cost_usd_micro
 from cohort.gateway.spend.rules import (
     DAY_US,
@@ -235,10 +236,7 @@ class Allowances:
         tokens_in, tokens_out = ongoing.usage.tokens_in, ongoing.usage.tokens_out
         used = reserved.tokens if tokens_in is None and ongoing.result not in UNBILLED else (tokens_in or 0) + (tokens_out or 0)
         if used < reserved.tokens:
-            try:
-                ledger.give(f"tpm\0{caller.key.id}", reserved.tokens - used, caller.key.tokens_per_minute)
-            except _SHORT_OF_IT as error:
-                self._log.seldom("rate_not_corrected", reason=str(error))
+            ledger.give(f"tpm\0{caller.key.id}", reserved.tokens - used, caller.key.tokens_per_minute)
 
     def _cancel(self, reserved: Reserved) -> None:
         if self._ledger is not None and reserved.hold is not None:

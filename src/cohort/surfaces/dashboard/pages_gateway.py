@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -91,7 +91,7 @@ def spending(request: Request, control: Face, caller: Reader, span: Filter = "da
         ("Model", summed(found, lambda cost: models.get((cost.release, cost.route), cost.route))),
         ("Key", summed(found, lambda cost: names.get(cost.client_key, cost.client_key or "no key"))),
     )
-    total = sum(cost.cost_usd_micro for cost in found) / 1e6
+    total, unpriced = sum(cost.cost_usd_micro for cost in found) / 1e6, sum(cost.unpriced for cost in found)
     left = control.accounts.balances()
     balances = {(entry.scope, entry.name): entry for entry in left or ()}
     shown: dict[str, Any] = {
@@ -101,7 +101,7 @@ def spending(request: Request, control: Face, caller: Reader, span: Filter = "da
         "reached": left is not None,
         "released": budgets_of_releases(control, left or ()),
     }
-    return page(request, "spending.html", caller, span=chosen, spans=SPANS_HOURS, tables=tables, total=total, **shown)
+    return page(request, "spending.html", caller, span=chosen, spans=SPANS_HOURS, tables=tables, total=total, unpriced=unpriced, **shown)
 
 
 def budgets_of_releases(control: ControlFace, balances: Sequence[Balance]) -> list[tuple[str, Balance]]:
@@ -180,16 +180,16 @@ def _sum(name: str, group: Sequence[Cost], whole: int) -> Sum:
     )
 
 
-def steps(call: Call) -> list[tuple[str, str]]:
-    """What is known of a call besides its times: what it is, and what came of it."""
+def steps(call: Call, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is known of a call besides its times: what it is, and what came of it. `names`: of keys, by id."""
     return [
         ("Key", (call.key and "admitted by its key") or "none needed"),
         ("Assigned", f"{call.arm.value}, {call.share * 100:g} % on the candidate" if call.rollout_id else "the stable release"),
         ("Cache", _cache_words(call)),
         *([("Choice of the model", _choice_words(call))] if call.bucket else []),
-        *([("Budget", _budget_words(call))] if call.held_usd_micro is not None else []),
+        *([("Budget", _budget_words(call, names))] if call.held_usd_micro is not None else []),
         ("Cost", _cost_words(call)),
-        ("Route", f"{call.route or 'none'}, {call.attempts} asked" + (", not the first: degraded" if call.degraded else "")),
+        ("Route", _route_words(call)),
         ("Answer", f"{call.result.value.replace('_', ' ')}, status {call.status or 'none sent'}" + (f", {call.code}" if call.code else "")),
     ]
 
@@ -208,8 +208,15 @@ def _choice_words(call: Call) -> str:
     return f"{model}: difficulty {call.difficulty:.3f}, boundary {call.boundary:.3f}, bucket {call.bucket}"
 
 
-def _budget_words(call: Call) -> str:
-    held = f"${(call.held_usd_micro or 0) / 1e6:.6f} held on {', '.join(call.budgets)}"
+def _route_words(call: Call) -> str:
+    asked = f"{call.attempts} attempt{'' if call.attempts == 1 else 's'}"
+    return f"{call.route or 'none'}, {asked}" + ("; not the release's first route: degraded" if call.degraded else "")
+
+
+def _budget_words(call: Call, names: Mapping[str, str]) -> str:
+    places = [budget.partition(":") for budget in call.budgets]
+    whose = ", ".join(f"{scope} {names.get(name, name) if scope == 'key' else name}".strip() for scope, _, name in places)
+    held = f"${(call.held_usd_micro or 0) / 1e6:.6f} held on {whose}"
     return held + (f"; ${call.cost_usd_micro / 1e6:.6f} settled" if call.cost_usd_micro is not None else "")
 
 

@@ -115,7 +115,9 @@ def took(value_us: float) -> str:
 def money(usd: float | None) -> str:
     if usd is None:
         return NO_DATA
-    return f"${usd:,.2f}" if usd == 0 or usd >= 1 else f"${usd:.4f}" if usd >= 0.01 else f"${usd:.6f}"
+    if usd >= 1 or round(usd * 100, 6).is_integer():
+        return f"${usd:,.2f}"
+    return f"${usd:.4f}" if usd >= 0.01 else f"${usd:.6f}"
 
 
 def duration(seconds: float | None) -> str:

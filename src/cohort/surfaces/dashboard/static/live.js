@@ -70,7 +70,8 @@
     here.addEventListener("open", () => show("live", "Live"));
     here.addEventListener("fragment", (event) => {
       const fragment = JSON.parse(event.data);
-      replace(fragment.id, fragment.html);
+      if (paused && fragment.id === pause.dataset.holds) hold(fragment);
+      else replace(fragment.id, fragment.html);
     });
     here.addEventListener("end", () => {
       here.close();
@@ -83,6 +84,27 @@
       } else {
         show("lost", "Connection lost, trying again");
       }
+    });
+  }
+
+  // A list that moves too fast to be read stands still while its reader wants that, and then shows what is newest.
+
+  const pause = document.getElementById("pause");
+  let paused = false, held = null;
+
+  function hold(fragment) {
+    held = fragment;
+    put(pause, "Go on: newer ones wait");
+  }
+
+  if (pause) {
+    pause.hidden = false;
+    pause.addEventListener("click", () => {
+      paused = !paused;
+      pause.textContent = paused ? "Go on" : "Pause";
+      pause.setAttribute("aria-pressed", String(paused));
+      if (!paused && held) replace(held.id, held.html);
+      held = null;
     });
   }
 
