@@ -121,6 +121,25 @@ def test_the_figures_of_an_exposed_gateway_are_for_holders_of_a_key_and_control(
         process.close()
 
 
+def test_what_is_wrong_with_an_exposed_gateway_is_for_holders_of_a_key_and_control(upstream: Upstream, tmp_path: Path) -> None:
+    def said(path: str, bearer: str | None) -> dict[str, Any]:
+        headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        return dict(json.loads(process.request("GET", path, **headers)[2]))
+
+    process = GatewayProcess(tmp_path, expose=True)
+    try:
+        assert said("/ready", None) == {"ready": False}
+        assert said("/ready", TOKEN)["reason"] == "no routing table yet"
+        process.push(with_keys(upstream, 1, [key(SHOP)]))
+        for bearer in (None, SHOP + "x"):
+            assert (said("/health", bearer), said("/ready", bearer)) == ({"status": "ok"}, {"ready": True})
+        for bearer in (SHOP, TOKEN):
+            assert said("/health", bearer) == {"status": "ok", "problems": []}
+            assert said("/ready", bearer) == {"ready": True, "reason": None, "table_version": 1, "problems": []}
+    finally:
+        process.close()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 def test_an_upstream_that_repeats_the_release_s_key_in_an_error_tells_it_nobody(tmp_path: Path, provider: str, stream: bool) -> None:

@@ -111,7 +111,9 @@ def test_a_web_page_of_another_site_cannot_spend_the_owners_money(gateway: Gatew
     assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 403
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "app://desktop", "null"])
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://localhost.:3000", "http://127.0.0.1", "https://[::1]:8443", "app://desktop", "null"]
+)
 def test_a_page_or_program_of_this_machine_can(gateway: GatewayProcess, origin: str) -> None:
     assert gateway.request("GET", "/v1/models", Origin=origin)[0] == 200
 
@@ -135,6 +137,41 @@ def test_a_page_whose_name_was_made_to_lead_here_asks_nothing_either(gateway: Ga
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8700", "127.0.0.1", "127.1.2.3:1", "[::1]:8700", "[::1]"])
 def test_programs_of_this_machine_are_answered_by_its_own_names(gateway: GatewayProcess, host: str) -> None:
     assert gateway.request("GET", "/v1/models", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost:%d/v1/models", b"localhost", 200),
+        (b"HTTPS://127.0.0.1/v1/models?limit=3", b"localhost", 200),
+        (b"http://localhost./v1/models", b"evil.example", 200),
+        (b"http://localhost?x", b"localhost", 404),
+        (b"http://evil.example/v1/models", b"localhost", 421),
+        (b"http://evil.example/-/state", b"localhost", 421),
+        (b"ftp://localhost/v1/models", b"localhost", 400),
+        (b"http:///v1/models", b"localhost", 400),
+        (b"http://user@localhost/v1/models", b"localhost", 400),
+        (b"http://localhost/v1/models", b"", 200),
+    ],
+)
+def test_a_target_may_name_the_host_and_that_name_counts_whatever_the_header_says(
+    gateway: GatewayProcess, target: bytes, host: bytes, status: int
+) -> None:
+    whole = target % gateway.port if b"%d" in target else target
+    answer = exchange(gateway, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (whole, host))
+    assert int(answer.split(b" ")[1]) == status
+    assert (b'"object":"list"' in answer) == (status == 200)
+
+
+def test_a_call_by_a_target_that_names_the_host_is_answered_in_its_dialect(gateway: GatewayProcess) -> None:
+    def call(path: bytes, body: bytes) -> bytes:
+        head = PATH.replace(b"/v1/chat/completions", b"http://localhost" + path)
+        return exchange(gateway, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    assert call(b"/v1/chat/completions", GOOD).startswith(b"HTTP/1.1 200")
+    assert status_and_error(call(b"/v1/messages", b"{"))[0] == 400
+    assert b'"type":"error"' in call(b"/v1/messages", b"{")
+    assert b"Host header is missing" in exchange(gateway, b"GET http://localhost/v1/models HTTP/1.1\r\n\r\n")
 
 
 def test_a_client_of_http_1_0_need_not_say_which_host(gateway: GatewayProcess) -> None:

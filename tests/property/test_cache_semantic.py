@@ -343,7 +343,8 @@ def test_impossible_counts_are_refused(hits: int, trials: int) -> None:
         beta_cdf(0.5, 0, 1)
 
 
-def test_a_gateway_loads_neither_numpy_nor_zstandard_nor_usearch_before_a_release_needs_them() -> None:
-    program = "import sys, cohort.gateway.process; print([m for m in ('numpy', 'usearch', 'zstandard', 'pydantic') if m in sys.modules])"
+def test_a_gateway_loads_nothing_for_the_semantic_tier_or_for_compressing_before_a_release_needs_it() -> None:
+    heavy = ("numpy", "usearch", "zstandard", "lzma", "pydantic", "cohort.gateway.cache.semantic")
+    program = f"import sys, cohort.gateway.process; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

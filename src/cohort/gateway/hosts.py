@@ -40,7 +40,8 @@ class Hosts:
     def _is_ours(self, host: str) -> bool:
         end = host.rfind(":", host.rfind("]") + 1)
         name = host if end < 0 else host[:end]
-        return (end < 0 or _PORT.fullmatch(host[end:]) is not None) and (name in self._names or _is_loopback(name))
+        known = name.removesuffix(".") in self._names or _is_loopback(name)  # with the dot that ends a name in full
+        return known and (end < 0 or _PORT.fullmatch(host[end:]) is not None)
 
 
 def _is_loopback(name: str) -> bool:

@@ -1,44 +1,23 @@
-"""One client's connection: an asyncio protocol over httptools.
-
-httptools refuses what smuggling is made of (Content-Length with Transfer-Encoding, duplicate or odd lengths, folded headers, bare LF
-or CR, space before the colon); this module adds limits and deadlines, and refuses every transfer coding but plain `chunked`.
-"""
+"""One client's connection: what was read (`http_reading`) is answered, one request after the other, within deadlines."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import traceback
 from collections import deque
-from enum import IntEnum
 from typing import Protocol, cast
 
 import httptools
 
 from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.http_messages import STATUS_LINES, Handler, Reply, Request
+from cohort.gateway.http_reading import BODY, HEAD, IDLE, REFUSED, Reading, RequestReading
 from cohort.gateway.log import Log
 from cohort.gateway.settings import Limits
 from cohort.gateway.strands import Strand
 from cohort.gateway.turns import Turn
 
-HEADER_MARKS_BYTES = 4  # colon, space and line end of a header
-TABLE_TARGET = b"/-/routing"
-TABLE_BYTES_MAX = 256 << 20
-"""A routing table from control, whatever clients may send."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Reading(IntEnum):
-    """Where in a request the connection is."""
-
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    REFUSED = 3  # answered with an error; what still comes is thrown away
-
-
-_IDLE, _HEAD, _BODY, _REFUSED = Reading  # looking a member up in its class takes 60 ns, here 3 ns
 
 
 class Host(Protocol):
@@ -60,41 +39,28 @@ class Host(Protocol):
     def refused(self, code: str, /) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(RequestReading):
     """One client. Requests are answered one at a time; pipelined ones wait, bounded, also for the client to take the answers before."""
 
     __slots__ = (
-        "_advancing", "_body", "_body_bytes", "_busy", "_completed", "_continue", "_deadline_s", "_drained", "_fed_bytes", "_handler",
-        "_headers", "_limits", "_loop", "_modern", "_odd_bytes", "_parser", "_paused", "_peer", "_pending", "_raw_head_bytes",
-        "_reading", "_refusal", "_reply", "_server", "_strand",
-        "_target", "_transport", "_turn", "congested", "draining", "gone",
+        "_advancing", "_busy", "_completed", "_deadline_s", "_drained", "_handler", "_loop", "_paused", "_peer", "_pending", "_reply",
+        "_server", "_strand", "_transport", "_turn", "congested", "draining", "gone",
     )  # fmt: skip
 
     def __init__(self, server: Host) -> None:
+        super().__init__(server.limits, server.table_authorization)
         self._server = server
         self.draining = server.draining
         self._handler = server.handler
-        self._limits = server.limits
         self._turn = server.turn
         self._loop = server.loop
-        self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[tuple[Request, Reply]] = deque()
-        self._advancing = self._busy = self._continue = self._completed = self.congested = self.gone = self._paused = False
+        self._advancing = self._busy = self._completed = self.congested = self.gone = self._paused = False
         self._strand: Strand | None = None
         self._reply: Reply | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._refusal: tuple[int, str, str] | None = None
-        self._reading = _IDLE
-        self._modern = True  # the request is HTTP/1.1
-        self._raw_head_bytes = 0
         self._peer: str | None = None
-        self._target = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
-        self._fed_bytes = 0  # since the message being read began; or more, where it began behind another one
-        self._odd_bytes = 0  # of repeated headers and trailers
-        self._body_bytes = 0
         self._deadline_s = self._loop.time() + self._limits.head_read_s
 
     @property
@@ -127,20 +93,20 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         before, body_bytes, self._completed = self._reading, self._body_bytes, False
-        self._fed_bytes = len(data) if before is _IDLE else self._fed_bytes + len(data)
+        self._fed_bytes = len(data) if before is IDLE else self._fed_bytes + len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refusal = self._refusal or (400, "invalid_http", f"not a valid HTTP/1.1 request: {error}")
         if self._refusal is None and (
-            self._reading is _HEAD or (before is _BODY and self._reading is _BODY and self._body_bytes == body_bytes)
+            self._reading is HEAD or (before is BODY and self._reading is BODY and self._body_bytes == body_bytes)
         ):
             self._raw_head_bytes += 0 if self._completed else len(data)  # behind the head: extensions of chunks, trailers
             if self._raw_head_bytes > self._limits.head_bytes_max:
                 self._refusal = self._head_too_large()
         if self._refusal is not None:
             self._refuse(*self._refusal)
-        elif self._reading is not _IDLE:
+        elif self._reading is not IDLE:
             self._watch(before)
 
     def pause_writing(self) -> None:
@@ -155,51 +121,13 @@ class Connection(asyncio.Protocol):
 
     # --- httptools -------------------------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self._refusal is None:
-            self._target, self._headers, self._body = b"", {}, []
-            self._odd_bytes = self._body_bytes = 0
-            self._reading = _HEAD
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if self._reading is _HEAD and name not in self._headers:
-            self._headers[name] = value
-        else:
-            self._odd_header(name, value)
-
-    def _odd_header(self, name: bytes, value: bytes) -> None:
-        """A repeated header, or a trailer: that is counted, not used."""
-        self._odd_bytes += len(name) + len(value) + HEADER_MARKS_BYTES
-        if self._reading is _HEAD:
-            self._headers[name] += b", " + value
-            if name == b"host":
-                self._refusal = (400, "invalid_http", "the Host header is given twice")
-
-    def on_headers_complete(self) -> None:
-        self._reading = _BODY
-        self._raw_head_bytes = 0
-        self._refusal = self._refusal or self._head_problem()
-        if self._refusal is None and self._headers.get(b"expect") == b"100-continue":
-            self._continue = True
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes_max and self._body_bytes > self._body_bytes_max():
-            self._refusal = self._refusal or self._body_too_large()
-        elif self._refusal is None:
-            self._body.append(body)
-
     def on_message_complete(self) -> None:
         if self._refusal is not None:
             return
         if self._odd_bytes and self._head_bytes() > self._limits.head_bytes_max:
             self._refusal = self._head_too_large()
             return
-        self._reading = _IDLE
+        self._reading = IDLE
         self._completed = True
         self._continue = False
         body, self._body = self._body, []
@@ -283,7 +211,7 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def _rest(self) -> None:
-        wait_s = self._limits.keep_alive_s if self._reading is _IDLE else self._limits.head_read_s
+        wait_s = self._limits.keep_alive_s if self._reading is IDLE else self._limits.head_read_s
         self._deadline_s = self._loop.time() + wait_s
         if self._refusal is not None:
             self._refuse(*self._refusal)
@@ -300,10 +228,10 @@ class Connection(asyncio.Protocol):
             return
         if self.congested and not self._busy:
             self._abort()
-        elif self._reading is _HEAD or self._reading is _BODY:
-            part = "head" if self._reading is _HEAD else "body"
+        elif self._reading is HEAD or self._reading is BODY:
+            part = "head" if self._reading is HEAD else "body"
             self._refuse(408, "request_timeout", f"the {part} of the request did not arrive in time ({part}_read_s)")
-        elif self._reading is _REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
+        elif self._reading is REFUSED or (not self._busy and self._transport.get_write_buffer_size()):
             self._abort()
         elif not self._busy:
             self._close(self._transport)
@@ -316,7 +244,7 @@ class Connection(asyncio.Protocol):
     def close_soon(self) -> None:
         """The process drains: a connection without a request is closed by a later `sweep`, one with a request when that is answered."""
         self.draining = True
-        if not self._busy and self._reading is _IDLE:
+        if not self._busy and self._reading is IDLE:
             self._deadline_s = min(self._deadline_s, self._loop.time() + self._limits.drain_idle_s)
 
     def cancel(self) -> None:
@@ -333,17 +261,17 @@ class Connection(asyncio.Protocol):
                 self.write(CONTINUE)
         if self._reading is before:
             return
-        if self._reading is _HEAD:
+        if self._reading is HEAD:
             self._deadline_s = self._loop.time() + self._limits.head_read_s
-        elif self._reading is _BODY:
+        elif self._reading is BODY:
             self._deadline_s = self._loop.time() + self._limits.body_read_s
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer with an error and close, once the answers before it are out."""
         self._refusal = (status, code, message)
-        if self._busy or self._strand is not None or self._pending or self._reading is _REFUSED:
+        if self._busy or self._strand is not None or self._pending or self._reading is REFUSED:
             return
-        self._reading = _REFUSED
+        self._reading = REFUSED
         body = voice_of(self._target).error(status, message, code)
         head = b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (STATUS_LINES[status], len(body))
         self.write(head + body)
@@ -353,48 +281,6 @@ class Connection(asyncio.Protocol):
             self._pause(False)
             self._turn.flush()
             self._transport.write_eof()
-
-    def _head_bytes(self) -> int:
-        """What the head takes, line ends and all; trailers that have come count as well."""
-        headers = self._headers
-        named = sum(map(len, headers)) + sum(map(len, headers.values())) + HEADER_MARKS_BYTES * len(headers)
-        return self._odd_bytes + len(self._target) + named
-
-    def _head_problem(self) -> tuple[int, str, str] | None:
-        if self._fed_bytes > self._limits.head_bytes_max and self._head_bytes() > self._limits.head_bytes_max:
-            return self._head_too_large()
-        if self._parser.should_upgrade():
-            return (400, "upgrade_not_supported", "only HTTP/1.1 is spoken here; send the request without an Upgrade header")
-        version, headers = self._parser.get_http_version(), self._headers
-        self._modern = version == "1.1"
-        if not self._modern and version != "1.0":
-            return (505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
-        if self._modern and b"host" not in headers:
-            return (400, "invalid_http", "the Host header is missing")
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or not self._modern):
-            return (400, "invalid_http", "Transfer-Encoding may only be `chunked`, and only in HTTP/1.1")
-        length = int(headers.get(b"content-length", b"0"))
-        if length > self._limits.body_bytes_max and length > self._body_bytes_max():
-            return self._body_too_large()
-        return None
-
-    def _body_bytes_max(self) -> int:
-        """What this request may bring: a routing table holds the prompts of every release, so control's may be larger than a client's."""
-        token = self._server.table_authorization
-        if token is None or self._target != TABLE_TARGET or not hmac.compare_digest(self._headers.get(b"authorization", b""), token):
-            return self._limits.body_bytes_max
-        return max(self._limits.body_bytes_max, TABLE_BYTES_MAX)
-
-    def _head_too_large(self) -> tuple[int, str, str]:
-        return (431, "headers_too_large", f"the headers are larger than {self._limits.head_bytes_max} bytes (head_bytes_max); send fewer")
-
-    def _body_too_large(self) -> tuple[int, str, str]:
-        return (
-            413,
-            "request_too_large",
-            f"the body is larger than {self._limits.body_bytes_max} bytes (body_bytes_max); send a smaller one",
-        )
 
     def _pause(self, paused: bool) -> None:
         if self._transport is None or self._transport.is_closing() or self._transport.is_reading() is not paused:

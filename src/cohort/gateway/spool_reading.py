@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -237,6 +236,8 @@ class SpoolReading:
         self._said.write("spool_damaged", segment=number, copy=copy.name)
         if len(list(self._directory.glob("*.damaged"))) < self._limits.spool_damaged_max:
             try:
+                import shutil  # and with it three libraries for compressing, for what hardly ever happens
+
                 shutil.copyfile(self.path(number), copy)
             except OSError as error:
                 self._said.write("spool_copy_failed", segment=number, reason=os.strerror(error.errno or 0))

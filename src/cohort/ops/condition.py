@@ -80,25 +80,34 @@ def _parts(settings: Settings, now: Running | None) -> tuple[Part, ...]:
         urls[EMBEDDINGS] = embeddings
     states = {state.name: state for state in now.processes} if now else {}
     further = [state.name for state in states.values() if state.name not in urls]
+    token = _link_token(settings.data)
     if not further:
-        return tuple(_part(name, url, states) for name, url in urls.items())
-    workers = [_worker(settings.data, urls["gateway"], number, states) for number in range(1, len(further) + 2)]
+        return tuple(_part(name, url, states, token if name == "gateway" else None) for name, url in urls.items())
+    workers = [_worker(settings.data, urls["gateway"], number, states, token) for number in range(1, len(further) + 2)]
     return (*(_part(name, url, states) for name, url in urls.items() if name != "gateway"), *workers)
 
 
-def _worker(data: DataDir, url: str, number: int, states: Mapping[str, ProcessState]) -> Part:
+def _link_token(data: DataDir) -> str | None:
+    """By which an exposed gateway knows that it may say what is wrong; None where it cannot be read, and the gateway then says less."""
+    try:
+        return data.link_token.read_text().strip()
+    except OSError:
+        return None
+
+
+def _worker(data: DataDir, url: str, number: int, states: Mapping[str, ProcessState], token: str | None) -> Part:
     """One of several workers of the gateway: the port leads to any of them, so each is asked at its own socket, and says what it meets itself."""
-    (health, _), (ready, answer) = (fetch_at(data.worker_socket(number), path) for path in ("/health", "/ready"))
+    (health, _), (ready, answer) = (fetch_at(data.worker_socket(number), path, token=token) for path in ("/health", "/ready"))
     name = worker_name(number)
     state = states.get(name)
     phase, pid, deaths = (str(state.phase), state.pid, state.deaths) if state is not None else ("unsupervised", None, 0)
     return Part(name, url, phase, pid, deaths, health, ready, words(answer))
 
 
-def _part(name: str, url: str, states: Mapping[str, object]) -> Part:
+def _part(name: str, url: str, states: Mapping[str, object], token: str | None = None) -> Part:
     where = urlsplit(url)
     state = states.get(name)
-    (health, _), (ready, answer) = (fetch(where.hostname or "", where.port or 80, path) for path in ("/health", "/ready"))
+    (health, _), (ready, answer) = (fetch(where.hostname or "", where.port or 80, path, token=token) for path in ("/health", "/ready"))
     phase, pid, deaths = getattr(state, "phase", "unsupervised"), getattr(state, "pid", None), getattr(state, "deaths", 0)
     return Part(name, url, str(phase), pid, deaths, health, ready, words(answer), _well(answer))
 

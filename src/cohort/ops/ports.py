@@ -61,8 +61,8 @@ def answers_at(path: Path, target: str, timeout_s: float = PROBE_S) -> bool:
     return fetch_at(path, target, timeout_s)[0] == 200
 
 
-def fetch_at(path: Path, target: str, timeout_s: float = PROBE_S) -> tuple[int | None, bytes]:
-    """Status and body of a GET at a socket of the file system; (None, b"") when there is no answer in time."""
+def fetch_at(path: Path, target: str, timeout_s: float = PROBE_S, token: str | None = None) -> tuple[int | None, bytes]:
+    """Status and body of a GET at a socket of the file system; (None, b"") when there is no answer in time. `token`: who asks."""
     connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
     try:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -71,17 +71,18 @@ def fetch_at(path: Path, target: str, timeout_s: float = PROBE_S) -> tuple[int |
     except OSError:
         connection.close()
         return None, b""
-    return _got(connection, target)
+    return _got(connection, target, token)
 
 
-def fetch(url_host: str, port: int, path: str, timeout_s: float = PROBE_S) -> tuple[int | None, bytes]:
-    """Status and body of a GET on a port of this machine; (None, b"") when there is no answer in time."""
-    return _got(http.client.HTTPConnection(url_host, port, timeout=timeout_s), path)
+def fetch(url_host: str, port: int, path: str, timeout_s: float = PROBE_S, token: str | None = None) -> tuple[int | None, bytes]:
+    """Status and body of a GET on a port of this machine; (None, b"") when there is no answer in time. `token`: who asks."""
+    return _got(http.client.HTTPConnection(url_host, port, timeout=timeout_s), path, token)
 
 
-def _got(connection: http.client.HTTPConnection, path: str) -> tuple[int | None, bytes]:
+def _got(connection: http.client.HTTPConnection, path: str, token: str | None) -> tuple[int | None, bytes]:
+    shown = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        connection.request("GET", path, headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close", **shown})
         response = connection.getresponse()
         return response.status, response.read(ANSWER_BYTES_MAX)
     except (OSError, http.client.HTTPException):

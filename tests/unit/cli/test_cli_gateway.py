@@ -92,5 +92,9 @@ def test_budgets_are_listed_with_what_is_spent_of_them(tmp_path: Path, capsys: p
         ]
         accounts.left = [Balance("team", "web", 50_000_000, 1_250_000, 4_000)]
         assert cohort("gateway", "budget", "list").out.splitlines()[2].split()[5:7] == ["$1.25", "$0.004"]
+        cohort("gateway", "key", "create", "little", "--budget-usd-day", "0.00001")
+        assert "  $0.00001/day  " in cohort("gateway", "key", "list").out
+        assert "  $2,500,000 a day  " in cohort("gateway", "budget", "set", "all", "2500000").out
+        cohort("gateway", "budget", "remove", "all")
         assert "no budget of team wbe\n" in cohort("gateway", "budget", "remove", "team", "wbe").err
         assert "no budget of all\n" in cohort("gateway", "budget", "remove", "all").err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cohort.base.clock import ManualClock
+from cohort.gateway.cache.meaning import NOTHING, Meaning
 from cohort.gateway.cache.semantic.acceptance import Grade
 from cohort.gateway.cache.semantic.baselines import Baselines
 from cohort.gateway.cache.semantic.labels import LabelBook
@@ -40,6 +41,32 @@ def test_what_a_successor_learned_is_not_cleared_away_by_the_worker_before_it(tm
     draining.sweep()
     draining.sync()
     assert _worker(tmp_path, clock)[1].own.find(NEW).against == 1
+
+
+def test_a_tier_that_is_first_needed_while_its_worker_drains_changes_nothing_either(tmp_path: Path, clock: ManualClock) -> None:
+    made: list[Taught] = []
+
+    def make() -> Semantic:
+        semantic, taught = _worker(tmp_path, clock)
+        made.append(taught)
+        return semantic
+
+    meaning = Meaning(make, left=False)
+    meaning.retire()
+    assert (meaning.erase(UNIT), meaning.sweep(), meaning.state(), made) == (0, [], NOTHING, [])
+    assert meaning.needed().state() == NOTHING == meaning.state()
+    made[0].own.add(OLD, UNIT, Grade.OTHER, TTL_S)
+    meaning.sync()
+    assert not (tmp_path / "own").exists()
+
+
+def test_what_a_former_worker_learned_is_there_before_anybody_asks_so_that_it_can_be_erased(tmp_path: Path, clock: ManualClock) -> None:
+    _worker(tmp_path, clock)[1].own.add(OLD, UNIT, Grade.OTHER, TTL_S)
+    meaning = Meaning(lambda: _worker(tmp_path, clock)[0], left=True)
+    assert meaning.state()["labels"] == 1
+    meaning.erase(UNIT)
+    meaning.sync()
+    assert _worker(tmp_path, clock)[1].own.find(OLD).against == 0
 
 
 def test_a_comparison_that_ends_while_a_worker_drains_overwrites_nothing(tmp_path: Path, clock: ManualClock) -> None:

@@ -103,7 +103,7 @@ class Host:
     """What a connection needs of its server to begin."""
 
     def __init__(self) -> None:
-        self.handler = self.turn = None
+        self.handler = self.turn = self.table_authorization = None
         self.draining = False
         self.limits = Limits()
         self.lines = io.StringIO()

@@ -82,6 +82,13 @@ def test_a_wrong_setting_is_named_with_its_fix(tmp_path: Path, change: dict[str,
     assert caught.value.hint
 
 
+def test_a_misspelt_limit_is_told_the_right_one(tmp_path: Path) -> None:
+    for name, hint in (("body_bytes_mx", "Did you mean `body_bytes_max`?"), ("zzz", "Use one of: answer_bytes_max, body_bytes_max, ")):
+        with pytest.raises(CohortError) as caught:
+            load_settings(write_config(tmp_path, limits={name: 1}))
+        assert (caught.value.hint or "").startswith(hint)
+
+
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path, limits={"body_bytes_max": 10}))
     assert settings.limits.body_bytes_max == 10

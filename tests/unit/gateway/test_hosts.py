@@ -14,7 +14,20 @@ from cohort.gateway.settings import load_settings
 from support_gateway import GatewayProcess, write_config
 
 
-@pytest.mark.parametrize("host", [b"gateway", b"Gateway:8700", b"gateway.internal", b"[fd00::7]:80", b"10.1.2.3", b"localhost", b"[::1]:1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"gateway",
+        b"Gateway:8700",
+        b"gateway.internal",
+        b"[fd00::7]:80",
+        b"10.1.2.3",
+        b"localhost",
+        b"[::1]:1",
+        b"localhost.",
+        b"gateway.:80",
+    ],
+)
 def test_names_that_were_set_are_answered_beside_those_of_this_machine(host: bytes) -> None:
     hosts = Hosts(("gateway", "GATEWAY.internal", bracketed("fd00::7"), bracketed("10.1.2.3")), anybody=False)
     assert [hosts.answer(host), hosts.answer(host)] == [True, True]
@@ -23,7 +36,7 @@ def test_names_that_were_set_are_answered_beside_those_of_this_machine(host: byt
 @pytest.mark.parametrize(
     "host",
     [
-        b"", b":80", b"gateway:", b"gateway:x", b"gateway:123456", b"gateway:80:80", b"gateway.", b"x.gateway", b"gateway@evil.example",
+        b"", b":80", b"gateway:", b"gateway:x", b"gateway:123456", b"gateway:80:80", b"gateway..", b".", b"x.gateway", b"gateway@evil.example",
         b"gateway, evil.example", b"evil.example, gateway", b"0.0.0.0", b"127.1", b"2130706433", b"[::ffff:127.0.0.1]", b"[::1", b"::1", b"\xff",
         b"[::1].evil.example", b"[::1]evil:80",
     ],

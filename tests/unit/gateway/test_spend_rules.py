@@ -261,6 +261,15 @@ def refusal(place: Place, **fields: Any) -> str:
     return caught.value.message
 
 
+@pytest.mark.parametrize(("micro", "budget", "helps"), [(10, "$0.00001", True), (0, "$0", False)])
+def test_a_budget_is_told_as_people_write_it(clock: ManualClock, tmp_path: Path, micro: int, budget: str, helps: bool) -> None:
+    place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": micro}))
+    words = refusal(place, max_tokens=1000)
+    assert f"the budget of {budget} for all calls per day does not have" in words
+    assert ("a new day begins" in words) is helps
+    place.allowances.close()
+
+
 def test_a_call_that_a_budget_does_not_have_is_told_what_would_help(clock: ManualClock, tmp_path: Path) -> None:
     place = Place(tmp_path, clock, limited({"scope": "all", "name": "", "usd_micro": 500}))
     words = refusal(place, max_tokens=1000)

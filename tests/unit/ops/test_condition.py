@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
 from cohort.base.settings import ControlSettings, DatabaseSettings, GatewaySettings, Settings
 from cohort.base.settings_embeddings import EmbeddingsSettings
-from cohort.ops.condition import Health, Part, judge, look, words
+from cohort.ops.condition import Health, Part, _parts, judge, look, words
 from cohort.ops.doctor import Check, Grade, Program, _program, examine
 from cohort.ops.house import Running
 from support_processes import free_ports
@@ -56,6 +59,39 @@ def test_only_a_supervised_house_in_which_everything_is_ready_is_healthy(
 )
 def test_what_ready_says_is_told_in_words_and_another_programs_answer_is_not(answer: bytes, said: tuple[str, ...]) -> None:
     assert words(answer) == said
+
+
+class Asked(BaseHTTPRequestHandler):
+    """Answers as a gateway would that is exposed; who asked is kept."""
+
+    seen: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.headers["Authorization"])
+        body = b'{"ready":true,"problems":["the disk is full"]}' if self.headers["Authorization"] == "Bearer tok" else b'{"ready":true}'
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize(("token", "said"), [("tok\n", ("the disk is full",)), (None, ())])
+def test_status_asks_the_gateway_and_nobody_else_with_controls_token(tmp_path: Path, token: str | None, said: tuple[str, ...]) -> None:
+    wanted = settings(tmp_path)
+    if token is not None:
+        wanted.data.secrets.mkdir(parents=True)
+        wanted.data.link_token.write_text(token)
+    Asked.seen.clear()
+    with HTTPServer(("127.0.0.1", 0), Asked) as server:
+        serving = Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        control, gateway = _parts(wanted, replace(NOW, gateway_url=url, control_url=url))
+        server.shutdown()
+        serving.join()
+    assert (control.says, gateway.says) == ((), said)
+    assert Asked.seen == [None, None, *([f"Bearer {token.strip()}"] * 2 if token else [None, None])]
 
 
 def settings(folder: Path, url: str | None = None) -> Settings:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cohort.base.clock import Clock
 from cohort.base.ids import Entropy
 from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.disk import Disk
 from cohort.gateway.cache.erasing import Erased
+from cohort.gateway.cache.meaning import Meaning
 from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside
 from cohort.gateway.cache.packing import Packing
-from cohort.gateway.cache.semantic.baselines import Baselines
-from cohort.gateway.cache.semantic.embedder import Embedder
-from cohort.gateway.cache.semantic.labels import LabelBook
-from cohort.gateway.cache.semantic.semantic import POOLS_MAX, Semantic, Taught
-from cohort.gateway.cache.semantic.store import Store
 from cohort.gateway.cache.shared import Shared, redis_address
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.keys import Keys
@@ -27,6 +24,9 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.settings import Settings, read_secret
 from cohort.gateway.table import Table
 from cohort.gateway.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from cohort.gateway.cache.semantic.semantic import Semantic, Taught
 
 SWITCH = "COHORT_CACHE"
 LABELS_FACTOR = 2
@@ -61,21 +61,36 @@ def assemble(
     def chance() -> float:
         return int.from_bytes(entropy(4), "big") / (1 << 32)
 
-    waits = (limits.cache_embeddings_wait_s, limits.cache_embeddings_rest_s)
-    embedder = Embedder(upstreams, keys, deadlines, clock, *waits, settings.gateway_id)
-    store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
+    def semantic() -> Semantic:
+        from cohort.gateway.cache.semantic.embedder import Embedder
+        from cohort.gateway.cache.semantic.semantic import Semantic
+        from cohort.gateway.cache.semantic.store import Store
+
+        waits = (limits.cache_embeddings_wait_s, limits.cache_embeddings_rest_s)
+        embedder = Embedder(upstreams, keys, deadlines, clock, *waits, settings.gateway_id)
+        store = Store(limits.cache_semantic_bytes_max, limits.cache_semantic_entries_max, clock)
+        return Semantic(store, embedder, _taught(settings, clock, log), chance, log)
+
     memory = Memory(limits.cache_bytes_max, limits.cache_entries_max, clock)
-    outside, semantic = _outside(settings, clock, erased, log), Semantic(store, embedder, _taught(settings, clock, log), chance, log)
-    return Caches(memory, outside, semantic, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
+    outside, meaning = _outside(settings, clock, erased, log), Meaning(semantic, _labels(settings).exists())
+    return Caches(memory, outside, meaning, erased, clock, metrics, limits.cache_answer_bytes_max, killed)
+
+
+def _labels(settings: Settings) -> Path:
+    """Where what was learned of answers is kept."""
+    return settings.data_dir / "labels"
 
 
 def _taught(settings: Settings, clock: Clock, log: Log) -> Taught:
     """What this process's predecessor learned. What cannot be read is learned again."""
+    from cohort.gateway.cache.semantic.baselines import Baselines
+    from cohort.gateway.cache.semantic.labels import LabelBook
+    from cohort.gateway.cache.semantic.semantic import POOLS_MAX, Taught
 
     def failed(error: OSError) -> None:
         log.seldom("cache_labels_failed", reason=os.strerror(error.errno or 0))
 
-    folder, entries_max = settings.data_dir / "labels", LABELS_FACTOR * settings.limits.cache_semantic_entries_max
+    folder, entries_max = _labels(settings), LABELS_FACTOR * settings.limits.cache_semantic_entries_max
     own, pooled = LabelBook(folder / "entries", entries_max, clock, failed), LabelBook(folder / "pools", POOLS_MAX, clock, failed)
     baselines = Baselines(folder / "baselines")
     for part in (own, pooled, baselines):

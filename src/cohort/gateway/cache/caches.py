@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cohort.base.clock import Clock
 from cohort.base.errors import CohortError, Retry
@@ -15,27 +15,30 @@ from cohort.gateway.cache import answers, from_messages
 from cohort.gateway.cache.answers import Answer
 from cohort.gateway.cache.asking import ANYTHING, CacheControl, cache_control, exact_key, is_deterministic, wants_usage
 from cohort.gateway.cache.erasing import Erased
+from cohort.gateway.cache.meaning import Meaning
 from cohort.gateway.cache.memory import Memory
 from cohort.gateway.cache.outside import Outside, Writing
 from cohort.gateway.cache.packing import Found
-from cohort.gateway.cache.semantic.asking import Question, question
-from cohort.gateway.cache.semantic.drift import Drift, Steadiness
-from cohort.gateway.cache.semantic.judging import Ask
-from cohort.gateway.cache.semantic.semantic import Match, Semantic
 from cohort.gateway.cache.tape import Form, Tape
 from cohort.gateway.compiled import Target
 from cohort.gateway.contract import Result
 from cohort.gateway.contract_cache import CachePolicy
 from cohort.gateway.dialects.face import Chat
 from cohort.gateway.dialects.operations import CHAT, MESSAGES, RESPONSES_NAME
-from cohort.gateway.metrics import Labels, Metrics
+from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Ongoing
+
+if TYPE_CHECKING:
+    from cohort.gateway.cache.semantic.asking import Question
+    from cohort.gateway.cache.semantic.judging import Ask
+    from cohort.gateway.cache.semantic.semantic import Match
 
 EXACT_FLAG = "cache.exact"
 """The kill switch of L1 to L3, read on every request; `COHORT_CACHE=0` in the environment is the same for every tier."""
 KEPT = frozenset({CHAT.name, MESSAGES.name, RESPONSES_NAME})
 """Operations whose answers are kept."""
 SEMANTIC_FLAG = "cache.semantic"
+ANEW = CacheControl(no_cache=True)
 NO_POLICY = CachePolicy(exact=False)
 DRIFT_GAUGE = "cohort_gateway_cache_drift"
 DRIFT_WORDS = "1 where a share of the semantic cache has drifted from its baseline, 0 where it is steady."
@@ -94,7 +97,7 @@ class Caches:
         self,
         memory: Memory,
         outside: Outside,
-        semantic: Semantic,
+        meaning: Meaning,
         erased: Erased,
         clock: Clock,
         metrics: Metrics,
@@ -103,7 +106,7 @@ class Caches:
     ) -> None:
         self._memory = memory
         self._outside = outside
-        self._semantic = semantic
+        self._meaning = meaning
         self._erased = erased
         self._monotonic_s = clock.monotonic_s
         self._answer_bytes_max = answer_bytes_max
@@ -120,11 +123,11 @@ class Caches:
         if kept and (policy.sampled or is_deterministic(chat.fields, target.parameters)):
             place = (tenant, ongoing.service.name, target.digest, target.route, chat.operation.name + variant, chat.native)
             key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
-            asked = question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
+            asked = self._meaning.needed().question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
         split = ongoing.service.split
         compared = split is not None and split.bypass_caches and not control.only_if_cached
         if compared:
-            control = replace(control, no_cache=True)
+            control = ANEW if control is ANYTHING else replace(control, no_cache=True)
         takes_part = key is not None or asked is not None
         lookup = Lookup(ongoing, chat, target, policy, control, key, asked, takes_part, self._monotonic_s())
         if takes_part and not self._retired:
@@ -159,14 +162,14 @@ class Caches:
         policy, control = lookup.policy.semantic, lookup.control
         if policy is None:
             return None
-        match = lookup.match = await self._semantic.look(
+        match = lookup.match = await self._meaning.needed().look(
             asked, lookup.ongoing.service.name, lookup.target.digest, policy, control.max_age_s
         )
         if match is None or match.kept is None or not match.serves or control.no_cache or self._killed(SEMANTIC_FLAG):
             return None
         if not lookup.is_served(match.kept.answer) or self._erased.since(match.kept.unit, lookup.began_s):
             return None
-        return Hit(Tier.SEMANTIC, match.kept.answer, self._semantic.age_s(match.kept))
+        return Hit(Tier.SEMANTIC, match.kept.answer, self._meaning.needed().age_s(match.kept))
 
     async def _seek_outside(self, lookup: Lookup, key: bytes) -> Hit | None:
         """What is found is then kept in memory as well."""
@@ -195,7 +198,7 @@ class Caches:
         if answer is not None:
             self._keep_exact(lookup, answer)
             if lookup.match is not None and not self._killed(SEMANTIC_FLAG):
-                self._semantic.learn(lookup.match, answer, ongoing.unit, lookup.policy.ttl_s)
+                self._meaning.needed().learn(lookup.match, answer, ongoing.unit, lookup.policy.ttl_s)
 
     def _keep_exact(self, lookup: Lookup, answer: Answer) -> None:
         if lookup.key is None or self._killed(EXACT_FLAG):
@@ -211,7 +214,7 @@ class Caches:
             CohortError CACHE_NOT_ERASED: a tier did not answer; some may still be there.
         """
         self._erased.add(unit)
-        in_memory, by_meaning = self._memory.erase(unit), self._semantic.erase(unit)
+        in_memory, by_meaning = self._memory.erase(unit), self._meaning.erase(unit)
         await self._labels_erased()
         outside = await self._outside.erase(unit)
         in_memory += self._memory.erase(unit)  # what was found outside meanwhile
@@ -219,14 +222,14 @@ class Caches:
 
     async def _labels_erased(self) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._semantic.sync)
+            await asyncio.get_running_loop().run_in_executor(None, self._meaning.sync)
         except OSError as error:
             said = f"what was learned of the answers could not be erased: {os.strerror(error.errno or 0)}"
             raise CohortError("CACHE_NOT_ERASED", said, retry=Retry.SAFE, hint="Ask again once the disk works.") from error
 
     def sync(self) -> None:
         """Bring to disk what comparisons taught, from any thread. Raises OSError."""
-        self._semantic.sync()
+        self._meaning.sync()
 
     def state(self) -> dict[str, Any]:
         """What is held, and how calls were answered, by service."""
@@ -234,7 +237,7 @@ class Caches:
         for (service, what), count in self._metrics.cache.items():
             answered.setdefault(service, {})[what] = count
         memory = {"entries": len(self._memory), "bytes": self._memory.used_bytes, "evicted": self._memory.evicted}
-        return {"services": answered, "l1": memory, **self._outside.state(), "l4": self._semantic.state()}
+        return {"services": answered, "l1": memory, **self._outside.state(), "l4": self._meaning.state()}
 
     @property
     def problem(self) -> str | None:
@@ -245,29 +248,27 @@ class Caches:
         """Write behind the answers, and have judged what is open, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._outside.run())
-            group.create_task(self._semantic.judge.run())
+            group.create_task(self._meaning.run())
 
     def consult(self, ask: Ask) -> None:
         """How services are asked on the gateway's own behalf."""
-        self._semantic.judge.consult(ask)
+        self._meaning.consult(ask)
 
     def retire(self) -> None:
         """Forget everything and keep nothing from now on: from here on nobody can reach this process to have a person forgotten."""
         self._retired = True
         self._outside.retire()
         self._memory.clear()
-        self._semantic.retire()
+        self._meaning.retire()
 
     def close(self) -> None:
         self._outside.close()
-        self._semantic.close()
+        self._meaning.close()
 
     def sweep(self) -> None:
         """Drop what is over its time, and look for drift."""
         self._memory.sweep()
-        self._semantic.sweep()
-        drifts = [(service, release, drift) for service, release, drift in self._semantic.drifts() if drift.state is not Steadiness.TOO_FEW]
-        self._metrics.labelled[DRIFT_GAUGE] = (DRIFT_WORDS, [_gauge(*found) for found in drifts])
+        self._metrics.labelled[DRIFT_GAUGE] = (DRIFT_WORDS, self._meaning.sweep())
 
     def _serves(self, lookup: Lookup, found: Found) -> bool:
         age_max_s = lookup.control.max_age_s
@@ -284,7 +285,3 @@ def _answer(chat: Chat, tape: Tape, saved_usd_micro: int | None) -> Answer | Non
         return answers.of_stream(data, saved_usd_micro)
     known, fields = chat.answered
     return answers.of_fields(data, fields, saved_usd_micro) if known is data else answers.of_whole(data, saved_usd_micro)
-
-
-def _gauge(service: str, release: str, drift: Drift) -> tuple[Labels, float]:
-    return (("service", service), ("release", release), ("measure", drift.measure)), float(drift.state is Steadiness.DRIFTED)

@@ -216,10 +216,15 @@ def exceeded(error: Exceeded, amount: int, now_us: int) -> Refused:
     most, spent, held = (value / 1e6 for value in (error.limit.most, error.spent, error.held))
     left = f"{_usd(spent)} spent, {_usd(held)} held by calls under way"
     smaller = "; a smaller `max_tokens` holds less" if error.spent < error.limit.most else ""
-    until = f"; a new day begins in {(DAY_US - now_us % DAY_US) // 1_000_000} s" if error.limit.told.endswith("per day") else ""
-    words = f"this call may cost {_usd(amount / 1e6)}, which the budget of ${most:g} for {error.limit.told} does not have: {left}{smaller}{until}"
+    until = f"; a new day begins in {(DAY_US - now_us % DAY_US) // 1_000_000} s" if most and error.limit.told.endswith("per day") else ""
+    words = f"this call may cost {_usd(amount / 1e6)}, which the budget of {_limit(most)} for {error.limit.told} does not have: {left}{smaller}{until}"
     kind = Refused if error.limit.name.startswith("release\0") else Withheld
     return kind(402, words, "budget_exceeded", kind="insufficient_quota")
+
+
+def _limit(dollars: float) -> str:
+    """As people write it: no more digits than it has."""
+    return f"${dollars:.6f}".rstrip("0").rstrip(".")
 
 
 def _usd(dollars: float) -> str:

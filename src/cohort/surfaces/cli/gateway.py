@@ -195,7 +195,7 @@ def _state(key: dict[str, Any], now_us: int) -> str:
 def _limits(terms: dict[str, Any]) -> str:
     said = []
     if terms["budget_usd_micro_per_day"] is not None:
-        said.append(f"${terms['budget_usd_micro_per_day'] / 1e6:g}/day")
+        said.append(f"{_usd(terms['budget_usd_micro_per_day'])}/day")
     if terms["requests_per_minute"] is not None:
         said.append(f"{terms['requests_per_minute']} rpm")
     if terms["tokens_per_minute"] is not None:
@@ -215,8 +215,13 @@ def _show_budgets(session: Session, api: Api, page: dict[str, list[dict[str, Any
     return Exit.DONE
 
 
+def _usd(micro: int) -> str:
+    """No more digits than it has, and never an exponent."""
+    return f"${micro / 1e6:,.6f}".rstrip("0").rstrip(".")
+
+
 def _budget_row(entry: dict[str, Any], balance: dict[str, Any] | None) -> tuple[str, ...]:
     budget = entry["budget"]
-    most = f"${budget['usd_micro'] / 1e6:g} {'in all' if budget['scope'] == 'run' else 'a day'}"
-    spent, held = (f"${balance[place] / 1e6:g}" if balance else "-" for place in ("spent", "held"))
+    most = f"{_usd(budget['usd_micro'])} {'in all' if budget['scope'] == 'run' else 'a day'}"
+    spent, held = (_usd(balance[place]) if balance else "-" for place in ("spent", "held"))
     return budget["scope"], budget["name"] or "-", most, spent, held, entry["changed_by"]

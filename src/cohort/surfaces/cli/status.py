@@ -76,8 +76,8 @@ def _show(session: Session, condition: Condition) -> None:
     session.text(f"{condition.health.value}: {who}, {condition.data_dir}")
     for part in condition.parts:
         answer = "no answer" if part.ready is None else f"/ready answers {part.ready}"
-        died = f", died {'once' if part.deaths == 1 else f'{part.deaths} times'}" if part.deaths else ""
-        session.text(f"  {part.name:<10} {part.phase:<9} process {part.pid or '-'}  {part.url}  {answer}{died}")
+        again = f", started again {'once' if part.deaths == 1 else f'{part.deaths} times'}" if part.deaths else ""
+        session.text(f"  {part.name:<10} {part.phase:<9} process {part.pid or '-'}  {part.url}  {answer}{again}")
         for line in part.says:
             session.text(f"           {line}")
     if condition.left_behind:

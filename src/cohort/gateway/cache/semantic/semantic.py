@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from cohort.gateway.cache.answers import Answer, content_of
 from cohort.gateway.cache.memory import Kept
 from cohort.gateway.cache.semantic.acceptance import Grade, accepts, band, refused
-from cohort.gateway.cache.semantic.asking import Question
+from cohort.gateway.cache.semantic.asking import Question, question
 from cohort.gateway.cache.semantic.baselines import Baselines
-from cohort.gateway.cache.semantic.drift import Drift
+from cohort.gateway.cache.semantic.drift import Drift, Steadiness
 from cohort.gateway.cache.semantic.embedder import Embedder, source
 from cohort.gateway.cache.semantic.embedding import NoVector
 from cohort.gateway.cache.semantic.grading import grade
@@ -32,6 +32,7 @@ from cohort.gateway.cache.semantic.tally import SERVICES_MAX, Tally, Watches
 from cohort.gateway.cache.semantic.text import features
 from cohort.gateway.contract_cache import SemanticPolicy
 from cohort.gateway.log import Log
+from cohort.gateway.metrics import Labels
 
 if TYPE_CHECKING:
     from cohort.gateway.cache.semantic.embedding import Vector
@@ -90,6 +91,8 @@ class Taught:
 
 class Semantic:
     """Everything that calls share. `chance`: a number from 0 to 1, another each time."""
+
+    question = staticmethod(question)
 
     def __init__(self, store: Store, embedder: Embedder, taught: Taught, chance: Callable[[], float], log: Log) -> None:
         self._store = store
@@ -257,9 +260,9 @@ class Semantic:
     def close(self) -> None:
         self._taught.close()
 
-    def drifts(self) -> list[tuple[str, str, Drift]]:
-        """By service and release. What begins or ends to drift is said in the log."""
-        return self._watches.judge()
+    def gauges(self) -> list[tuple[Labels, float]]:
+        """1 for each measure of a service's release that drifts, 0 where it is steady. What begins or ends to drift is said in the log."""
+        return [_gauge(*found) for found in self._watches.judge() if found[2].state is not Steadiness.TOO_FEW]
 
     def state(self) -> dict[str, Any]:
         store = self._store
@@ -274,6 +277,10 @@ class Semantic:
         if service not in self._tallies and len(self._tallies) >= SERVICES_MAX:
             self._tallies.clear()
         return self._tallies.setdefault(service, Tally())
+
+
+def _gauge(service: str, release: str, drift: Drift) -> tuple[Labels, float]:
+    return (("service", service), ("release", release), ("measure", drift.measure)), float(drift.state is Steadiness.DRIFTED)
 
 
 def _own(match: Match, entry: Entry) -> bytes:
