@@ -11,28 +11,24 @@ from urllib.parse import unquote
 
 import orjson
 
-from cohort.gateway import metrics as prometheus
 from cohort.gateway import openai
 from cohort.gateway.assignment import UNIT_CHARS_MAX
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor, find_service
+from cohort.gateway.condition_door import ConditionDoor
 from cohort.gateway.contract import pseudonym
-from cohort.gateway.contract_routing import RoutingState
 from cohort.gateway.dialects.face import Refused
 from cohort.gateway.dialects.operations import voice_of
 from cohort.gateway.hosts import Hosts
 from cohort.gateway.http_messages import Reply, Request
-from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
 from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
-from cohort.gateway.reliability.attempts import Attempts
 from cohort.gateway.responses_door import ResponsesDoor, owner_of
 from cohort.gateway.spend.door import SpendDoor
 from cohort.gateway.spool import Spool
 from cohort.gateway.table import Table
 from cohort.gateway.telemetry.contents_door import ContentsDoor
-from cohort.gateway.upstreams import Upstreams
 
 _ELSEWHERE = re.compile(rb"https?://(?!(?:localhost\.?|127\.0\.0\.1|\[::1\])(?::\d+)?$)", re.IGNORECASE)
 """The origin of a web page that did not come from this machine."""
@@ -57,46 +53,42 @@ class Doors:
         link: Link,
         recorder: Recorder,
         spool: Spool,
-        upstreams: Upstreams,
         metrics: Metrics,
+        condition: ConditionDoor,
         cache: CacheDoor,
         unit_key: bytes,
-        attempts: Attempts,
         responses: ResponsesDoor,
         spend: SpendDoor,
         hosts: Hosts,
         contents: ContentsDoor,
         local: bool = True,
     ) -> None:
+        self._condition = condition
         self._hosts = hosts
         self._known_hosts = hosts.known
         self._guard = spend.guard
         self._spend = spend
-        self._cache = cache
         self._local = local
         self._table = table
-        self._chat = chat
         self._link = link
         self._recorder = recorder
         self._spool = spool
-        self._upstreams = upstreams
         self._metrics = metrics
         self._unit_key = unit_key
-        self._attempts = attempts
         self._responses = responses
-        self.server: Server | None = None
         self._doors: dict[bytes, tuple[bytes, Door]] = {
             **{path: (b"POST", partial(chat.handle, operation)) for path, operation in responses.operations.items()},
             b"/v1/models": (b"GET", self._models),
             b"/v1/feedback": (b"POST", self._feedback),
-            b"/health": (b"GET", self._health),
-            b"/ready": (b"GET", self._ready),
+            b"/health": (b"GET", condition.health),
+            b"/ready": (b"GET", condition.ready),
             b"/metrics": (b"GET", self._metrics_page),
             b"/-/routing": (b"PUT", link.put_routing),
             b"/-/state": (b"GET", link.get_state),
             b"/-/spending": (b"GET", spend.get_spending),
             b"/-/outcomes": (b"GET", link.get_outcomes),
             b"/-/outcomes/ack": (b"POST", link.acknowledge),
+            b"/-/metrics": (b"GET", condition.own_metrics),
             b"/-/cache": (b"GET", cache.state),
             b"/-/cache/erase": (b"POST", cache.erase),
             b"/-/responses/erase": (b"POST", responses.erase),
@@ -223,96 +215,17 @@ class Doors:
 
     # --- operators -------------------------------------------------------------------------------------------------------------
 
-    def _health(self, request: Request, reply: Reply) -> None:
-        more = {"problems": self._problems()} if self._confides_in(request, reply) else {}
-        reply.send(200, orjson.dumps({"status": "ok", **more}))
-
-    def _ready(self, request: Request, reply: Reply) -> None:
-        draining = self.server is not None and self.server.draining
-        ready = self._table.snapshot is not None and not draining
-        body: dict[str, object] = {"ready": ready}
-        if self._confides_in(request, reply):
-            reason = "draining" if draining else None if ready else "no routing table yet"
-            body |= {"reason": reason, "table_version": self._table.version, "problems": self._problems()}
-        reply.send(200 if ready else 503, orjson.dumps(body))
-
-    def _confides_in(self, request: Request, reply: Reply) -> bool:
-        """What is wrong here names upstreams and servers: where others reach the gateway, it is for holders of a key and control alone."""
+    def _metrics_page(self, request: Request, reply: Reply) -> Coroutine[None, None, None] | None:
         try:
-            self._check_figures(request, reply)
-        except Refused:
-            return False
-        return True
-
-    def _check_figures(self, request: Request, reply: Reply) -> None:
-        """Raises Refused where a key is needed to look into the process, and did not come."""
-        if not (self._local or self._link.admits(request)):
-            self._guard.admit(request.headers, reply.peer)
-
-    def _problems(self) -> list[str]:
-        return (
-            ([self._spool.problem] if self._spool.problem else [])
-            + self._table.breakers.problems()
-            + self._spend.problems
-            + self._cache.problems
-        )
-
-    def _metrics_page(self, request: Request, reply: Reply) -> None:
-        """GET /metrics. It names services and what they use: where others reach the gateway, for holders of a key and control alone."""
-        try:
-            self._check_figures(request, reply)
+            return self._condition.metrics(request, reply)
         except Refused as refused:
             self._refuse(reply, refused)
-            return
-        if self._metrics.worker:
-            reply.be_last()  # a scraper that keeps its connection would meet this worker for ever
-        reply.send(200, self._figures(), content_type=prometheus.CONTENT_TYPE)
-
-    def _figures(self) -> bytes:
-        server = self.server
-        gauges: dict[str, tuple[str, Callable[[], float]]] = {
-            "cohort_gateway_in_flight": ("Calls between assignment and end.", lambda: self._chat.in_flight),
-            "cohort_gateway_shadow_in_flight": ("Shadow copies between assignment and end.", lambda: self._chat.shadows),
-            "cohort_gateway_client_connections": ("Connections of clients.", lambda: server.connections if server else 0),
-            "cohort_gateway_upstream_connections": ("Connections to upstreams.", lambda: self._upstreams.open),
-            "cohort_gateway_spool_bytes": ("Bytes of the spool on disk.", lambda: self._spool.bytes),
-            "cohort_gateway_routes_open": ("Routes whose circuit is not closed.", lambda: len(self._table.breakers.open())),
-            "cohort_gateway_table_version": ("Version of the routing table in force.", lambda: self._table.version),
-        }
-        counters: dict[str, tuple[str, Callable[[], float]]] = {
-            "cohort_gateway_requests_total": ("Requests of any kind.", lambda: server.requests if server else 0),
-            "cohort_gateway_upstream_retries_total": ("Connections tried a second time.", lambda: self._upstreams.retries),
-            "cohort_gateway_retries_total": ("Tries of a route beyond its first in a call.", lambda: self._attempts.counts.retries),
-            "cohort_gateway_fallbacks_total": ("Further routes that were asked.", lambda: self._attempts.counts.fallbacks),
-            "cohort_gateway_hedges_total": ("Routes asked beside one that had not answered yet.", lambda: self._attempts.counts.hedges),
-            "cohort_gateway_degraded_total": ("Calls that another route than the first answered.", lambda: self._attempts.counts.degraded),
-            "cohort_gateway_circuit_refused_total": (
-                "Calls refused as every circuit was open.",
-                lambda: self._attempts.counts.refused_open,
-            ),
-            "cohort_gateway_shed_total": ("Calls refused as the queue for an upstream was full or old.", lambda: self._upstreams.shed),
-            "cohort_gateway_outcomes_written_total": ("Records written to the spool.", lambda: self._spool.written),
-            "cohort_gateway_log_lines_lost_total": ("Log lines that could not be written.", lambda: server.log.lost if server else 0),
-            "cohort_gateway_outcomes_dropped_total": ("Records that could not be written.", lambda: self._spool.dropped),
-        }
-        gauges |= self._spend.gauges()
-        counters |= self._spend.counters()
-        routing = self._chat.routing()
-        for name, words, read in _ROUTING:
-            self._metrics.labelled[name] = (words, [((("service", service),), read(state)) for service, state in sorted(routing.items())])
-        return self._metrics.text(gauges, counters)
+            return None
 
     def _refuse(self, reply: Reply, refused: Refused, headers: bytes = b"", target: bytes = b"") -> None:
         self._metrics.refused(refused.code)
         said = voice_of(target).error(refused.status, refused.message, refused.code, refused.param, refused.kind)
         reply.send(refused.status, said, refused.headers + headers)
-
-
-_ROUTING: tuple[tuple[str, str, Callable[[RoutingState], float]], ...] = (
-    ("cohort_gateway_routing_boundary", "Difficulty from which on the strong model answers.", lambda state: state.boundary),
-    ("cohort_gateway_routing_drift", "How far routing is from what the release says.", lambda state: state.drift),
-    ("cohort_gateway_routing_conversations", "Conversations routed since the process began.", lambda state: float(state.conversations)),
-)
 
 
 def _judgement(fields: dict[str, object]) -> tuple[float | None, bool]:

@@ -178,6 +178,13 @@ def _family(lines: list[str], name: str, kind: str, words: str, samples: list[tu
     lines.extend(_sample(name, labels, value) for labels, value in samples)
 
 
+def gauge(name: str, words: str, value: float) -> bytes:
+    """A gauge without labels as a page of its own."""
+    lines: list[str] = []
+    _family(lines, name, "gauge", words, [((), value)])
+    return ("\n".join(lines) + "\n").encode()
+
+
 def _sample(name: str, labels: Labels, value: float) -> str:
     inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
     return f"{name}{'{' + inside + '}' if inside else ''} {value}"

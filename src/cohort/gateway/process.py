@@ -23,6 +23,7 @@ from cohort.gateway.cache.caches import Caches
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.cache.erasing import Erased
 from cohort.gateway.chat import ChatDoor
+from cohort.gateway.condition_door import ConditionDoor
 from cohort.gateway.consulting import Consulting
 from cohort.gateway.deadlines import Deadlines
 from cohort.gateway.doors import Doors
@@ -41,6 +42,7 @@ from cohort.gateway.reliability.breakers import Breakers, log_circuit
 from cohort.gateway.responses_door import ResponsesDoor
 from cohort.gateway.settings import Settings, read_secret, read_unit_key
 from cohort.gateway.shared.face import open_shared
+from cohort.gateway.siblings import Siblings
 from cohort.gateway.spend.allowances import Allowances
 from cohort.gateway.spend.callers import Guard
 from cohort.gateway.spend.door import SpendDoor
@@ -140,12 +142,12 @@ def _assemble(settings: Settings, epoch: int, unit_key: bytes, token: str, spool
     kept = KeptResponses(shared.directory / "responses", limits, clock, log, erased)
     responses = ResponsesDoor(kept, shared.given, entropy, unit_key)
     hosts = Hosts((bracketed(settings.host), *settings.hosts), anybody=settings.expose and not settings.hosts)
-    asked, local = (
-        (cache_door, unit_key, attempts, responses, SpendDoor(guard, allowances), hosts, ContentsDoor(contents, unit_key)),
-        not settings.expose,
-    )
-    doors = Doors(table, chat, link, recorder, spool, upstreams, metrics, *asked, local)
-    doors.server = server = Server(doors, limits, log, turn, metrics.refused)
+    spend, local = SpendDoor(guard, allowances), not settings.expose
+    siblings = Siblings(settings.siblings, link.authorization)
+    condition = ConditionDoor(table, chat, link, spool, upstreams, metrics, cache_door, attempts, spend, siblings, local)
+    asked = (cache_door, unit_key, responses, spend, hosts, ContentsDoor(contents, unit_key))
+    doors = Doors(table, chat, link, recorder, spool, metrics, condition, *asked, local)
+    condition.server = server = Server(doors, limits, log, turn, metrics.refused)
     server.table_authorization = link.authorization
     return _Parts(table, recorder, upstreams, deadlines, caches, guard, allowances, contents, chat, link, kept, server)
 

@@ -20,6 +20,7 @@ CONFIG_BYTES_MAX = 1 << 20
 KEY_BYTES_MIN = 16
 PORT_MAX = 65535
 HOSTS_MAX = 100
+SIBLINGS_MAX = 64
 LIMIT_MAX = 1e15
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -93,6 +94,7 @@ class Settings:
     `access_log`: write one. `shared_dir`: where the workers of this machine share what they must; None: `data_dir`.
     `cache_redis`: a server for answers shared by gateways, `redis://HOST:PORT/DATABASE` or `unix:/PATH`.
     `hosts`: names besides those of loopback by which callers may call it. `traceparent`: what upstreams get of the caller's trace.
+    `siblings`: sockets of the other workers of this gateway.
     """
 
     gateway_id: str
@@ -109,6 +111,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     private_upstreams: tuple[Network, ...] = networks(LOOPBACK_ONLY)
     link_socket: Path | None = None
+    siblings: tuple[Path, ...] = ()
     hosts: tuple[str, ...] = ()
     traceparent: TraceMode = TraceMode.PASS
 
@@ -140,6 +143,7 @@ def load_settings(path: Path) -> Settings:
         cache_redis_password_file=Path(password) if (password := body.get("cache_redis_password_file")) else None,
         limits=limits,
         link_socket=Path(_text(body, "link_socket")) if body.get("link_socket") is not None else None,
+        siblings=_sockets(body.get("siblings", [])),
         private_upstreams=_networks(body.get("private_upstreams", list(LOOPBACK_ONLY))),
         hosts=_hosts(body.get("hosts", [])),
         traceparent=_trace_mode(body.get("traceparent", TraceMode.PASS.value)),
@@ -236,6 +240,12 @@ def _networks(texts: Any) -> tuple[Network, ...]:
         return networks(texts)
     except ValueError as error:
         raise _invalid(name, str(error), fix) from error
+
+
+def _sockets(texts: Any) -> tuple[Path, ...]:
+    if not isinstance(texts, list) or len(texts) > SIBLINGS_MAX or not all(isinstance(text, str) and text for text in texts):
+        raise _invalid("siblings", f"must be a list of at most {SIBLINGS_MAX} paths", "Write the `link_socket` of each other worker.")
+    return tuple(map(Path, texts))
 
 
 def _hosts(names: Any) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
     """
     data = settings.data
     return {
-        **({"link_socket": str(data.worker_socket(number))} if settings.gateway.workers > 1 else {}),
+        **(_sockets(data, number, settings.gateway.workers) if settings.gateway.workers > 1 else {}),
         "gateway_id": _worker_id(installation, number),
         "host": settings.gateway.host,
         "port": settings.gateway.port,
@@ -135,6 +135,11 @@ def gateway_config(settings: Settings, installation: Installation, number: int =
         "private_upstreams": list(settings.gateway.private_upstreams),
         "hosts": list(settings.gateway.hosts),
     }
+
+
+def _sockets(data: DataDir, number: int, workers: int) -> dict[str, Any]:
+    others = [str(data.worker_socket(other)) for other in range(1, workers + 1) if other != number]
+    return {"link_socket": str(data.worker_socket(number)), "siblings": others}
 
 
 def control_config(settings: Settings, installation: Installation) -> dict[str, Any]:
