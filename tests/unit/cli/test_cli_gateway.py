@@ -84,7 +84,9 @@ def test_budgets_are_listed_with_what_is_spent_of_them(tmp_path: Path, capsys: p
     accounts: Any = home.control.accounts
     with serving(home.control) as address:
         cohort = Command(tmp_path, {"COHORT_URL": address, "COHORT_KEY": ADMIN_KEY}, capsys)
-        cohort("gateway", "budget", "set", "run", "*", "2")
+        assert "no key yet: " in cohort("gateway", "key", "list").err
+        assert "no budget is set" in cohort("gateway", "budget", "list").err
+        assert cohort("gateway", "budget", "set", "run", "*", "2").err == ""
         listed = cohort("gateway", "budget", "set", "team", "web", "50")
         assert [line.split()[:6] for line in listed.out.splitlines()[1:]] == [
             ["run", "*", "$2", "in", "all", "-"],

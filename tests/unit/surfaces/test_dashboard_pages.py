@@ -151,7 +151,7 @@ def test_wrong_keys_are_told_and_too_many_are_too(client: TestClient) -> None:
     for _ in range(5):
         answer = client.post("/login", data={"key": "ck_wrong"})
         assert answer.status_code == 401
-        assert "this is not a key in force" in answer.text
+        assert "<strong>This is not a key in force.</strong> Use the key that <code>cohort up</code> printed." in answer.text
     blocked = client.post("/login", data={"key": ADMIN_KEY})
     assert blocked.status_code == 429
     assert "Wait a minute" in blocked.text

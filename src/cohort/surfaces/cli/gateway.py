@@ -177,6 +177,8 @@ def _show_keys(session: Session, page: dict[str, list[dict[str, Any]]]) -> int:
         )
         for item in page["items"]
     ]
+    if not rows:
+        session.say("no key yet: `cohort gateway key create NAME` makes the first, and from then on each caller needs one")
     table(session, ("key", "name", "services", "team", "limits", "made", "state"), rows)
     return Exit.DONE
 
@@ -211,6 +213,8 @@ def _show_budgets(session: Session, api: Api, page: dict[str, list[dict[str, Any
         return Exit.DONE
     balances = {(each["scope"], each["name"]): each for each in api.get("/gateway/balances")["items"] or ()}
     rows = [_budget_row(entry, balances.get((entry["budget"]["scope"], entry["budget"]["name"]))) for entry in page["items"]]
+    if not rows:
+        session.say("no budget is set by scope; a key and a release may have their own")
     table(session, ("scope", "name", "at most", "spent", "held", "set by"), rows)
     return Exit.DONE
 
