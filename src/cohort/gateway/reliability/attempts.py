@@ -133,7 +133,10 @@ class Attempts:
         """The routes to ask. Where every circuit is open the first is asked all the same, unless it fails by making calls wait."""
         passages = asking.chat.operation.passages
         able = [target for target in (first, *first.others) if target.provider in passages] or [first]
-        if not any(target.breaker.failures for target in able):
+        for target in able:  # written out: a generator takes half a microsecond
+            if target.breaker.failures:
+                break
+        else:
             return able
         now_s = self._loop.time()
         chain = [target for target in able if not target.breaker.failures or target.breaker.admits(now_s)]
