@@ -62,6 +62,24 @@ def test_the_whole_kernel_asks_a_person_runs_the_command_and_gives_back_what_it_
     assert {each.limit: each.held for each in kernel.face.limits("builder")}["processes"] is Held.ENFORCED
     assert kernel.face.audit.verify().integrity == "verified"
     nothing_was_a_breach(kernel)
+    its_health_is_told_while_the_database_is_away(kernel)
+
+
+class Away:
+    """The audit log's desk while the database does not answer."""
+
+    def size(self) -> int:
+        raise CohortError("DATABASE_UNAVAILABLE", "it does not answer")
+
+
+def its_health_is_told_while_the_database_is_away(kernel: Kernel) -> None:
+    whole: Any = kernel.face
+    away: Any = Away()
+    kernel.face = replace(whole, audit=away)
+    log, *others = kernel.health()
+    kernel.face = whole
+    assert (log.name, log.ok, log.detail) == ("audit log", False, "it does not answer")
+    assert [(each.name, each.ok) for each in others] == [("containment", True), ("policy", True)]
 
 
 def nothing_was_a_breach(kernel: Kernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 MACHINE = re.compile(r"/(?:home/(?!you/)|root/|tmp/|Users/|work/)")
+ROUTE = re.compile(r"\b(GET|POST|PUT|DELETE) (/(?:api/v1/[\w/{}-]+|status)\b)")
 LATER = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b")
 
 
@@ -112,6 +114,14 @@ def test_a_command_line_that_is_none_would_be_found(line: str) -> None:
 def test_commands_are_found_in_blocks_and_in_the_text() -> None:
     assert ("README.md", "cohort rollout watch support") in COMMANDS
     assert len(COMMANDS) > 60
+
+
+def test_every_route_of_the_api_that_a_page_names_is_there() -> None:
+    described = json.loads((DOCS / "reference" / "openapi.json").read_text())["paths"]
+    there = [(method.upper(), re.sub(r"\\{.*?\\}", "[^/]+", re.escape(path))) for path, methods in described.items() for method in methods]
+    told = {(named(page), *found) for page in PAGES for found in ROUTE.findall(page.read_text())}
+    assert len(told) > 80
+    assert [each for each in sorted(told) if not any(each[1] == method and re.fullmatch(path, each[2]) for method, path in there)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -258,11 +258,19 @@ class Kernel:
 
     def health(self) -> list[Health]:
         """The audit log and the policy, without which no action runs, and what contains agents, without which no command does."""
-        trouble = self._ground.audit.log.trouble
-        log = Health("audit log", trouble is None, trouble.message if trouble else f"{self.face.audit.size()} records, {self._verified}")
         found = self._machine.contained.found()
         said = f"level {found.level.value}, by {found.backend}" if found else self._machine.contained.trouble
-        return [log, Health("containment", True, said), Health("policy", True, self._door.gate.policy_in_words())]
+        return [self._log_health(), Health("containment", True, said), Health("policy", True, self._door.gate.policy_in_words())]
+
+    def _log_health(self) -> Health:
+        """Also while the database is away: how the others are is still told."""
+        trouble = self._ground.audit.log.trouble
+        if trouble is not None:
+            return Health("audit log", False, trouble.message)
+        try:
+            return Health("audit log", True, f"{self.face.audit.size()} records, {self._verified}")
+        except CohortError as error:
+            return Health("audit log", False, error.message)
 
     def _note_policy(self) -> None:
         try:

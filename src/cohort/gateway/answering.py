@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from cohort.gateway.compiled import Target
 from cohort.gateway.contract import Result
@@ -70,8 +71,8 @@ class Answering:
         self._loop = asyncio.get_running_loop()
         self.in_flight = 0
 
-    async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply) -> None:
-        """Answer the client, whatever happens. Afterwards `ongoing` says how it went, and is recorded.
+    async def answer(self, ongoing: Ongoing, chat: Chat, request: Request, reply: Reply, ended: Callable[[], object] | None = None) -> None:
+        """Answer the client, whatever happens. Afterwards `ongoing` says how it went, and is recorded; then `ended` is called.
 
         Raises:
             CancelledError: others cancelled it.
@@ -104,6 +105,8 @@ class Answering:
             self.in_flight -= 1
             if ongoing.total_us is None:
                 self._recorder.end(ongoing)
+        if ended is not None:
+            ended()
 
     def has_room(self, target: Target) -> bool:
         """A call of `target` would not have to wait for a connection."""

@@ -168,7 +168,7 @@ def ask_keyring(service: str, user: str) -> str | None:
         import keyring
         import keyring.errors
     except ImportError as error:
-        raise KeyMissing("needs the package keyring: in Cohort's checkout, pip install -c requirements.lock '.[keyring]'") from error
+        raise KeyMissing("needs the package keyring: in Cohort's checkout, pip install -c requirements.lock keyring") from error
     try:
         return keyring.get_password(service, user)
     except keyring.errors.KeyringLocked as error:

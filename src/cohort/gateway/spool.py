@@ -86,11 +86,15 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Write the records added since, with one write if possible."""
-        if self.before_write is not None:
-            self.before_write()
-        if not self._held:
-            return
+        """Write the records added since, with one write if possible, even if what is to be done before it fails."""
+        try:
+            if self.before_write is not None:
+                self.before_write()
+        finally:
+            if self._held:
+                self._flush_held()
+
+    def _flush_held(self) -> None:
         payloads, self._held, self._held_bytes = self._held, [], 0
         lines = [b"%08x %s\n" % (crc32(payload), payload) for payload in payloads]  # `segments.frame`, without a call for each
         if self._gap is None and self._write(b"".join(lines)) is None:

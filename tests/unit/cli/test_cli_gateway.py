@@ -94,6 +94,7 @@ def test_budgets_are_listed_with_what_is_spent_of_them(tmp_path: Path, capsys: p
         assert cohort("gateway", "budget", "list").out.splitlines()[2].split()[5:7] == ["$1.25", "$0.004"]
         cohort("gateway", "key", "create", "little", "--budget-usd-day", "0.00001")
         assert "  $0.00001/day  " in cohort("gateway", "key", "list").out
+        assert "  $0.50 a day  " in cohort("gateway", "budget", "set", "all", "0.5").out
         assert "  $2,500,000 a day  " in cohort("gateway", "budget", "set", "all", "2500000").out
         cohort("gateway", "budget", "remove", "all")
         assert "no budget of team wbe\n" in cohort("gateway", "budget", "remove", "team", "wbe").err

@@ -7,6 +7,7 @@ import io
 import socket
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from cohort.base.clock import ManualClock
@@ -108,6 +109,12 @@ def test_what_a_record_says_was_done_is_done_when_it_is_on_disk(tmp_path: Path) 
         write()
         assert done[-1][:-1] == begun, "what is done with this record"
         assert done[-1][-1] == len(seqs(made)) - (2 if seq == 1 else 1), "before the record is there"
+    made.before_write = lambda: begun.remove(99)
+    made.add(record(3))
+    with pytest.raises(ValueError, match="not in list"):
+        made.flush()
+    assert seqs(made)[-1] == 3
+    made.before_write = None
     made.close()
 
 

@@ -152,4 +152,4 @@ def test_without_its_packages_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode == 1
     assert "needs onnxruntime, not installed" in done.stderr
-    assert "pip install -c requirements.lock '.[embeddings]'" in done.stderr
+    assert "pip install -c requirements.lock onnxruntime tokenizers" in done.stderr

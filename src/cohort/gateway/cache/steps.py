@@ -15,8 +15,8 @@ from cohort.gateway.dialects.face import Chat
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.records import Ongoing, Recorder
 
-Ask = Callable[[Ongoing, Chat, Request, Reply], Coroutine[Any, None, None]]
-"""How a call goes on when nothing is kept."""
+Ask = Callable[[Ongoing, Chat, Request, Reply, Callable[[], object] | None], Coroutine[Any, None, None]]
+"""How a call goes on when nothing is kept, and what comes after it."""
 
 
 class CachedCalls:
@@ -61,13 +61,12 @@ class CachedCalls:
         elif lookup.takes_part:
             return self._ask_and_keep(lookup, request, reply)
         else:
-            return self._ask(lookup.ongoing, lookup.chat, request, reply)
+            return self._ask(lookup.ongoing, lookup.chat, request, reply, None)
         return None
 
-    async def _ask_and_keep(self, lookup: Lookup, request: Request, reply: Reply) -> None:
+    def _ask_and_keep(self, lookup: Lookup, request: Request, reply: Reply) -> Coroutine[Any, None, None]:
         """What is asked is what the key was made of, to the last digit: what another reads as another number is not asked as it came."""
         chat = lookup.chat
         if not chat.verbatim:
             chat.body = orjson.dumps(chat.native)
-        await self._ask(lookup.ongoing, chat, request, reply)
-        self._caches.keep(lookup)
+        return self._ask(lookup.ongoing, chat, request, reply, lambda: self._caches.keep(lookup))

@@ -14,7 +14,7 @@ from cohort.base.settings_embeddings import POOLINGS, EmbeddingsSettings
 from cohort.gateway.embeddings.packaged import PACKAGED, folder_of
 
 PACKAGES = ("onnxruntime", "tokenizers")
-INSTALL = "Run in Cohort's checkout: pip install -c requirements.lock '.[embeddings]'"
+INSTALL = "Run in Cohort's checkout: pip install -c requirements.lock onnxruntime tokenizers"
 TOKENIZER, CONFIG, MODULES = "tokenizer.json", "config.json", "modules.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_SUFFIX = ".safetensors"

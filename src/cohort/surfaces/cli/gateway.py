@@ -216,8 +216,9 @@ def _show_budgets(session: Session, api: Api, page: dict[str, list[dict[str, Any
 
 
 def _usd(micro: int) -> str:
-    """No more digits than it has, and never an exponent."""
-    return f"${micro / 1e6:,.6f}".rstrip("0").rstrip(".")
+    """Whole dollars, cents, or as many digits as it has; never an exponent."""
+    dollars, millionths = divmod(micro, 1_000_000)
+    return f"${dollars:,}" + (f".{millionths:06d}".rstrip("0").ljust(3, "0") if millionths else "")
 
 
 def _budget_row(entry: dict[str, Any], balance: dict[str, Any] | None) -> tuple[str, ...]:
