@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cohort.delivery.left_spools import LeftSpools
 from cohort.gateway.contract import Batch, Cursor, decode_batch
 from cohort.gateway.log import Log
 from cohort.gateway.metrics import Metrics
@@ -95,6 +96,36 @@ def test_a_worker_that_is_still_ending_is_followed_until_it_has(house: House, tm
     assert calls(house) == 70
     assert house.evidence(rollout.id).taken == 71, "a call that was in the process when it ended is lost, and waited for no longer"
     assert house.controller.left.taps(()) == []
+
+
+def test_evidence_waits_for_what_is_still_in_a_spool_that_was_left(lone: House, tmp_path: Path) -> None:
+    """Its calls came before those of the worker that goes on, and it takes many rounds to read."""
+    rollout = lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(60))
+    worker.spool.close()
+    lone.crash()
+    lone.controller.left = LeftSpools([tmp_path / "2"], Limits(outcomes_bytes_max=4000))
+    lone.traffic(range(60, 90))
+    lone.clock.advance(1)
+    lone.tick(3)
+    assert 0 < calls(lone) < 90
+    lone.tick(40)
+    assert (lone.evidence(rollout.id).taken, lone.controller.passed_over) == (90, (0, 0))
+
+
+def test_a_call_of_which_nothing_more_will_come_is_lost_although_the_spool_holds_nothing_new(lone: House, tmp_path: Path) -> None:
+    rollout = lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.assign("support", unit_name(1))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    assert lone.evidence(rollout.id).taken == 0
+    worker.spool.close()
+    lone.crash()
+    settled(lone)
+    assert lone.evidence(rollout.id).taken == 1
 
 
 def test_a_worker_that_comes_back_goes_on_where_its_records_were_taken(house: House, tmp_path: Path) -> None:
