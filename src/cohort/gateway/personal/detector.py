@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -70,14 +71,20 @@ class Detector:
     def __init__(self, kinds: Sequence[str] = KINDS) -> None:
         import re2
 
-        options = re2.Options()
-        options.max_mem, options.log_errors = MEMORY_BYTES_MAX, False
         raw = re2.Options()
         raw.max_mem, raw.log_errors, raw.encoding = MEMORY_BYTES_MAX, False, re2.Options.Encoding.LATIN1
-        wanted = [kind for kind in PATTERNS if kind in kinds]
-        self._patterns = {kind: re2.compile(PATTERNS[kind], options) for kind in wanted}
-        self._raw = re2.compile("|".join(_RAW[kind] for kind in wanted).encode() or b"[^\\x00-\\xff]", raw)
+        self._wanted = [kind for kind in PATTERNS if kind in kinds]
+        self._raw = re2.compile("|".join(_RAW[kind] for kind in self._wanted).encode() or b"[^\\x00-\\xff]", raw)
         self._odd = re2.compile(ODD_BYTES, raw)
+
+    @cached_property
+    def _patterns(self) -> Mapping[str, Any]:
+        """Compiled at the first request that may hold something: they take as much memory as all else that a detector needs."""
+        import re2
+
+        options = re2.Options()
+        options.max_mem, options.log_errors = MEMORY_BYTES_MAX, False
+        return {kind: re2.compile(PATTERNS[kind], options) for kind in self._wanted}
 
     def may_hold(self, body: bytes) -> bool:
         """Whether the bytes of a JSON document may hold something; False is certain. Letters written by their number are not looked through.
