@@ -53,6 +53,19 @@ def test_a_start_takes_effect_at_the_gateway_before_it_answers(house):
     assert house.events(view.id) == ["started", "stage_entered"]
 
 
+def test_a_start_says_what_becomes_of_calls_that_caches_answer(house):
+    for number in range(10):
+        (ongoing,) = house.gateway.assign("support", unit_name(number))
+        ongoing.cache = "l1" if number < 6 else ""
+        house.clock.advance(0.001)
+        house.gateway.end(ongoing)
+    house.tick()
+    assert house.rollouts.forecast("support", HALF).cached_share == 0.6
+    view = house.start(HALF)
+    assert "2.5 times" in view.events[0].detail["notes"][0]
+    assert house.gateway.snapshot.services["support"].split.bypass_caches
+
+
 def test_a_second_rollout_of_a_service_is_refused_with_the_first_ones_id(house):
     first = house.start(HALF)
     error = error_of(house.start, HALF, to="3")

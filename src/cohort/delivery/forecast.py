@@ -22,11 +22,12 @@ def forecast(
     rate = max(failure_rate, RATE_MIN)
     stages = tuple(_stage(stage, plan, speed, units_per_s, rate) for stage in plan.stages)
     warnings = [f"{stage.name}: {warning}" for stage in stages for warning in stage.warnings]
-    notes = _notes(plan, cached_share)
+    notes = cache_notes(plan, cached_share)
     return Forecast(service, plan.name, units_per_s, failure_rate, assumed, stages, tuple(warnings), cached_share, notes)
 
 
-def _notes(plan: Plan, cached_share: float) -> tuple[str, ...]:
+def cache_notes(plan: Plan, cached_share: float) -> tuple[str, ...]:
+    """What becomes of calls that caches answer now, while units are split."""
     if cached_share < CACHED_SHARE_TOLD or all(_label_share(stage) is None or _shadow(stage) for stage in plan.stages):
         return ()
     if plan.caches is CacheUse.SERVE:

@@ -15,7 +15,7 @@ from cohort.delivery import lifecycle
 from cohort.delivery.controller import Controller
 from cohort.delivery.evidence import Evidence
 from cohort.delivery.face import Act, Registry, Start
-from cohort.delivery.forecast import DEFAULT_FAILURE_RATE, DEFAULT_UNITS_PER_S, forecast
+from cohort.delivery.forecast import DEFAULT_FAILURE_RATE, DEFAULT_UNITS_PER_S, cache_notes, forecast
 from cohort.delivery.lifecycle import Event, Moved
 from cohort.delivery.model import (
     Forecast,
@@ -210,9 +210,11 @@ class SqlRollouts:
                     raise CohortError(
                         "ROLLOUT_NOT_NEEDED", f"{start.service} already serves {candidate.version}", hint="Choose another release."
                     )
-                warm = warm_baseline(self._store.traffic(connection, start.service, now_us - WARM_US), row["stable"])
+                traffic = self._store.traffic(connection, start.service, now_us - WARM_US)
+                warm, notes = warm_baseline(traffic, row["stable"]), cache_notes(plan, cached_share(traffic, row["stable"]))
                 planned = self._planned(start, plan, row["stable"], candidate.digest, now_us)
-                running, events = lifecycle.begin(planned, now_us, start.act.actor, {"warm": warm.to_state(), "reason": start.act.reason})
+                detail = {"warm": warm.to_state(), "reason": start.act.reason, "notes": list(notes)}
+                running, events = lifecycle.begin(planned, now_us, start.act.actor, detail)
                 self._store.insert(connection, running, Evidence(plan, warm, start.speed, running.stage).to_state())
                 self._store.log(connection, running.id, now_us, events, start.act.idempotency_key)
                 return running.id

@@ -452,7 +452,7 @@ def test_keys_and_budgets_of_clients_are_made_listed_and_ended(cohort: Command) 
     assert made.out.startswith("cgk_")
     listed = cohort("gateway", "key", "list")
     assert made.out.strip() not in listed.out
-    assert "$2.5/day, 60 rpm" in listed.out
+    assert "$2.50/day, 60 rpm" in listed.out
     assert "revoked" in cohort("gateway", "key", "revoke", "shop").out
     assert "$50" in cohort("gateway", "budget", "set", "team", "web", "50").out
     assert cohort("gateway", "budget", "set", "all", "web", "50").code == 2

@@ -93,7 +93,7 @@ cohort rollout start support --to 2.0.0 --plan fast-10-50-100 --at 50 --reason "
 def start(session: Session, /, service: str, to: str, plan_name: str, then_watch: bool, **asked: Any) -> int:
     """Start moving SERVICE to another release. One rollout per service at a time."""
     from cohort.surfaces.cli.api import Api
-    from cohort.surfaces.cli.rollout_text import headline
+    from cohort.surfaces.cli.rollout_text import headline, notes_of
 
     api = Api(session)
     with naming(plan_name):
@@ -106,6 +106,8 @@ def start(session: Session, /, service: str, to: str, plan_name: str, then_watch
         session.data(view)
     else:
         session.text(headline(view))
+        for note in notes_of(view):
+            session.say(f"note: {note}")
         session.say(f"next: cohort rollout watch {view['id']}")
     return Exit.DONE
 

@@ -23,6 +23,11 @@ def headline(view: dict[str, Any]) -> str:
     )
 
 
+def notes_of(view: dict[str, Any]) -> list[str]:
+    """What was to be known when it started."""
+    return [note for event in view["events"] if event["kind"] == "started" for note in event["detail"].get("notes", ())]
+
+
 def words(state: str) -> str:
     return state.replace("_", " ")
 
