@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cohort.delivery.clients import Terms
 from cohort.gateway.contract import Call, Result
 from cohort.gateway.contract_trace import Attempt
 from support_command import Command
@@ -83,3 +84,12 @@ def test_the_newest_calls_come_oldest_first_and_then_those_that_follow(cohort: C
         home.control.accounts.recent.take([dataclasses.replace(CALL, seq=3), dataclasses.replace(TRIED, seq=4, result=Result.TIMEOUT)])
         assert json.loads(following.stdout.readline())["seq"] == 4
         following.terminate()
+
+
+def test_a_release_and_a_key_are_called_by_their_names(cohort: Command, home: House) -> None:
+    release, made = home.registry.releases[0], home.control.clients.create("shop", Terms(), "anna").client
+    held = dataclasses.replace(TRIED, seq=5, release=str(release.digest), key=made.id, budgets=(f"key:{made.id}", "team:web", "all"))
+    home.control.accounts.recent.take([held])
+    shown = cohort("request", "show", "gw-1/7/5").out
+    for words in (f"{release.version} ({str(release.digest)[:16]}), route backup", "key shop", "held on key shop, team web, all"):
+        assert words in shown

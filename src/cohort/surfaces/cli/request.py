@@ -107,12 +107,15 @@ def show(session: Session, request: str) -> int:
     from cohort.surfaces.cli.api import Api
     from cohort.surfaces.cli.request_text import show_call
 
-    found = Api(session).get(_path(request))
+    api = Api(session)
+    found = api.get(_path(request))
     if session.json:
         session.data(found)
-    else:
-        for call, timeline in zip(found["items"], found["timelines"], strict=True):
-            show_call(session, call, timeline)
+        return Exit.DONE
+    names = {item["digest"]: item["version"] for item in api.get("/releases", {"service": found["items"][0]["service"]})["items"]}
+    names |= {item["id"]: item["name"] for item in api.get("/gateway/keys")["items"]}
+    for call, timeline in zip(found["items"], found["timelines"], strict=True):
+        show_call(session, call, timeline, names)
     return Exit.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cohort.surfaces.cli.session import Session
@@ -38,20 +39,23 @@ def line(call: dict[str, Any]) -> str:
     return f"{row(call)[1]}  {call['service']}  {_result(call)}  {_route(call)}{tries}  {first} / {total}  {cost}{labels}  {name(call)}"
 
 
-def show_call(session: Session, call: dict[str, Any], timeline: dict[str, Any]) -> None:
+def show_call(session: Session, call: dict[str, Any], timeline: dict[str, Any], names: Mapping[str, str]) -> None:
+    """`names`: versions of releases by their digest, and what keys are called, by their id."""
     from cohort.surfaces.cli.render import NOTHING, facts, moment, table
 
     session.text(f"{'shadow copy of ' if call['arm'] == 'shadow' else ''}{name(call)}: {call['service']}, {_result(call)}")
-    labels = ", ".join(f"{label} {call[label]}" for label in ("key", "run", "agent") if call[label])
+    labels = ", ".join(f"{label} {names.get(call[label], call[label])}" for label in ("key", "run", "agent") if call[label])
+    release = f"{names[call['release']]} ({call['release'][:16]})" if call["release"] in names else call["release"]
+    held = ", ".join(_budget(budget, names) for budget in call["budgets"])
     facts(
         session,
         [
             ("when", moment(call["at_us"])),
-            ("release", f"{call['release']}, route {_route(call)}"),
+            ("release", f"{release}, route {_route(call)}"),
             ("unit", call["unit"]),
             ("labels", labels or NOTHING),
             ("tokens", NOTHING if call["tokens_in"] is None else f"{call['tokens_in']} in, {call['tokens_out']} out"),
-            ("cost", _cost(call) + (f", {_usd(call['held_usd_micro'])} held on {', '.join(call['budgets'])}" if call["budgets"] else "")),
+            ("cost", _cost(call) + (f", {_usd(call['held_usd_micro'])} held on {held}" if held else "")),
             ("trace", timeline["trace_id"] + (f", in the caller's span {timeline['parent_id']}" if timeline["parent_id"] else "")),
         ],
     )
@@ -89,6 +93,11 @@ def _cost(call: dict[str, Any]) -> str:
         return "-"
     saved = f", {_usd(call['saved_usd_micro'])} saved" if call["saved_usd_micro"] else ""
     return _usd(call["cost_usd_micro"]) + (" est." if call["estimated"] else "") + saved
+
+
+def _budget(budget: str, names: Mapping[str, str]) -> str:
+    scope, _, name = budget.partition(":")
+    return f"{scope} {names.get(name, name)}".strip()
 
 
 def _usd(micro: int) -> str:
