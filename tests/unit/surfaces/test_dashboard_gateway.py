@@ -182,7 +182,7 @@ def test_spending_that_is_not_known_is_not_said_to_be_nothing(client: TestClient
     with database.write() as connection:
         add_up(database, connection, [unknown])
     page = TestClient(create_app(new.control), base_url="http://localhost").get("/spending", headers=BY).text
-    assert "What 1 call of the last day cost is not known: the price of the routes is not." in page
+    assert "What 1 call of the last day cost is not known: their routes have no price, or the upstream" in page
     assert "$0.00" not in page
 
 
