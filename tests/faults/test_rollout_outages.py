@@ -16,6 +16,7 @@ from cohort.gateway.contract import Arm, Result
 from cohort.storage import schema as t
 from support_engine import OPERATOR, House, plan_text, unit_name
 
+NOBODY = plan_text("- {traffic_pct: 0, floor: 1h, gates: []}\n- {traffic_pct: 100, floor: 10s}")
 HALF = plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
 SHADOW = plan_text("- {traffic_pct: 0, shadow_pct: 100, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
 
@@ -130,9 +131,10 @@ def test_calls_in_flight_when_the_gateway_dies_are_lost_once(house):
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "assigned in an earlier batch"])
-def test_what_a_cache_answered_is_kept_and_is_in_no_evidence(house, together):
-    """A stable release that has served for long would seem the better one for its full cache alone."""
-    rollout = house.start(HALF)
+@pytest.mark.parametrize(("plan", "counted"), [(HALF, 20), (NOBODY, 0)], ids=["units are split", "nobody gets the candidate"])
+def test_what_a_cache_answered_is_evidence_only_where_units_are_split(house, together, plan, counted):
+    """Left out where they are split, it would leave out units of stable, whose cache is the fuller one, and none of the candidate's."""
+    rollout = house.start(plan)
     ongoing = [one for number in range(1000, 1020) for one in house.gateway.assign("support", unit_name(number))]
     if not together:
         house.tick()
@@ -141,13 +143,14 @@ def test_what_a_cache_answered_is_kept_and_is_in_no_evidence(house, together):
         house.gateway.end(one, latency_ms=0.1)
     house.traffic(range(40), bad_every=7)
     house.tick(2)
-    assert house.evidence(rollout.id).taken == 40
+    assert house.evidence(rollout.id).taken == 40 + counted
     with house.store.database.read() as connection:
-        assert connection.execute(select(t.calls.c.cached, t.calls.c.result).where(t.calls.c.cached)).all() == [(True, "ok")] * 20
+        kept = connection.execute(select(t.calls.c.cached, t.calls.c.result).where(t.calls.c.cached)).all()
+    assert kept == [(True, "ok")] * (20 - counted)
     house.crash()
     house.traffic(range(40, 60), bad_every=7)
     house.tick(2)
-    assert house.evidence(rollout.id).taken == 60
+    assert house.evidence(rollout.id).taken == 60 + counted
     assert house.rollouts.replay(rollout.id).identical
 
 
