@@ -177,13 +177,18 @@ def test_what_is_no_answer_to_the_next_one_is_never_kept(gateway: GatewayProcess
     assert len(upstream.seen) == before + 2
 
 
-def test_a_rollout_that_compares_releases_asks_both_and_keeps_what_they_say(gateway: GatewayProcess) -> None:
+def test_a_rollout_that_compares_releases_asks_both_and_keeps_what_they_say(gateway: GatewayProcess, upstream: Upstream) -> None:
     said = [ask(gateway, "compared", "compared", {"X-Cohort-Unit": f"compared-{number}"})[:2] for number in range(16)]
     assert len({text for text, _ in said}) == 16, "a kept answer was served"
     assert {state for _, state in said} == {"bypass"}
-    hits = {ask(gateway, "compared", "compared", {"Cache-Control": "only-if-cached", "X-Cohort-Unit": f"c-{n}"})[0] for n in range(16)}
-    assert len(hits) == 2, "each release keeps what it said, for when the rollout is over"
-    assert hits < {text for text, _ in said}
+    headers = {"Cache-Control": "only-if-cached"}
+    assert gateway.chat("compared", messages=[{"role": "user", "content": "compared"}], temperature=0, headers=headers)[0] == 504
+    releases, services = tables(upstream)
+    services["compared"]["split"]["bypass_caches"] = False
+    gateway.push(table(2, releases, services))
+    hits = [ask(gateway, "compared", "compared", {"X-Cohort-Unit": f"after-{number}"})[:2] for number in range(16)]
+    assert {state for _, state in hits} == {"exact"}
+    assert len({text for text, _ in hits}) == 2, "each release keeps what it said, for when they are not compared any more"
 
 
 def test_cache_control_is_honoured(gateway: GatewayProcess) -> None:

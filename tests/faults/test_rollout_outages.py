@@ -18,6 +18,7 @@ from support_engine import OPERATOR, House, plan_text, unit_name
 
 NOBODY = plan_text("- {traffic_pct: 0, floor: 1h, gates: []}\n- {traffic_pct: 100, floor: 10s}")
 HALF = plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
+SERVED = f"caches: serve\n{HALF}"
 SHADOW = plan_text("- {traffic_pct: 0, shadow_pct: 100, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
 
 
@@ -131,7 +132,11 @@ def test_calls_in_flight_when_the_gateway_dies_are_lost_once(house):
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "assigned in an earlier batch"])
-@pytest.mark.parametrize(("plan", "counted"), [(HALF, 20), (NOBODY, 0)], ids=["units are split", "nobody gets the candidate"])
+@pytest.mark.parametrize(
+    ("plan", "counted"),
+    [(SERVED, 20), (HALF, 0), (NOBODY, 0)],
+    ids=["caches answer", "caches are passed over", "nobody gets the candidate"],
+)
 def test_what_a_cache_answered_is_evidence_only_where_units_are_split(house, together, plan, counted):
     """Left out where they are split, it would leave out units of stable, whose cache is the fuller one, and none of the candidate's."""
     rollout = house.start(plan)

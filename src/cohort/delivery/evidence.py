@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
 
-from cohort.delivery.model import Gate, GateKind, Plan
+from cohort.delivery.model import CacheUse, Gate, GateKind, Plan
 from cohort.delivery.processes import WHOLE_WEIGHT, Baseline, CertificateProcess, Process, certificate_for, log_average, process_for
 from cohort.delivery.reports import PassReports
 from cohort.gateway.contract import Arm, Call, Result, failed
@@ -33,13 +33,13 @@ def key_of(call: Call) -> Key:
     return (call.at_us, call.gateway, call.epoch, call.seq)
 
 
-def in_evidence(call: Call) -> bool:
-    """What a cache answered says what an earlier answer was like, and is in no evidence of one release.
+def in_evidence(call: Call, plan: Plan) -> bool:
+    """What a cache answered says what an earlier answer was like, and is in no evidence.
 
-    Where units are split between two it is what they met: the older release has the fuller cache, so leaving it out would leave out more
-    units of stable than of the candidate, and a sound split would look broken.
+    Unless the plan lets caches answer while units are split: then it is what they met, and leaving it out would leave out more units of
+    stable, whose cache is the fuller one, than of the candidate, so that a sound split would look broken.
     """
-    return not call.answered_from_cache or 0 < call.share < 1
+    return not call.answered_from_cache or (plan.caches is CacheUse.SERVE and 0 < call.share < 1)
 
 
 class Seen(IntFlag):

@@ -82,8 +82,8 @@ class Live:
             return None
         if late:
             return call_row(call, late=True)
-        if not in_evidence(call):
-            return call_row(call)
+        if not in_evidence(call, self.plan):
+            return call_row(call, apart=True)
         self.waiting[(key_of(call), call.kind, call.arm.value)] = call
         return call_row(call)
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Insert, Select, Table, and_, case, delete, fu
 
 from cohort.base.errors import CohortError
 from cohort.base.ids import ReleaseDigest, RolloutId
-from cohort.delivery.evidence import Key, Seen, Unit, in_evidence
+from cohort.delivery.evidence import Key, Seen, Unit
 from cohort.delivery.lifecycle import Event
 from cohort.delivery.model import Rollout, State, Transition
 from cohort.delivery.plans import plan_from_json, plan_to_json
@@ -320,8 +320,8 @@ def changed(rollout_id: str) -> CohortError:
     )
 
 
-def call_row(call: Call, *, late: bool = False) -> dict[str, Any]:
-    """The row of a record; an `assigned` one has no result yet. `late`: kept, but in no evidence."""
+def call_row(call: Call, *, late: bool = False, apart: bool = False) -> dict[str, Any]:
+    """The row of a record; an `assigned` one has no result yet. `late`, and `apart` of what a cache answered: kept, but in no evidence."""
     opened = call.kind == "assigned"
     kind = "late" if late else "call" if opened else call.kind
     return {
@@ -344,7 +344,7 @@ def call_row(call: Call, *, late: bool = False) -> dict[str, Any]:
         "cost_usd_micro": call.cost_usd_micro,
         "score": call.score,
         "negative": call.negative,
-        "cached": not in_evidence(call),
+        "cached": apart,
     }
 
 

@@ -23,7 +23,7 @@ ROUTES = {digest: ReleaseRoute(digest, digest, ROUTE) for digest in ("rel_a", "r
 
 def test_a_sound_split_is_not_broken_by_what_caches_answer():
     """Each call a unit of its own, three in five of stable's answered from its cache, none of the candidate's."""
-    plan = Plan("p", (Stage("5", 5, gates=(FAILURES,)),))
+    plan = Plan("p", (Stage("5", 5, gates=(FAILURES,)),), caches=CacheUse.SERVE)
     live, drawn, units = Live(rollout_of(plan), Evidence(plan), None), random.Random(7), dict[str, object]()
     for number in range(1, 4001):
         one = assigned(number, number, 0.05)
@@ -36,10 +36,13 @@ def test_a_sound_split_is_not_broken_by_what_caches_answer():
     assert live.evidence.split_problem is None
 
 
-def test_what_a_cache_answered_is_in_no_evidence_where_nothing_is_compared():
-    live = Live(rollout_of(STEPS), Evidence(STEPS), None)
-    for share in (0.0, 1.0):
-        row = live.receive(assigned(int(share) + 1, 1, share, cache="l1"))
+@pytest.mark.parametrize(("use", "shares"), [("serve", (0.0, 1.0)), ("bypass", (0.0, 0.5, 1.0))])
+def test_what_a_cache_answered_is_in_no_evidence_where_caches_are_no_part_of_the_comparison(use, shares):
+    """Of a split that still lets caches answer, under a table from before the rollout's, as well."""
+    plan = Plan("p", STEPS.stages, caches=CacheUse(use))
+    live = Live(rollout_of(plan), Evidence(plan), None)
+    for number, share in enumerate(shares, 1):
+        row = live.receive(assigned(number, 1, share, cache="l1"))
         assert row is not None
         assert row["cached"] is True
     assert live.ready() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cohort.delivery.intake import Live
+from cohort.delivery.plans import PRESETS
 from cohort.delivery.taps import SETTLE_US, Tap
 from cohort.gateway.contract import Arm, Batch, Call, Cursor
 
@@ -15,7 +16,7 @@ def call(gateway: str, at_us: int, kind: str = "call") -> Call:
 
 def live(*calls: Call) -> Live:
     made = Live.__new__(Live)
-    made.position, made.open, made.waiting, made._epochs = None, {}, {}, {}
+    made.plan, made.position, made.open, made.waiting, made._epochs = PRESETS["fast-10-50-100"], None, {}, {}, {}
     for each in calls:
         made.receive(each)
     return made

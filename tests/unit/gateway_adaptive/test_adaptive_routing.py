@@ -291,14 +291,20 @@ def test_a_request_of_no_conversation_is_counted_and_not_remembered() -> None:
     assert made.state("support", "rel_1", POLICY, frozenset()).conversations == 4
 
 
-def test_a_candidate_begins_where_the_stable_release_has_come_to() -> None:
-    """Else its first conversations would get another share of the strong model, and a comparison would take that for the release's doing."""
+def test_a_candidate_has_the_boundary_of_the_stable_release() -> None:
+    """Else its conversations would get another share of the strong model, and a comparison would take that for the release's doing."""
     policy, router = replace(POLICY, drift_max=1.0), AdaptiveRouter()
-    for number in range(20):
-        router.choose("support", "old", policy, f"u{number}", chat(EASY), frozenset())
-    learned = router.state("support", "old", policy, frozenset()).boundary
-    assert learned < policy.boundary
-    for digest, of, begins in (("new", policy, learned), ("other", replace(policy, weights={"bias": 1.0}), policy.boundary)):
-        choice = router.choose("support", digest, of, "u", chat(EASY), frozenset(), like="old")
+
+    def boundary(digest: str, unit: str, of: RoutingPolicy = policy) -> float | None:
+        choice = router.choose("support", digest, of, unit, chat(EASY), frozenset(), like="old")
         assert choice is not None
-        assert choice.boundary == begins
+        return choice.boundary
+
+    for round_ in range(3):
+        for number in range(20):
+            boundary("old", f"u{round_}-{number}")
+        learned = router.state("support", "old", policy, frozenset()).boundary
+        assert learned < policy.boundary
+        assert [boundary("new", f"c{round_}-{number}") for number in range(5)] == [learned] * 5
+    assert boundary("other", "u", replace(policy, weights={"bias": 1.0})) == policy.boundary
+    assert boundary("new", "promoted") == router.state("support", "new", policy, frozenset()).boundary

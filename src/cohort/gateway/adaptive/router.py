@@ -77,17 +77,18 @@ class AdaptiveRouter:
         fields: Mapping[str, Any],
         killed: frozenset[str],
         lone: bool = False,
-        like: str = "",
+        like: str | None = None,
     ) -> Choice | None:
         """Which route of the release answers this request first; None: as its routes are written. `lone`: no other request is of its unit.
 
-        `like`: the release whose boundary a new one begins with, where both choose by the same policy.
+        `like`: the release whose boundary holds, where both choose by the same policy: stable's, for its candidate.
         """
         if KILL in killed or not self.enabled:
             return None
         if policy.override is not None:
             return Choice(policy.override == policy.strong, ADAPTIVE)
-        known = self._release(service, digest, policy, like)
+        known = self._release(service, digest, policy)
+        follows = like is not None and like != digest and self._follow(service, known, like)
         difficulty, features = known.scorer.hardest(fields)
         bucketed, tie = _BUCKETS.two_buckets(unit)
         placed = difficulty + TIE_WIDTH * (tie - 0.5)
@@ -100,7 +101,7 @@ class AdaptiveRouter:
         bucket = CONTROL if control else ADAPTIVE
         if new:
             known.shares[bucket].add(strong)
-            if adapts:
+            if adapts and not follows:
                 known.boundary.see(placed)
         return Choice(strong, bucket, difficulty, boundary, features)
 
@@ -133,14 +134,19 @@ class AdaptiveRouter:
             return "override"
         return "adaptive" if policy.adapt and FREEZE not in killed else "frozen"
 
-    def _release(self, service: str, digest: str, policy: RoutingPolicy, like: str) -> _Release:
+    def _follow(self, service: str, known: _Release, like: str) -> bool:
+        """Give a candidate the boundary that stable has at this moment, and keep it from one of its own; False: it has another policy."""
+        model = self._releases.get((service, like))
+        if model is None or model.policy != known.policy:
+            return False
+        known.boundary.value = model.boundary.value
+        return True
+
+    def _release(self, service: str, digest: str, policy: RoutingPolicy) -> _Release:
         place = (service, digest)
         known = self._releases.get(place)
         if known is None or (known.policy is not policy and known.policy != policy):
             known = self._releases[place] = _begin(policy, self._targets.get(place))
-            model = self._releases.get((service, like))
-            if model is not None and model.policy == policy:
-                known.boundary.value = model.boundary.value
             if len(self._releases) > RELEASES_MAX:
                 self._releases.popitem(last=False)
         return known

@@ -125,7 +125,7 @@ class Caches:
             key = exact_key(*place) if policy.exact and not self._killed(EXACT_FLAG) else None
             asked = self._meaning.needed().question(*place) if policy.semantic is not None and not self._killed(SEMANTIC_FLAG) else None
         split = ongoing.service.split
-        compared = split is not None and split.bypass_caches and not control.only_if_cached
+        compared = split is not None and split.bypass_caches
         if compared:
             control = ANEW if control is ANYTHING else replace(control, no_cache=True)
         takes_part = key is not None or asked is not None
@@ -182,7 +182,7 @@ class Caches:
         return None
 
     def count(self, lookup: Lookup, tier: Tier | None) -> None:
-        what = tier.value if tier is not None else "miss" if lookup.takes_part else "bypass"
+        what = tier.value if tier is not None else "bypass" if lookup.ongoing.cache_line is BYPASS else "miss"
         self._metrics.cached(lookup.ongoing.service.name, what)
 
     def keep(self, lookup: Lookup) -> None:

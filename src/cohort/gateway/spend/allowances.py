@@ -134,7 +134,7 @@ class Allowances:
             self._correct_tokens(ledger, reserved, ongoing)
 
     def settle_waiting(self) -> None:
-        """Have the ledger know of every call that is over. Its record is not on disk before, and no client has its answer."""
+        """Have the ledger know of every call that is over, before its record is on disk and its client has the answer; later if its lock is not to be had."""
         if self._ledger is not None:
             self._ledger.settle_waiting()
 

@@ -30,6 +30,8 @@ from cohort.gateway.spend.book import FREE_WORDS_AT, HEADER_WORDS, JOURNAL_PAIRS
 
 SETTLED_PAIRS_MAX = JOURNAL_PAIRS_MAX - 1 - 2 * ACCOUNTS_PER_CALL_MAX
 """Words of a change that settles several calls, while there is room for another call."""
+BUSY_PAUSE_S = 1.0
+"""Between attempts to settle what waits when another process keeps the lock: each holds up the whole worker."""
 REGIONS_MAX = 80
 """Workers at the same time: as many as may be configured, and some that end what they have begun beside their successors."""
 HOLDS_MAX = 2048
@@ -79,6 +81,7 @@ class Ledger:
         start = _HOLDS_AT + self._region * _REGION_WORDS
         self._free = list(range(start + _REGION_WORDS - _HOLD_WORDS, start - _HOLD_WORDS, -_HOLD_WORDS))
         self._unsettled: list[tuple[Hold, int]] = []
+        self._busy_until_s = 0.0
         self._ungiven: dict[str, int] = {}  # nanoseconds of a rate
         self.unaccounted = 0  # what calls cost that were over after their reservation was, with no room for their accounts
         self.orphaned = 0  # what was given back for workers that died, since this one began
@@ -134,12 +137,13 @@ class Ledger:
         self._unsettled.append((hold, actual))
 
     def settle_waiting(self) -> None:
-        """Settle and give back what waits."""
-        if not self._unsettled and not self._ungiven:
+        """Settle and give back what waits; where the lock is not to be had, the next that gets it does, and this asks again after `BUSY_PAUSE_S`."""
+        if not (self._unsettled or self._ungiven) or self._clock.monotonic_s() < self._busy_until_s:
             return
         try:
             self._enter()
         except BookBusy:
+            self._busy_until_s = self._clock.monotonic_s() + BUSY_PAUSE_S
             return
         self._book.unlock()
 
@@ -202,6 +206,7 @@ class Ledger:
 
     def close(self) -> None:
         """At a stop, with nothing held any more; what is still held is given back by whoever sweeps."""
+        self._busy_until_s = 0.0
         self.settle_waiting()
         if not self.holds():
             self._mark_region(self._region, 0)
