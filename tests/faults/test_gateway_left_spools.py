@@ -175,6 +175,17 @@ def test_under_another_name_nothing_is_taken_twice_and_nothing_is_lost(lone: Hou
     lone.crash()
     settled(lone)
     assert calls(lone) == 40
+    if not left:
+        after.spool.close()
+    again = Worker(lone, tmp_path / "spool", "gw_before")
+    again.serve(range(41, 51))
+    if left:
+        again.spool.close()
+    else:
+        lone.gateway = again
+    lone.crash()
+    settled(lone)
+    assert calls(lone) == 50, "the first name came back, and finds what was taken under the second"
 
 
 def unmarked(directory: Path) -> bytes:
