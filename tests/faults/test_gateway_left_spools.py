@@ -128,6 +128,24 @@ def test_a_call_of_which_nothing_more_will_come_is_lost_although_the_spool_holds
     assert lone.evidence(rollout.id).taken == 1
 
 
+def test_a_transaction_that_fails_between_the_rounds_in_which_an_ended_spool_is_heard_does_not_cost_what_they_say(
+    lone: House, tmp_path: Path
+) -> None:
+    rollout = lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.assign("support", unit_name(1))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    worker.spool.close()
+    lone.crash()
+    lone.tick()
+    with pytest.raises(RuntimeError), lone.controller.transaction():
+        raise RuntimeError("the database went away")
+    settled(lone)
+    assert lone.evidence(rollout.id).taken == 1
+
+
 def test_a_worker_that_comes_back_goes_on_where_its_records_were_taken(house: House, tmp_path: Path) -> None:
     house.start(HALF)
     first = Worker(house, tmp_path / "2", "gw_memory-2")

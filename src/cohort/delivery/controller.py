@@ -129,6 +129,7 @@ class Controller:
                     yield connection
             except BaseException:
                 self._intake.forget()
+                self.left.unheard()
                 raise
             if self._remembered:
                 self._reconciler.recorded({service for service, _, _ in self._remembered})

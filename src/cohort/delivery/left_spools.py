@@ -118,6 +118,10 @@ class LeftSpools:
             if rounds >= ENDED_ROUNDS:
                 self._spools.remove(spool)
 
+    def unheard(self) -> None:
+        """What rounds before had said is forgotten: those that are left are heard anew."""
+        self._ended.clear()
+
     def _tap(self, spool: LeftSpool, names: set[str]) -> Tap | None:
         tap = self._taps.get(spool.directory)
         if tap is None:
