@@ -15,6 +15,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool
+from cohort.gateway.spool_reading import SpoolReading
 from support_engine import House, MemoryGateway, plan_text, unit_name
 
 HALF = plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
@@ -96,6 +97,28 @@ def test_a_worker_that_is_still_ending_is_followed_until_it_has(house: House, tm
     assert calls(house) == 70
     assert house.evidence(rollout.id).taken == 71, "a call that was in the process when it ended is lost, and waited for no longer"
     assert house.controller.left.taps(()) == []
+
+
+def test_what_a_worker_writes_and_ends_while_its_directory_is_looked_at_is_taken(
+    lone: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(30))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    follow = SpoolReading._follow
+
+    def ends_meanwhile(reading: SpoolReading, before: Any) -> Any:
+        monkeypatch.setattr(SpoolReading, "_follow", follow)
+        worker.serve(range(30, 60))
+        worker.spool.close()
+        return follow(reading, before)
+
+    monkeypatch.setattr(SpoolReading, "_follow", ends_meanwhile)
+    settled(lone)
+    assert calls(lone) == 60
 
 
 def test_evidence_waits_for_what_is_still_in_a_spool_that_was_left(lone: House, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class LeftSpool:
     def _read(self, after: Cursor, records_max: int) -> Batch:
         if self._live:
             self._reading.take_stock()
+            if not self._reading.earlier:  # it may have begun another segment after the directory was listed, and ended before it was asked
+                self._reading.take_stock()
             self._live = bool(self._reading.earlier)
         if not self._reading.segments:
             raise FileNotFoundError(errno.ENOENT, "its segments are gone")
