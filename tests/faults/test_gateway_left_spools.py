@@ -121,6 +121,19 @@ def test_what_a_worker_writes_and_ends_while_its_directory_is_looked_at_is_taken
     assert calls(lone) == 60
 
 
+def test_what_was_taken_while_a_worker_was_ending_is_deleted_when_it_has(lone: House, tmp_path: Path) -> None:
+    lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(60))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    assert len(segments(tmp_path / "2")) > 3
+    worker.spool.close()
+    settled(lone)
+    assert len(segments(tmp_path / "2")) == 1
+
+
 def test_evidence_waits_for_what_is_still_in_a_spool_that_was_left(lone: House, tmp_path: Path) -> None:
     """Its calls came before those of the worker that goes on, and it takes many rounds to read."""
     rollout = lone.start(HALF)

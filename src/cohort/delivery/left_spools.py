@@ -30,6 +30,7 @@ class LeftSpool:
         self.trouble: str | None = None
         self._reading = SpoolReading(directory, limits, self)
         self._live = True
+        self._taken: Cursor | None = None
         self.ended = False  # everything was handed out, and nobody writes any more
 
     def writer(self) -> str | None:
@@ -57,8 +58,11 @@ class LeftSpool:
         return found
 
     def acknowledge(self, upto: Cursor) -> None:
-        if self._live:
-            return
+        self._taken = upto
+        if not self._live:
+            self._forget(upto)
+
+    def _forget(self, upto: Cursor) -> None:
         try:
             self._reading.forget(upto)
         except OSError as error:
@@ -81,6 +85,8 @@ class LeftSpool:
             if not self._reading.earlier:  # it may have begun another segment after the directory was listed, and ended before it was asked
                 self._reading.take_stock()
             self._live = bool(self._reading.earlier)
+            if not self._live and self._taken is not None:
+                self._forget(self._taken)  # said while it lived, and not said again
         if not self._reading.segments:
             raise FileNotFoundError(errno.ENOENT, "its segments are gone")
         gateway = next(reversed(self._reading.names))
