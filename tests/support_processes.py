@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,11 @@ def alive(pid: int) -> bool:
     return pid > 0 and command_line(pid) is not None
 
 
-def start_house(folder: Path, generation: int = 1) -> subprocess.Popen[str]:
-    """A supervisor of two such children in a process of its own; returns when it says that they are ready."""
+def start_house(folder: Path, generation: int = 1, names: Sequence[str] = ("control", "gateway")) -> subprocess.Popen[str]:
+    """A supervisor of such children in a process of its own; returns when it says that they are ready."""
     errors = folder.with_suffix(".err")
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "supervised_house.py"), str(folder), str(generation)],
+        [sys.executable, str(HERE / "supervised_house.py"), str(folder), str(generation), *names],
         stdout=subprocess.PIPE,
         stderr=errors.open("ab"),
         text=True,

@@ -131,11 +131,12 @@ def test_what_is_wrong_with_an_exposed_gateway_is_for_holders_of_a_key_and_contr
         assert said("/ready", None) == {"ready": False}
         assert said("/ready", TOKEN)["reason"] == "no routing table yet"
         process.push(with_keys(upstream, 1, [key(SHOP)]))
-        for bearer in (None, SHOP + "x"):
+        for bearer in (None, *[SHOP + "x"] * FAILURES_MAX):
             assert (said("/health", bearer), said("/ready", bearer)) == ({"status": "ok"}, {"ready": True})
         for bearer in (SHOP, TOKEN):
             assert said("/health", bearer) == {"status": "ok", "problems": []}
             assert said("/ready", bearer) == {"ready": True, "reason": None, "table_version": 1, "problems": []}
+        assert process.chat("well", headers={"Authorization": f"Bearer {SHOP}"})[0] == 200, "nobody was locked out by a probe's foreign key"
     finally:
         process.close()
 

@@ -15,6 +15,7 @@ from cohort.gateway.metrics import Metrics
 from cohort.gateway.records import Recorder
 from cohort.gateway.settings import Limits
 from cohort.gateway.spool import Spool
+from cohort.gateway.spool_reading import SpoolReading
 from support_engine import House, MemoryGateway, plan_text, unit_name
 
 HALF = plan_text("- {traffic_pct: 50, floor: 1h}\n- {traffic_pct: 100, floor: 1h}")
@@ -98,6 +99,41 @@ def test_a_worker_that_is_still_ending_is_followed_until_it_has(house: House, tm
     assert house.controller.left.taps(()) == []
 
 
+def test_what_a_worker_writes_and_ends_while_its_directory_is_looked_at_is_taken(
+    lone: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(30))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    follow = SpoolReading._follow
+
+    def ends_meanwhile(reading: SpoolReading, before: Any) -> Any:
+        monkeypatch.setattr(SpoolReading, "_follow", follow)
+        worker.serve(range(30, 60))
+        worker.spool.close()
+        return follow(reading, before)
+
+    monkeypatch.setattr(SpoolReading, "_follow", ends_meanwhile)
+    settled(lone)
+    assert calls(lone) == 60
+
+
+def test_what_was_taken_while_a_worker_was_ending_is_deleted_when_it_has(lone: House, tmp_path: Path) -> None:
+    lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(60))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    assert len(segments(tmp_path / "2")) > 3
+    worker.spool.close()
+    settled(lone)
+    assert len(segments(tmp_path / "2")) == 1
+
+
 def test_evidence_waits_for_what_is_still_in_a_spool_that_was_left(lone: House, tmp_path: Path) -> None:
     """Its calls came before those of the worker that goes on, and it takes many rounds to read."""
     rollout = lone.start(HALF)
@@ -124,6 +160,24 @@ def test_a_call_of_which_nothing_more_will_come_is_lost_although_the_spool_holds
     assert lone.evidence(rollout.id).taken == 0
     worker.spool.close()
     lone.crash()
+    settled(lone)
+    assert lone.evidence(rollout.id).taken == 1
+
+
+def test_a_transaction_that_fails_between_the_rounds_in_which_an_ended_spool_is_heard_does_not_cost_what_they_say(
+    lone: House, tmp_path: Path
+) -> None:
+    rollout = lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.assign("support", unit_name(1))
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    worker.spool.close()
+    lone.crash()
+    lone.tick()
+    with pytest.raises(RuntimeError), lone.controller.transaction():
+        raise RuntimeError("the database went away")
     settled(lone)
     assert lone.evidence(rollout.id).taken == 1
 
@@ -175,6 +229,17 @@ def test_under_another_name_nothing_is_taken_twice_and_nothing_is_lost(lone: Hou
     lone.crash()
     settled(lone)
     assert calls(lone) == 40
+    if not left:
+        after.spool.close()
+    again = Worker(lone, tmp_path / "spool", "gw_before")
+    again.serve(range(41, 51))
+    if left:
+        again.spool.close()
+    else:
+        lone.gateway = again
+    lone.crash()
+    settled(lone)
+    assert calls(lone) == 50, "the first name came back, and finds what was taken under the second"
 
 
 def unmarked(directory: Path) -> bytes:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cohort.base.clock import SystemClock
 from cohort.base.errors import CohortError
-from cohort.base.settings import DataDir
+from cohort.base.settings import DataDir, Settings
 from cohort.ops import house
+from cohort.ops.installation import open_folder
 from cohort.ops.listening import Listening
 from cohort.ops.lock import held
 from cohort.ops.supervisor import Supervisor
@@ -97,6 +99,37 @@ def test_orphans_with_another_configuration_are_ended_and_started_afresh(folder:
     assert all(alive(pid) for pid in pids(folder))
 
 
+def test_an_orphan_that_the_settings_no_longer_have_is_ended_and_the_others_are_taken_over(folder: Path) -> None:
+    """It would go on accepting, with the routing table that it had."""
+    first = start_house(folder, names=(*NAMES, "gateway-2"))
+    children, surplus = pids(folder), said(ready_file(folder, "gateway-2"))
+    kill(first.pid)
+    first.wait(20)
+    specs = [child_spec(folder, name) for name in NAMES]
+    assert [found.pid for found in house.surplus(DataDir(folder), specs)] == [surplus]
+    start_house(folder)
+    assert not alive(surplus)
+    assert pids(folder) == children
+
+
+def test_a_port_that_only_an_orphan_holds_which_the_settings_no_longer_have_is_not_taken(tmp_path: Path) -> None:
+    spec = child_spec(tmp_path, "gateway-3")
+    orphan = subprocess.Popen(spec.argv, env=environment(), start_new_session=True)
+    gateway, control = free_ports(2)
+    settings = Settings(
+        tmp_path, gateway=replace(Settings(tmp_path).gateway, port=gateway), control=replace(Settings(tmp_path).control, port=control)
+    )
+    open_folder(settings.data)
+    talk = house.Talk(lambda _: None, lambda _: None, lambda _: None)
+    try:
+        until(spec.ready)
+        with socket.create_server(("127.0.0.1", gateway)):
+            assert len(house.prepare(settings, SystemClock(), os.urandom, talk)) == 2
+    finally:
+        orphan.kill()
+        orphan.wait()
+
+
 def test_down_ends_what_a_killed_supervisor_left_behind(folder: Path) -> None:
     first = start_house(folder)
     children = pids(folder)
@@ -146,7 +179,7 @@ def test_who_connects_while_orphans_with_another_configuration_are_ended_waits_a
     until(old.ready)
     spec = replace(child_spec(tmp_path, "gateway", generation=2), listening=listening)
     try:
-        house.take_over(Supervisor([spec], lines.append), [spec], lines.append)
+        house.take_over(Supervisor([spec], lines.append), [spec], lines.append, DataDir(tmp_path))
         assert orphan.wait(20) is not None
         assert "another configuration" in lines[0]
         with socket.create_connection(("127.0.0.1", listening.port), 5):

@@ -129,6 +129,7 @@ class Controller:
                     yield connection
             except BaseException:
                 self._intake.forget()
+                self.left.unheard()
                 raise
             if self._remembered:
                 self._reconciler.recorded({service for service, _, _ in self._remembered})
@@ -229,20 +230,18 @@ class Controller:
         return tap.pull(wait_ms, self._clock.now_us())
 
     def _position(self, tap: Tap) -> Cursor:
-        """How far a spool was taken, also under a name that it had before."""
+        """How far a spool was taken, under its name or one that it had before: a name that comes back finds what another has taken since."""
         gateway = str(tap.gateway)
+        names = (gateway, *tap.former_names())
         with self._store.database.read() as connection:
-            known = self._store.known_cursor(connection, gateway)
-        if known is not None:
-            return known
-        names = tap.former_names()
-        with self._store.database.read() as connection:
-            inherited = [cursor for name in names if (cursor := self._store.known_cursor(connection, name)) is not None]
-        if not inherited:
+            known = {name: cursor for name in names if (cursor := self._store.known_cursor(connection, name)) is not None}
+        furthest = max(known.values(), key=lambda cursor: (cursor.segment, cursor.offset), default=None)
+        if furthest is None:
             return Cursor()
-        with self._store.database.write() as connection:
-            self._store.set_cursor(connection, gateway, 0, inherited[0], self._clock.now_us())
-        return inherited[0]
+        if known.get(gateway) != furthest:
+            with self._store.database.write() as connection:
+                self._store.set_cursor(connection, gateway, 0, furthest, self._clock.now_us())
+        return furthest
 
     def _commit(self, pulled: Sequence[tuple[Tap, Batch]]) -> bool:
         asked_from = [tap.cursor for tap, _ in pulled]

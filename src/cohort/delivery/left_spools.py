@@ -30,6 +30,7 @@ class LeftSpool:
         self.trouble: str | None = None
         self._reading = SpoolReading(directory, limits, self)
         self._live = True
+        self._taken: Cursor | None = None
         self.ended = False  # everything was handed out, and nobody writes any more
 
     def writer(self) -> str | None:
@@ -57,8 +58,11 @@ class LeftSpool:
         return found
 
     def acknowledge(self, upto: Cursor) -> None:
-        if self._live:
-            return
+        self._taken = upto
+        if not self._live:
+            self._forget(upto)
+
+    def _forget(self, upto: Cursor) -> None:
         try:
             self._reading.forget(upto)
         except OSError as error:
@@ -78,7 +82,11 @@ class LeftSpool:
     def _read(self, after: Cursor, records_max: int) -> Batch:
         if self._live:
             self._reading.take_stock()
+            if not self._reading.earlier:  # it may have begun another segment after the directory was listed, and ended before it was asked
+                self._reading.take_stock()
             self._live = bool(self._reading.earlier)
+            if not self._live and self._taken is not None:
+                self._forget(self._taken)  # said while it lived, and not said again
         if not self._reading.segments:
             raise FileNotFoundError(errno.ENOENT, "its segments are gone")
         gateway = next(reversed(self._reading.names))
@@ -117,6 +125,10 @@ class LeftSpools:
             rounds = self._ended[spool.directory] = self._ended.get(spool.directory, 0) + 1
             if rounds >= ENDED_ROUNDS:
                 self._spools.remove(spool)
+
+    def unheard(self) -> None:
+        """What rounds before had said is forgotten: those that are left are heard anew."""
+        self._ended.clear()
 
     def _tap(self, spool: LeftSpool, names: set[str]) -> Tap | None:
         tap = self._taps.get(spool.directory)

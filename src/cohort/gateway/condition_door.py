@@ -9,7 +9,6 @@ import orjson
 from cohort.gateway.cache.door import CacheDoor
 from cohort.gateway.chat import ChatDoor
 from cohort.gateway.contract_routing import RoutingState
-from cohort.gateway.dialects.face import Refused
 from cohort.gateway.http_messages import Reply, Request
 from cohort.gateway.http_server import Server
 from cohort.gateway.link import Link
@@ -54,30 +53,21 @@ class ConditionDoor:
         self.server: Server | None = None
 
     def health(self, request: Request, reply: Reply) -> None:
-        more = {"problems": self._problems()} if self._confides_in(request, reply) else {}
+        more = {"problems": self._problems()} if self._confides_in(request) else {}
         reply.send(200, orjson.dumps({"status": "ok", **more}))
 
     def ready(self, request: Request, reply: Reply) -> None:
         draining = self.server is not None and self.server.draining
         ready = self._table.snapshot is not None and not draining
         body: dict[str, object] = {"ready": ready}
-        if self._confides_in(request, reply):
+        if self._confides_in(request):
             reason = "draining" if draining else None if ready else "no routing table yet"
             body |= {"reason": reason, "table_version": self._table.version, "problems": self._problems()}
         reply.send(200 if ready else 503, orjson.dumps(body))
 
-    def _confides_in(self, request: Request, reply: Reply) -> bool:
+    def _confides_in(self, request: Request) -> bool:
         """What is wrong here names upstreams and servers: where others reach the gateway, it is for holders of a key and control alone."""
-        try:
-            self._check_figures(request, reply)
-        except Refused:
-            return False
-        return True
-
-    def _check_figures(self, request: Request, reply: Reply) -> None:
-        """Raises Refused where a key is needed to look into the process, and did not come."""
-        if not (self._local or self._link.admits(request)):
-            self._guard.admit(request.headers, reply.peer)
+        return self._local or self._link.admits(request) or self._guard.knows(request.headers)
 
     def _problems(self) -> list[str]:
         return (
@@ -93,7 +83,8 @@ class ConditionDoor:
         Raises:
             Refused: a key is needed, and did not come.
         """
-        self._check_figures(request, reply)
+        if not (self._local or self._link.admits(request)):
+            self._guard.admit(request.headers, reply.peer)
         if self._siblings:
             return self._everybodys_metrics(reply)
         if self._metrics.worker:

@@ -75,8 +75,9 @@ def prepare(settings: Settings, clock: Clock, entropy: Entropy, talk: Talk) -> t
     """Everything before the first process: checks, secrets, configuration. The lock must be held."""
     installation = ensure_installation(settings.data, clock, entropy)
     chosen = listeners(settings, installation)
-    orphaned = orphans([listener.spec for listener in chosen])
-    served = any(listener.spec.name in orphaned for listener in chosen if listener.spec.listening is not None)
+    specs = [listener.spec for listener in chosen]
+    orphaned = orphans(specs)
+    served = bool(surplus(settings.data, specs)) or any(spec.name in orphaned for spec in specs if spec.listening is not None)
     for listener in {(listener.host, listener.port): listener for listener in chosen}.values():
         if not (served if listener.spec.listening is not None else listener.spec.name in orphaned):
             check_free(listener.host, listener.port, listener.setting)
@@ -102,7 +103,7 @@ def supervise(settings: Settings, chosen: Sequence[Listener], clock: Clock, talk
     supervisor = Supervisor([listener.spec for listener in chosen], talk.say, record)
     with Wakeup() as wakeup:
         try:
-            take_over(supervisor, [listener.spec for listener in chosen], talk.say)
+            take_over(supervisor, [listener.spec for listener in chosen], talk.say, data)
             if supervisor.wait_ready(wakeup):
                 ready_ms = (clock.now_us() - started_us) // 1000
                 talk.ready(record(supervisor.states()))
@@ -155,30 +156,45 @@ def _serving(spec: ProcessSpec, kin: Sequence[Found]) -> Found | None:
     return next((found for found in kin if str(found.pid) == holder), kin[0] if kin else None)
 
 
-def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callable[[str], None]) -> None:
-    """Adopt an orphan with exactly this configuration that is ready; end any other, so that it is started afresh."""
-    orphaned, unfit = orphans(specs), []
+def surplus(data: DataDir, specs: Sequence[ProcessSpec]) -> list[Found]:
+    """Processes of a supervisor that was killed which no spec stands for: the settings have fewer by now. Nobody would tell them of a new table."""
+    folders = {Path(spec.argv[-1]).parent for spec in specs}
+    return [found for found in left_behind(data) if Path(found.argv[-1]).parent not in folders]
+
+
+def take_over(supervisor: Supervisor, specs: Sequence[ProcessSpec], say: Callable[[str], None], data: DataDir) -> None:
+    """Adopt an orphan with exactly this configuration that is ready; end any other, so that it is started afresh where it is still wanted."""
+    orphaned, fresh = orphans(specs), list[ProcessSpec]()
+    unfit: list[tuple[Adopted, float]] = []
     for spec in specs:
         found = orphaned.get(spec.name)
-        if found is None:
-            continue
-        if found.argv == spec.argv and _answers(spec, Adopted(found)):
+        if found is not None and found.argv == spec.argv and _answers(spec, Adopted(found)):
             supervisor.adopt(spec.name, found)
-        else:
+            continue
+        fresh.append(spec)
+        if found is not None:
             say(f"{spec.name}: process {found.pid} was left with another configuration or does not answer; ending it")
-            unfit.append((spec, Adopted(found)))
-    _end_all(unfit)
+            unfit.append((Adopted(found), spec.stop_s))
+    for found in surplus(data, specs):
+        say(f"{Path(found.argv[-1]).parent.name}: process {found.pid} was left, and the settings no longer have it; ending it")
+        unfit.append((Adopted(found), max(spec.stop_s for spec in specs)))
+    if unfit:
+        _end_all(unfit, fresh)
 
 
-def _end_all(unfit: Sequence[tuple[ProcessSpec, Adopted]]) -> None:
-    """End them side by side. Their sockets go with them, so that of their successors is bound before: who connects meanwhile waits in its queue."""
-    for spec, handle in unfit:
+def _end_all(unfit: Sequence[tuple[Adopted, float]], fresh: Sequence[ProcessSpec]) -> None:
+    """End them side by side, each within its seconds.
+
+    Their sockets go with them, so that of those which are started next is bound before: who connects meanwhile waits in its queue.
+    """
+    for spec in fresh:
         if spec.listening is not None:
             with contextlib.suppress(OSError):  # starting the successor says what is wrong
                 spec.listening.fileno()
+    for handle, _ in unfit:
         handle.send(signal.SIGTERM)
-    for spec, handle in unfit:
-        end(handle, spec.stop_s)
+    for handle, stop_s in unfit:
+        end(handle, stop_s)
 
 
 def _answers(spec: ProcessSpec, handle: Adopted) -> bool:

@@ -106,6 +106,21 @@ def test_a_key_that_was_good_from_an_address_is_not_locked_out_by_others_there(c
     assert refusal(door, bearer("wrong")).status == 429
 
 
+def test_asking_whether_a_key_is_known_counts_nothing(clock: ManualClock) -> None:
+    door = guard(clock, key(expires_us=clock.now_us() + 1_000_000))
+    assert [door.knows(bearer("foreign")) for _ in range(FAILURES_MAX)] == [False] * FAILURES_MAX
+    assert not door.lockout.any
+    assert (door.knows(bearer(TEXT)), door.knows({})) == (True, False)
+    clock.advance(1)
+    assert not door.knows(bearer(TEXT)), "it has ended"
+
+
+def test_a_key_is_known_where_none_is_needed_and_before_a_table_came_only_to_this_machine(clock: ManualClock) -> None:
+    assert guard(clock, required=False).knows({})
+    assert not guard(clock, required=False, exposed=True).knows({})
+    assert [Guard(lambda: None, clock, exposed).knows(bearer(TEXT)) for exposed in (False, True)] == [True, False]
+
+
 def test_addresses_of_one_ipv6_network_count_together(clock: ManualClock) -> None:
     lockout = Lockout(clock)
     for number in range(FAILURES_MAX):

@@ -91,10 +91,28 @@ class Guard:
             self._check_locked(peer)
         if caller is None:
             raise self._refusal(text, callers, peer)
-        if caller.key.expires_us is not None and self._clock.now_us() >= caller.key.expires_us:
+        if self._expired(caller):
             raise _unauthorized(f"the key `{caller.key.name}` has expired; ask for a new one", "key_expired")
         self.lockout.succeeded(peer, caller.key.id)
         return caller
+
+    def knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether `admit` would let this key in, from an address that is not locked out.
+
+        Nothing is counted: a probe with a bearer of its own, for which no key is needed, locks nobody out.
+        """
+        known = self._keys()
+        if known is None:
+            return not self.exposed
+        callers, required = known
+        if not required and not self.exposed:
+            return True
+        text = _shown(headers)
+        caller = self._find(callers, text) if text else None
+        return caller is not None and not self._expired(caller)
+
+    def _expired(self, caller: Caller) -> bool:
+        return caller.key.expires_us is not None and self._clock.now_us() >= caller.key.expires_us
 
     def _find(self, callers: Callers, text: bytes) -> Caller | None:
         digest = hashlib.sha256(text).digest()
