@@ -133,13 +133,21 @@ def test_a_client_that_takes_its_answers_late_gets_all_of_them(gateway: GatewayP
         for _ in range(60):
             sock.sendall(METRICS)
         got = b""
-        while got.count(b"HTTP/1.1 200 ") < 60 or not got.endswith(b"\n"):
+        while not holds_whole(got, 60):
             piece = sock.recv(1 << 12)
             assert piece
             got += piece
         assert got.count(b"# TYPE cohort_gateway_in_flight gauge") == 60
         sock.sendall(METRICS)
         assert sock.recv(1 << 12).startswith(b"HTTP/1.1 200 ")
+
+
+def holds_whole(got: bytes, answers: int) -> bool:
+    """So many answers have begun, and the last one is here to its end."""
+    *_, last = got.split(b"HTTP/1.1 200 ")
+    head, end, body = last.partition(b"\r\n\r\n")
+    lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return got.count(b"HTTP/1.1 200 ") == answers and bool(end) and len(body) == lengths[0]
 
 
 def connections(gateway: GatewayProcess) -> int:
