@@ -271,6 +271,24 @@ def test_one_that_cannot_be_read_is_said_and_holds_nothing_up_and_is_taken_when_
     assert len(lone.controller.left.troubles) == 1
 
 
+def test_one_that_cannot_be_read_is_logged_once_and_forgotten_when_it_is_taken_away(
+    lone: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lone.start(HALF)
+    worker = Worker(lone, tmp_path / "2", "gw_memory-2")
+    worker.serve(range(5))
+    worker.spool.close()
+    unmarked(tmp_path / "2")
+    lone.left_folders = [tmp_path / "2"]
+    lone.crash()
+    settled(lone)
+    settled(lone)
+    assert len([record for record in caplog.records if "whose it is" in record.getMessage()]) == 1
+    (tmp_path / "2").rename(tmp_path / "away")
+    settled(lone)
+    assert not lone.controller.left.troubles
+
+
 def test_one_that_bears_the_name_of_a_worker_is_not_mixed_up_with_it(lone: House, tmp_path: Path) -> None:
     lone.start(HALF)
     worker = Worker(lone, tmp_path / "2", lone.gateway.name)

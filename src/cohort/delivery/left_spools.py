@@ -28,6 +28,7 @@ class LeftSpool:
     def __init__(self, directory: Path, limits: Limits) -> None:
         self.directory = directory
         self.trouble: str | None = None
+        self._logged: str | None = None
         self._reading = SpoolReading(directory, limits, self)
         self._live = True
         self._taken: Cursor | None = None
@@ -38,6 +39,7 @@ class LeftSpool:
         try:
             self._reading.take_stock()
         except FileNotFoundError:
+            self.trouble = None
             return None
         except OSError as error:
             self.say(_words(error))
@@ -75,9 +77,9 @@ class LeftSpool:
     def say(self, reason: str) -> None:
         """Note why it cannot be read, and log it once."""
         words = f"{self.directory} cannot be read: {reason}"
-        if words != self.trouble:
+        if words != self._logged:
             log.error("records that a worker left: %s", words)
-        self.trouble = words
+        self.trouble = self._logged = words
 
     def _read(self, after: Cursor, records_max: int) -> Batch:
         if self._live:
