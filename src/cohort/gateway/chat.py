@@ -186,7 +186,7 @@ class ChatDoor:
         began_s = self._monotonic_s()
         service, digest = ongoing.service, ongoing.target.digest
         choice = self._router.choose(
-            service.name, digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone, service.stable.digest
+            service.name, digest, policy, ongoing.unit, chat.fields, snapshot.killed, chat.lone, service.routes_like
         )
         if choice is not None:
             ongoing.route(choice)

@@ -82,6 +82,7 @@ class Service:
     shadow_guard: PersonalGuard | None = None  # of copies for the candidate
     limited: bool = False  # something limits what may be spent
     looked_into: bool = False  # the gateway decides by what is asked: a limit, a cache, or what is looked for in it
+    routes_like: str | None = None  # the release whose routing boundary a candidate has while it is compared with it
 
     def target(self, arm: Arm) -> Target:
         """The release that answers for an arm."""
@@ -171,7 +172,8 @@ def _service(name: str, route: ServiceRoute, targets: Mapping[str, Target], rele
     guard = guard_of(policy.shadow, policy.kinds) if route.split.shadow_share > 0 else None
     candidate = targets[route.split.candidate]
     looked_into = guard is not None or _looks_into(stable) or _looks_into(candidate)
-    return Service(name, stable, candidate, route.split, salts(route.split), guard, looked_into=looked_into)
+    like = stable.digest if route.split.share < 1 else None  # else nobody would move the boundary any more
+    return Service(name, stable, candidate, route.split, salts(route.split), guard, looked_into=looked_into, routes_like=like)
 
 
 def _looks_into(target: Target) -> bool:

@@ -298,3 +298,10 @@ def test_a_candidate_that_routes_like_the_stable_release_wants_the_same_share(we
     services = {"s": {"stable": "rel_a", "strong_share": 0.62, "split": split("rel_b", share=0.5)}}
     shares = compile_table(decode_table(encode(table(1, made, services)))).strong_shares
     assert shares == {("s", "rel_a"): 0.62} | ({("s", "rel_b"): 0.62} if shared else {})
+
+
+@pytest.mark.parametrize(("share", "like"), [(0.0, "rel_a"), (0.5, "rel_a"), (1.0, None)])
+def test_a_candidate_has_stables_boundary_until_it_has_all_traffic(share: float, like: str | None) -> None:
+    services = {"s": {"stable": "rel_a", "split": split("rel_b", share=share)}}
+    made = [release("a", "http://x"), release("b", "http://x")]
+    assert compile_table(decode_table(encode(table(1, made, services)))).services["s"].routes_like == like

@@ -307,4 +307,7 @@ def test_a_candidate_has_the_boundary_of_the_stable_release() -> None:
         assert learned < policy.boundary
         assert [boundary("new", f"c{round_}-{number}") for number in range(5)] == [learned] * 5
     assert boundary("other", "u", replace(policy, weights={"bias": 1.0})) == policy.boundary
+    for number in range(20):
+        router.choose("support", "new", policy, f"all-{number}", chat(EASY), frozenset(), like=None)
+    assert router.state("support", "new", policy, frozenset()).boundary < learned, "with all traffic it goes on by itself"
     assert boundary("new", "promoted") == router.state("support", "new", policy, frozenset()).boundary
