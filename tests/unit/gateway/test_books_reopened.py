@@ -10,7 +10,7 @@ import pytest
 from cohort.base.clock import ManualClock
 from cohort.gateway.spend.accounts import Limit
 from cohort.gateway.spend.book import HEADER_WORDS, JOURNAL_COUNT, Book, BookBusy, BookUnavailable
-from cohort.gateway.spend.ledger import Hold, Ledger
+from cohort.gateway.spend.ledger import BUSY_PAUSE_S, Hold, Ledger
 
 LIFE_S = 60.0
 LIMITS = [Limit("account", 1000, "budget")]
@@ -71,6 +71,24 @@ def test_what_a_dead_worker_held_is_given_back_by_a_later_sweep_when_the_lock_wa
     assert (watcher.orphaned, watcher.balance("account")) == (100, (0, 0))
     stopped.close()
     watcher.close()
+
+
+def test_a_lock_that_was_not_to_be_had_is_not_waited_for_again_at_once(tmp_path: Path, clock: ManualClock) -> None:
+    """Each wait holds up the whole worker. Whoever reserves asks for the lock all the same."""
+    ledger, watcher = Ledger(tmp_path, clock), Ledger(tmp_path, clock)
+    first, second = ledger.reserve(LIMITS, 100, LIFE_S), ledger.reserve(LIMITS, 10, LIFE_S)
+    stopped = Book(tmp_path / "ledger", len(ledger._words))
+    stopped.lock()
+    ledger.settle(first, 50)
+    stopped.unlock()
+    ledger.settle_waiting()
+    assert watcher.balance("account") == (0, 110)
+    clock.advance(BUSY_PAUSE_S)
+    ledger.settle_waiting()
+    assert watcher.balance("account") == (50, 10)
+    ledger.settle(second, 10)
+    for one in (stopped, watcher, ledger):
+        one.close()
 
 
 @pytest.mark.parametrize("by_a_successor", [False, True])
